@@ -1,0 +1,5 @@
+"""``python -m histocast``."""
+
+from histocast.cli import main
+
+main()

@@ -1,0 +1,218 @@
+"""The files stages meet through: their columns, dtypes, units and versions, and how they are written.
+
+Every stage reads what the one before it wrote, and nothing else. An artifact appears whole or not at all: it
+is written under a temporary name beside its place, flushed to disk and renamed. Parquet artifacts carry a
+`Provenance` in their file metadata under the key ``histocast``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
+
+from histocast import __version__
+from histocast.errors import DataError, MissingInputError, OutputError
+
+METADATA_KEY = b"histocast"
+
+
+class Provenance(BaseModel):
+    """What made an artifact: enough to make it again, and nothing about a patient."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    artifact: str
+    """Which artifact this is: ``tiles``, ``features``, ``expression`` ..."""
+    schema_version: int
+    """Raised whenever a column changes its name, dtype or meaning."""
+    histocast_version: str = __version__
+    sample: str
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """Digest of each input by its role, for example ``{"slide": "sampled-sha256:...", "bundle": "sha256:..."}``."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Every parameter that decided a value."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a Parquet artifact."""
+
+    name: str
+    dtype: pa.DataType
+    meaning: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """The fixed columns of a Parquet artifact."""
+
+    artifact: str
+    version: int
+    columns: tuple[Column, ...]
+
+    def arrow(self, *extra: pa.Field) -> pa.Schema:
+        """The arrow schema, with the columns that depend on the data appended."""
+        fixed = [pa.field(column.name, column.dtype, nullable=column.nullable) for column in self.columns]
+        return pa.schema([*fixed, *extra])
+
+
+TILES = TableSchema(
+    "tiles",
+    1,
+    (
+        Column("tile_id", pa.int32(), "row-major number of the tile or spot within the slide, from 0"),
+        Column("spot", pa.string(), "name of a measured spot in its table; null on a grid", nullable=True),
+        Column("x_level0_px", pa.float64(), "x of the tile's centre, level-0 pixels, to the right"),
+        Column("y_level0_px", pa.float64(), "y of the tile's centre, level-0 pixels, down"),
+        Column("array_row", pa.int32(), "row on the grid or the capture array"),
+        Column("array_col", pa.int32(), "column on the grid or the capture array"),
+        Column("tissue_fraction", pa.float32(), "share of the tile's area that is tissue, 0 to 1"),
+        Column("pen_fraction", pa.float32(), "share of the tile's area under pen marks, 0 to 1"),
+        Column("blur", pa.float32(), "0 sharp to 1 blurred, judged on the thumbnail's scale"),
+        Column("in_tissue", pa.bool_(), "whether the tile is encoded and predicted"),
+    ),
+)
+
+FEATURES = TableSchema(
+    "features",
+    1,
+    (
+        Column("tile_id", pa.int32(), "the tile's number in tiles.parquet"),
+        Column("status", pa.string(), "'ok' or 'unreadable'; features of an unreadable tile are null"),
+    ),
+)
+
+EXPRESSION = TableSchema(
+    "expression",
+    1,
+    (
+        Column("sample", pa.string(), "the samplesheet's sample"),
+        Column("tile_id", pa.int32(), "the tile's number in tiles.parquet"),
+        Column("x_level0_px", pa.float64(), "x of the spot's centre, level-0 pixels"),
+        Column("y_level0_px", pa.float64(), "y of the spot's centre, level-0 pixels"),
+    ),
+)
+
+GENES = TableSchema(
+    "genes",
+    1,
+    (
+        Column("gene_id", pa.string(), "Ensembl gene without version; the symbol where none is known"),
+        Column("gene_symbol", pa.string(), "symbol as in the training data"),
+        Column("seen_in_training", pa.bool_(), "whether measured values of this gene trained the model"),
+        Column("val_pcc", pa.float32(), "mean Pearson on held-out sections; null if unknown", nullable=True),
+        Column("mean", pa.float32(), "mean in the training set, on the bundle's expression scale"),
+        Column("interval_80", pa.float32(), "conformal half-width of the 80 % interval, in units of sd"),
+        Column("interval_90", pa.float32(), "conformal half-width of the 90 % interval, in units of sd"),
+    ),
+)
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success flush it and rename it to ``path``.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written, or the disk is full. Nothing is left behind.
+    """
+    # The suffix stays last, because writers choose their format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        # A missing or damaged *input* read inside the block is not ours to rename into an output error.
+        if error.filename is not None and Path(os.fsdecode(error.filename)) not in (temporary, path, path.parent):
+            raise
+        raise OutputError(
+            f"cannot write {path.name}: {error.strerror or error}",
+            where=str(path.parent),
+            advice="make room or choose another output folder, then run again with -resume",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, model: BaseModel) -> None:
+    """Write a pydantic model as indented JSON, atomically."""
+    with write_atomically(path) as temporary:
+        temporary.write_text(model.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def with_provenance(schema: pa.Schema, provenance: Provenance) -> pa.Schema:
+    """``schema`` with ``provenance`` in its file metadata."""
+    return schema.with_metadata({METADATA_KEY: provenance.model_dump_json().encode()})
+
+
+@contextmanager
+def parquet_writer(path: Path, schema: pa.Schema, provenance: Provenance) -> Iterator[pq.ParquetWriter]:
+    """Yield a writer that takes row groups as they come, so that memory does not grow with the slide."""
+    with (
+        write_atomically(path) as temporary,
+        pq.ParquetWriter(temporary, with_provenance(schema, provenance), compression="zstd") as writer,
+    ):
+        yield writer
+
+
+def write_table(path: Path, table: pa.Table, provenance: Provenance) -> None:
+    """Write a whole table as Parquet, atomically."""
+    with parquet_writer(path, table.schema, provenance) as writer:
+        writer.write_table(table)
+
+
+def open_parquet(path: Path, schema: TableSchema) -> tuple[pq.ParquetFile, Provenance]:
+    """Open a Parquet artifact and verify that it is the one expected.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    DataError
+        It is not Parquet, not this artifact, of another schema version, or lacks a column.
+    """
+    if not path.is_file():
+        raise MissingInputError("no such file", expected=f"the {schema.artifact} artifact", where=str(path))
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise DataError("not a readable Parquet file", expected=schema.artifact, where=str(path)) from error
+    metadata = file.schema_arrow.metadata or {}
+    if METADATA_KEY not in metadata:
+        raise DataError(
+            "a Parquet file without histocast metadata", expected=f"the {schema.artifact} artifact", where=str(path)
+        )
+    provenance = Provenance.model_validate(json.loads(metadata[METADATA_KEY]))
+    found = (provenance.artifact, provenance.schema_version)
+    if found != (schema.artifact, schema.version):
+        raise DataError(
+            f"artifact {found[0]!r} of schema version {found[1]}",
+            expected=f"{schema.artifact!r} of schema version {schema.version}",
+            where=str(path),
+            advice="run the stage that writes it again with this version of histocast",
+        )
+    missing = {column.name for column in schema.columns} - set(file.schema_arrow.names)
+    if missing:
+        raise DataError(f"columns missing: {', '.join(sorted(missing))}", where=str(path))
+    return file, provenance
+
+
+def read_table(path: Path, schema: TableSchema) -> tuple[pa.Table, Provenance]:
+    """Read a whole Parquet artifact; for tables whose size is that of the tile list, not of the pixels."""
+    file, provenance = open_parquet(path, schema)
+    with file:
+        return file.read(), provenance

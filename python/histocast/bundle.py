@@ -1,0 +1,239 @@
+"""A bundle: everything that decides a prediction, in one folder with one digest.
+
+    bundle.json          the model below; its sha256 is the bundle's digest
+    encoders/*.onnx      tiles -> features (absent where a licence forbids shipping: digest only)
+    fusion.onnx          features of a region -> expression
+    genes.parquet        the panel, in the order of the fusion graph's gene axis (`artifacts.GENES`)
+
+Axis names of tensors are fixed once: ``spot token gene dim``, and ``tile`` for encoder inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from histocast.errors import ConfigError, MissingInputError
+
+DType = Literal["uint8", "float16", "float32", "int32", "int64", "bool"]
+
+NEIGHBOUR_SIDE = 5
+"""Neighbourhood of a spot in tiles a side, the spot itself in the middle (METHODS: 25 tiles)."""
+
+
+class Spec(BaseModel):
+    """Base of all parts of a bundle: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorSpec(Spec):
+    """Name, dtype and shape of one tensor; a named axis may have any length."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int | str, ...]
+
+
+class GraphSpec(Spec):
+    """One ONNX graph and its contract."""
+
+    file: str | None
+    """Path within the bundle; ``None`` where the licence forbids shipping and only the digest is given."""
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class TileGeometry(Spec):
+    """What a tile is, in physical units: the pyramid level never decides."""
+
+    tile_px: int = Field(gt=0)
+    um_per_px: float = Field(gt=0)
+    """Resolution of the encoder's input."""
+    pitch_um: float = Field(gt=0)
+    """Distance between grid tiles where no spots are given."""
+
+
+class EncoderSpec(GraphSpec):
+    """An encoder: ``tiles`` uint8 [tile, tile_px, tile_px, 3] RGB to one or more feature tensors [tile, ...]."""
+
+    name: str
+    version: str
+    licence: str
+    gated: bool = False
+    """Whether its weights need the user's own access."""
+
+    def columns(self) -> dict[str, TensorSpec]:
+        """Columns of ``features.parquet`` this encoder fills: ``<encoder>.<output>`` and its tensor."""
+        return {f"{self.name}.{output.name}": output for output in self.outputs}
+
+
+class FusionSpec(GraphSpec):
+    """The graph that turns the features of a region into expression.
+
+    Input names are fixed: ``target`` [spot, dim] or [spot, token, dim], ``neighbour`` [spot, 25, dim] with
+    ``neighbour_mask`` [spot, 25] (bool, row-major over a 5 x 5 lattice), ``context`` [spot, dim],
+    ``grid_xy`` [spot, 2] (int64 column and row, from 0 within the region), ``nuclei`` [spot, ...],
+    ``gene`` [gene, dim]. Outputs: ``expression`` and ``sd``, both [spot, gene] float32.
+    """
+
+    method: str
+    feeds: dict[str, tuple[str, ...]]
+    """Feature columns concatenated along the last axis for each feature input, for example
+    ``{"target": ("morphology.embedding",), "neighbour": ("morphology.embedding",)}``."""
+    region_spots: int = Field(default=1024, gt=0)
+    """Most spots in one call, about those of the capture area the model was trained on."""
+    halo_spots: int = Field(default=4, ge=0)
+    """Ring of spots around a region's core that gives context and is predicted elsewhere."""
+    standardise_within_slide: bool = False
+    """Whether features are brought to mean 0 and sd 1 over the slide before they enter the graph."""
+
+
+class ExpressionScale(Spec):
+    """What a predicted number means."""
+
+    name: str
+    """Short name, for example ``log1p_cp10k``."""
+    description: str
+    normalisation: str
+    """Library the counts were divided by, and to what total."""
+    transform: str
+    smoothing: str
+
+
+class OutOfDistribution(Spec):
+    """Distance of a tile to the training tiles: root mean square of its standardised features.
+
+    ``ood_score = sqrt(mean(((feature - mean) / sd) ** 2))`` over ``column``'s dims; ``ood_flag`` above
+    ``threshold``, the 99th percentile of held-out training tiles.
+    """
+
+    column: str
+    mean: tuple[float, ...]
+    sd: tuple[float, ...]
+    threshold: float
+
+
+class Calibration(Spec):
+    """How ``lower`` and ``upper`` were calibrated; the half-widths stand a gene in ``genes.parquet``."""
+
+    coverage: Literal[0.8, 0.9] = 0.9
+    """Which interval the outputs carry."""
+    method: str
+    """For example ``split conformal on held-out sections``."""
+    sections: int
+    """Held-out sections it was calibrated on."""
+
+
+class Metric(Spec):
+    """A measured figure with the five facts without which it means nothing, and what it is of."""
+
+    name: str
+    value: float
+    genes: str
+    split: str
+    normalisation: str
+    smoothing: str
+    averaging: str
+    subject: str = "model"
+    """``model`` or the control it belongs to, for example ``training mean``."""
+
+
+class Bundle(Spec):
+    """``bundle.json``."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    version: str
+    created_by: str
+    """Version of histocast that exported it."""
+    description: str
+    intended_use: str
+    licence: str
+    geometry: TileGeometry
+    encoders: tuple[EncoderSpec, ...]
+    fusion: FusionSpec
+    genes_sha256: str
+    gene_count: int
+    scale: ExpressionScale
+    calibration: Calibration
+    ood: OutOfDistribution
+    training_data: dict[str, Any] = Field(default_factory=dict)
+    metrics: tuple[Metric, ...] = ()
+
+    @model_validator(mode="after")
+    def _feeds_exist(self) -> Bundle:
+        columns = set(self.feature_columns())
+        for name, fed in self.fusion.feeds.items():
+            if unknown := set(fed) - columns:
+                raise ValueError(f"fusion input {name!r} is fed from unknown columns {sorted(unknown)}")
+        return self
+
+    def feature_columns(self) -> dict[str, TensorSpec]:
+        """Every column of ``features.parquet`` this bundle makes, in order."""
+        return {name: spec for encoder in self.encoders for name, spec in encoder.columns().items()}
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def bundle_digest(folder: Path) -> str:
+    """``sha256:`` of ``bundle.json``, which holds the digests of everything else."""
+    return "sha256:" + sha256_of_file(folder / "bundle.json")
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read ``bundle.json`` without verifying the files beside it.
+
+    Raises
+    ------
+    MissingInputError
+        The folder holds no ``bundle.json``.
+    ConfigError
+        It is not a bundle of this schema.
+    """
+    path = folder / "bundle.json"
+    try:
+        return Bundle.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingInputError(
+            "no bundle.json", expected="a bundle folder", where=str(folder), advice="check --bundle"
+        ) from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        raise ConfigError(
+            f"{place or 'content'}: {fault['msg']}", expected="a bundle of schema version 1", where=str(path)
+        ) from error
+
+
+def verify_files(folder: Path, bundle: Bundle) -> None:
+    """Compare the digest of every file the bundle ships with the one it states.
+
+    Raises
+    ------
+    MissingInputError
+        A file is absent.
+    ConfigError
+        A file's bytes are not those the bundle was exported with.
+    """
+    stated = {graph.file: graph.sha256 for graph in (*bundle.encoders, bundle.fusion) if graph.file}
+    stated["genes.parquet"] = bundle.genes_sha256
+    for name, expected in stated.items():
+        path = folder / name
+        if not path.is_file():
+            raise MissingInputError(f"{name} is absent", where=str(folder), advice="copy the bundle again")
+        if (found := sha256_of_file(path)) != expected:
+            raise ConfigError(
+                f"{name} has sha256 {found}",
+                expected=expected,
+                where=str(folder),
+                advice="the file was damaged or exchanged: copy the bundle again",
+            )

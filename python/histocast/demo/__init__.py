@@ -1,0 +1,1 @@
+"""A small archive of synthetic slides whose expression follows their morphology."""

@@ -1,0 +1,1 @@
+"""Tiles to features: pixels decoded once, through every encoder of the bundle."""

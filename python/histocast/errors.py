@@ -1,0 +1,151 @@
+"""Every error histocast raises, and the exit code each one means.
+
+    HistocastError
+    ├ UsageError          64   the command line or a parameter is wrong
+    ├ DataError           65   an input exists and cannot be used
+    ├ MissingInputError   66   an input does not exist or may not be read
+    ├ ConfigError         78   bundle, server and parameters do not fit together
+    ├ OutputError         73   an output cannot be created or written
+    └ TransientError      75   worth another try
+      ├ StorageUnavailable     the store did not answer, or answered 5xx
+      ├ ServingUnavailable     the inference server did not answer
+      └ DeadlineExceeded       an answer took longer than its deadline
+
+The codes are those of sysexits.h, because a workflow engine can act on them: 75 is retried, every other
+one is permanent. A message is built from four parts, so that none is forgotten: what was found, what was
+expected, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HistocastError(Exception):
+    """Base of all expected failures.
+
+    Parameters
+    ----------
+    found:
+        What was met, as a sentence without its full stop.
+    expected:
+        What should have been there.
+    where:
+        File, row, column, object or server; a slide is named by its sample, since file names can hold
+        accession numbers.
+    advice:
+        What the reader can do now.
+    """
+
+    exit_code: ClassVar[int] = 70
+
+    def __init__(
+        self, found: str, *, expected: str | None = None, where: str | None = None, advice: str | None = None
+    ) -> None:
+        self.found = found
+        self.expected = expected
+        self.where = where
+        self.advice = advice
+        super().__init__(self.message)
+
+    @property
+    def message(self) -> str:
+        """The four parts on one line each, those that are absent left out."""
+        parts = [f"{self.where}: {self.found}" if self.where else self.found]
+        if self.expected:
+            parts.append(f"  expected: {self.expected}")
+        if self.advice:
+            parts.append(f"  what to do: {self.advice}")
+        return "\n".join(parts)
+
+
+class UsageError(HistocastError):
+    """The command line or a parameter is wrong."""
+
+    exit_code = 64
+
+
+class DataError(HistocastError):
+    """An input exists and cannot be used."""
+
+    exit_code = 65
+
+
+class MissingInputError(HistocastError):
+    """An input does not exist or may not be read."""
+
+    exit_code = 66
+
+
+class OutputError(HistocastError):
+    """An output cannot be created or written."""
+
+    exit_code = 73
+
+
+class ConfigError(HistocastError):
+    """Bundle, server and parameters do not fit together."""
+
+    exit_code = 78
+
+
+class TransientError(HistocastError):
+    """The same call may succeed later."""
+
+    exit_code = 75
+
+
+class StorageUnavailable(TransientError):
+    """The store did not answer, or answered 5xx."""
+
+
+class ServingUnavailable(TransientError):
+    """The inference server did not answer."""
+
+
+class DeadlineExceeded(TransientError):
+    """An answer took longer than its deadline."""
+
+
+class ErrorCollector:
+    """Gathers the faults of one table, so that a user mends them all at once.
+
+    >>> faults = ErrorCollector("sheet.csv")
+    >>> faults.add("mpp is 'abc'", row=3, column="mpp", expected="a number of micrometres per pixel")
+    >>> len(faults)
+    1
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.lines: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def add(
+        self,
+        found: str,
+        *,
+        row: int | None = None,
+        column: str | None = None,
+        expected: str | None = None,
+        advice: str | None = None,
+    ) -> None:
+        """Note one fault; ``row`` counts lines of the file from 1, its header included."""
+        where = "".join(
+            [
+                self.source,
+                f", line {row}" if row is not None else "",
+                f", column {column!r}" if column is not None else "",
+            ]
+        )
+        self.lines.append(HistocastError(found, expected=expected, where=where, advice=advice).message)
+
+    def raise_if_any(self, advice: str | None = None) -> None:
+        """Raise one `DataError` that lists every fault noted so far."""
+        if not self.lines:
+            return
+        count = len(self.lines)
+        listing = "\n".join(f"{number}. {line}" for number, line in enumerate(self.lines, start=1))
+        raise DataError(f"{count} error{'s' if count > 1 else ''} found\n{listing}", where=self.source, advice=advice)

@@ -1,0 +1,1 @@
+"""Features to expression, with uncertainty, as AnnData and Parquet."""

@@ -1,0 +1,1 @@
+"""Resolve gene symbols, describe genes, embed the descriptions."""

@@ -1,0 +1,1 @@
+"""Encoders and fusion methods as torch modules."""

@@ -1,0 +1,152 @@
+"""The small JSON artifacts: samples as CHECK judged them, slides as TILE met them, how each stage ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from histocast.errors import DataError, HistocastError, MissingInputError
+
+Stage = Literal["check", "tile", "encode", "predict", "report"]
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SampleRecord(Record):
+    """One row of the samplesheet as CHECK judged it."""
+
+    sample: str
+    slide: str
+    """Path or ``s3://`` URI, as the samplesheet has it made absolute. Stays in ``pipeline_info/``."""
+    mpp: float | None = None
+    """Micrometres per pixel from the samplesheet, which then overrides the file's own."""
+    spots: str | None = None
+    """Table of measured spots; a grid is laid where it is absent."""
+    version: str | None = None
+    """What changes when the object is overwritten: its ETag, or size and time of a local file."""
+    size_bytes: int | None = None
+    error: StageError | None = None
+    """Why this row cannot be processed, where ``--on_slide_error skip`` lets the others go on."""
+
+
+class LevelRecord(Record):
+    """One level of the pyramid."""
+
+    width_px: int
+    height_px: int
+    downsample: float
+    """Level-0 pixels per pixel of this level; need not be an integer."""
+
+
+class SlideRecord(Record):
+    """``slide.json``: the facts of a slide that pass the allow-list, and what TILE made of it."""
+
+    schema_version: Literal[1] = 1
+    sample: str
+    slide_digest: str
+    """``sampled-sha256:`` over the size and three 64 KiB windows: the same from disk and from S3."""
+    reader: str
+    """Which reader opened it, for example ``tiff`` or ``openslide``."""
+    width_px: int
+    height_px: int
+    levels: tuple[LevelRecord, ...]
+    um_per_px: float
+    """Of level 0."""
+    um_per_px_source: Literal["file", "samplesheet"]
+    vendor: str | None = None
+    objective_power: float | None = None
+    tile_px: int
+    requested_um_per_px: float
+    pitch_um: float
+    """Distance between neighbouring tiles: the bundle's on a grid, the median measured one for spots."""
+    layout: Literal["grid", "spots"]
+    tile_count: int
+    """Tiles in tissue, those that are encoded and predicted."""
+    tissue_area_mm2: float
+    pen_fraction: float
+    """Share of the slide's area under pen marks."""
+    thumbnail_um_per_px: float
+    """Resolution of ``thumbnail.png`` and ``tissue.png``."""
+    bundle_digest: str
+
+
+class StageError(Record):
+    """Why a sample did not get through a stage."""
+
+    kind: str
+    """Class of the error, for example ``DataError``."""
+    exit_code: int
+    message: str
+    advice: str | None = None
+
+    @classmethod
+    def from_exception(cls, error: HistocastError) -> StageError:
+        """The record of an expected failure."""
+        return cls(kind=type(error).__name__, exit_code=error.exit_code, message=error.message, advice=error.advice)
+
+
+class StatusRecord(Record):
+    """``<stage>.status.json``: how one stage ended for one sample."""
+
+    schema_version: Literal[1] = 1
+    sample: str
+    stage: Stage
+    outcome: Literal["ok", "failed"]
+    error: StageError | None = None
+    facts: dict[str, float | int | str] = Field(default_factory=dict)
+    """Counts and timings, each with its unit in its name, for example ``tiles_per_s``."""
+
+
+class SampleStatus(Record):
+    """``status.json``: every stage a sample went through, in order."""
+
+    schema_version: Literal[1] = 1
+    sample: str
+    outcome: Literal["ok", "failed"]
+    stages: tuple[StatusRecord, ...]
+
+
+class CheckRecord(Record):
+    """``samples.json``: every row of the samplesheet and the digests of what decides the results."""
+
+    schema_version: Literal[1] = 1
+    bundle_digest: str
+    genes_digest: str | None = None
+    """Of the panel given by ``--genes``."""
+    samples: tuple[SampleRecord, ...]
+
+
+SampleRecord.model_rebuild()
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
+    """Read a JSON artifact.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    DataError
+        It is not JSON, or does not fit ``kind``.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise MissingInputError("no such file", expected=f"a {kind.__name__}", where=str(path)) from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        raise DataError(
+            f"{place or 'content'}: {fault['msg']}",
+            expected=f"a {kind.__name__} as this version of histocast writes it",
+            where=str(path),
+            advice="run the stage that writes it again",
+        ) from error

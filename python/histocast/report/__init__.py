@@ -1,0 +1,1 @@
+"""One sample's page, and the batch's summary."""

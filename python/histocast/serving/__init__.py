@@ -1,0 +1,1 @@
+"""Run the graphs of a bundle: in process, or on a server."""

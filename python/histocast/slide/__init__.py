@@ -1,0 +1,1 @@
+"""Open a slide, say what it is, read tiles of a physical size."""

@@ -1,0 +1,1 @@
+"""Slides and tables where they lie: local files and S3 objects."""

@@ -1,0 +1,1 @@
+"""Lay a grid on tissue, or take measured spots."""

@@ -1,0 +1,1 @@
+"""Find tissue on a thumbnail and judge its quality."""

@@ -1,0 +1,1 @@
+"""Training sets, folds, fitting, evaluation and export."""
