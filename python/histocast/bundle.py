@@ -121,7 +121,7 @@ class OutOfDistribution(Spec):
 class Calibration(Spec):
     """How ``lower`` and ``upper`` were calibrated; the half-widths stand a gene in ``genes.parquet``."""
 
-    coverage: Literal[0.8, 0.9] = 0.9
+    coverage_percent: Literal[80, 90] = 90
     """Which interval the outputs carry."""
     method: str
     """For example ``split conformal on held-out sections``."""

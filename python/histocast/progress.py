@@ -15,7 +15,8 @@ LOG_INTERVAL_S = 10.0
 
 def log(message: str) -> None:
     """Write one line to standard error, where task logs are kept."""
-    print(f"[histocast] {message}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"[histocast] {message}\n")
+    sys.stderr.flush()
 
 
 class Meter:
