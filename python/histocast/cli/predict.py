@@ -1,0 +1,214 @@
+"""Verbs of the predict workflow: check tile encode predict report summarise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from histocast.cli import options
+from histocast.errors import HistocastError, TransientError
+
+if TYPE_CHECKING:
+    from histocast.api import Facts
+    from histocast.records import Stage
+
+
+class OnSlideError(StrEnum):
+    """What a slide that cannot be processed does to the run."""
+
+    fail = "fail"
+    skip = "skip"
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the command line."""
+    for verb in (check, tile, encode, predict, report, summarise):
+        app.command()(verb)
+
+
+def check(
+    *,
+    samplesheet: Annotated[str, typer.Option("--input", help="Samplesheet CSV: sample,slide[,mpp][,spots].")],
+    bundle: options.BundleUri,
+    genes: options.Genes = None,
+    on_slide_error: Annotated[OnSlideError, typer.Option(help="Whether a missing slide fails the sheet.")] = (
+        OnSlideError.fail
+    ),
+    outdir: options.Outdir = Path(),
+) -> None:
+    """Judge every row of a samplesheet, the bundle and the gene panel: samples.json."""
+    from histocast import api
+    from histocast.progress import log
+
+    record = api.check(samplesheet, bundle=bundle, genes=genes, on_slide_error=on_slide_error.value, outdir=outdir)
+    log(f"check: {len(record.samples)} samples, bundle {record.bundle_digest[:19]}")
+
+
+def tile(
+    *,
+    sample: options.Sample,
+    slide: options.Slide,
+    bundle: options.BundleUri,
+    version: options.Version = None,
+    mpp: options.Mpp = None,
+    spots: options.Spots = None,
+    outdir: options.Outdir = Path(),
+    record_errors: options.RecordErrors = False,
+) -> None:
+    """Find tissue and lay tiles: slide.json, tiles.parquet, thumbnail.png, tissue.png."""
+    from histocast import api
+
+    location = api.SlideLocation(sample, slide, version=version, mpp=mpp)
+    _run_stage(
+        "tile",
+        sample,
+        outdir,
+        lambda: api.tile(location, bundle=bundle, spots=spots, outdir=outdir),
+        record_errors=record_errors,
+    )
+
+
+def encode(
+    *,
+    slide: options.Slide,
+    slide_record: options.SlideRecordFile,
+    tiles: options.Tiles,
+    bundle: options.BundleUri,
+    version: options.Version = None,
+    mpp: options.Mpp = None,
+    max_unreadable: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of unreadable tiles above which the slide fails.")
+    ] = 0.05,
+    threads: options.Threads = None,
+    outdir: options.Outdir = Path(),
+    record_errors: options.RecordErrors = False,
+) -> None:
+    """Run every encoder of the bundle over the tiles: features.parquet."""
+    from histocast import api
+    from histocast.records import SlideRecord, read_record
+
+    record = read_record(slide_record, SlideRecord)
+    location = api.SlideLocation(record.sample, slide, version=version, mpp=mpp)
+    _run_stage(
+        "encode",
+        record.sample,
+        outdir,
+        lambda: api.encode(
+            location,
+            record=record,
+            tiles=tiles,
+            bundle=bundle,
+            outdir=outdir,
+            max_unreadable=max_unreadable,
+            threads=threads,
+        ),
+        record_errors=record_errors,
+    )
+
+
+def predict(
+    *,
+    slide_record: options.SlideRecordFile,
+    tiles: options.Tiles,
+    features: Annotated[Path, typer.Option(help="features.parquet of 'encode'.")],
+    thumbnail: options.Thumbnail,
+    bundle: options.BundleUri,
+    genes: options.Genes = None,
+    threads: options.Threads = None,
+    outdir: options.Outdir = Path(),
+    record_errors: options.RecordErrors = False,
+) -> None:
+    """Turn features into expression: <sample>.h5ad and <sample>.parquet."""
+    from histocast import api
+    from histocast.records import SlideRecord, read_record
+
+    record = read_record(slide_record, SlideRecord)
+    _run_stage(
+        "predict",
+        record.sample,
+        outdir,
+        lambda: api.predict(
+            record=record,
+            tiles=tiles,
+            features=features,
+            thumbnail=thumbnail,
+            bundle=bundle,
+            genes=genes,
+            threads=threads,
+            outdir=outdir,
+        ),
+        record_errors=record_errors,
+    )
+
+
+def report(
+    *,
+    expression: Annotated[Path, typer.Option(help="<sample>.h5ad of 'predict'.")],
+    slide_record: options.SlideRecordFile,
+    tiles: options.Tiles,
+    thumbnail: options.Thumbnail,
+    tissue: Annotated[Path, typer.Option(help="tissue.png of 'tile'.")],
+    outdir: options.Outdir = Path(),
+    record_errors: options.RecordErrors = False,
+) -> None:
+    """Write the page of one sample: <sample>.html."""
+    from histocast.records import SlideRecord, read_record
+
+    record = read_record(slide_record, SlideRecord)
+
+    def work() -> Facts:
+        from histocast.report import report_sample
+
+        report_sample(
+            expression=expression, record=record, tiles=tiles, thumbnail=thumbnail, tissue=tissue, outdir=outdir
+        )
+        return {}
+
+    _run_stage("report", record.sample, outdir, work, record_errors=record_errors)
+
+
+def summarise(
+    *,
+    samples: Annotated[Path, typer.Option(help="samples.json of 'check'.")],
+    status: Annotated[list[Path], typer.Option(help="A <stage>.status.json, or a folder of them; give it often.")],
+    outdir: options.Outdir = Path(),
+) -> None:
+    """Account for every row of the samplesheet: summary.html, summary.parquet, <sample>/status.json."""
+    from histocast.records import CheckRecord, StatusRecord, read_record
+    from histocast.report import summarise as write_summary
+
+    files = [file for path in status for file in (sorted(path.rglob("*.status.json")) if path.is_dir() else [path])]
+    records = [read_record(file, StatusRecord) for file in files]
+    write_summary(read_record(samples, CheckRecord), records, outdir=outdir)
+
+
+def _run_stage(stage: Stage, sample: str, outdir: Path, work: Callable[[], Facts], *, record_errors: bool) -> None:
+    """Do a stage's work and write how it ended, also when it fails.
+
+    Transient errors always end the verb with their code, so that the workflow engine tries again.
+    """
+    from histocast.artifacts import write_json
+    from histocast.progress import log
+    from histocast.records import StageError, StatusRecord
+
+    started_s = time.monotonic()
+    path = outdir / f"{stage}.status.json"
+    try:
+        facts = work()
+    except TransientError:
+        raise
+    except HistocastError as error:
+        failure = StatusRecord(sample=sample, stage=stage, outcome="failed", error=StageError.from_exception(error))
+        if not record_errors:
+            raise
+        write_json(path, failure)
+        log(f"{stage} {sample}: failed, recorded in {path.name}\n{error.message}")
+        return
+    facts = {**facts, "seconds": round(time.monotonic() - started_s, 3)}
+    write_json(path, StatusRecord(sample=sample, stage=stage, outcome="ok", facts=facts))
+    log(f"{stage} {sample}: done in {facts['seconds']} s")
