@@ -103,6 +103,8 @@ class ExpressionScale(Spec):
     """Library the counts were divided by, and to what total."""
     transform: str
     smoothing: str
+    minimum: float | None = None
+    """Smallest value the scale can take, 0 for logarithms of 1 + counts; ``None`` where there is none."""
 
 
 class OutOfDistribution(Spec):
