@@ -36,6 +36,6 @@ def scratch_array(folder: Path, name: str, *, shape: tuple[int, ...], dtype: DTy
         raise OutputError(
             f"no room for {size_bytes / 1e9:.2f} GB of scratch: {error.strerror or error}",
             where=str(folder),
-            advice="make room, or point TMPDIR at a larger disk, then run again with -resume",
+            advice="make room, or point HISTOCAST_SCRATCH at a larger disk, then run again with -resume",
         ) from error
     return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
