@@ -1,1 +1,6 @@
 """Slides and tables where they lie: local files and S3 objects."""
+
+from histocast.storage.fetch import fetch_bundle, fetch_file
+from histocast.storage.source import ObjectStat, Source, open_source, sampled_digest
+
+__all__ = ["ObjectStat", "Source", "fetch_bundle", "fetch_file", "open_source", "sampled_digest"]

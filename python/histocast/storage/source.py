@@ -1,0 +1,141 @@
+"""What a source of bytes is, whether a local file or an S3 object.
+
+A source is opened lazily: nothing is asked of the store before the first `stat` or `read`, so that whoever
+opens one can still say how errors shall name it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+from histocast.errors import DataError
+
+Range = tuple[int, int]
+"""Start and length in bytes."""
+
+Piece = tuple[int, bytes | memoryview]
+"""Position of a range among those asked for, and its bytes."""
+
+DIGEST_WINDOW_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class ObjectStat:
+    """How large an object is, and which version of it was met."""
+
+    size_bytes: int
+    version: str
+    """ETag of an S3 object; size and modification time of a local file."""
+
+
+class Source(Protocol):
+    """One object's bytes. Safe to read from several threads. Use as a context manager."""
+
+    uri: str
+    name: str
+    """How errors call it; the URI unless its owner says otherwise, since file names can hold accession numbers."""
+    is_local: bool
+    """Whether a read costs no round trip."""
+
+    def stat(self) -> ObjectStat:
+        """Size and version; asked of the store once.
+
+        Raises
+        ------
+        MissingInputError
+            There is no such object, or it may not be read.
+        DataError
+            It is no file, or not of the version it was opened with.
+        StorageUnavailable
+            The store did not answer, also after retries.
+        """
+        ...
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return ``length`` bytes from ``start``; fewer only where the object ends.
+
+        Raises
+        ------
+        DataError
+            The object was overwritten since `stat`.
+        MissingInputError, StorageUnavailable
+            As for `stat`.
+        """
+        ...
+
+    def read_ranges(self, ranges: Sequence[Range]) -> Iterator[Piece]:
+        """Yield the bytes of every range, in any order; near ones are read in one request.
+
+        A range that reaches beyond the object's end comes back short. Memory is bounded however long the
+        list is, as long as the caller does not keep what it was given.
+
+        Raises
+        ------
+        DataError, MissingInputError, StorageUnavailable
+            As for `read`.
+        """
+        ...
+
+    def local_copy(self, scratch: Path) -> Path:
+        """Return a local file with these bytes: the file itself, or a copy made in ``scratch``."""
+        ...
+
+    def close(self) -> None:
+        """Release handles and connections."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def open_source(uri: str, *, version: str | None = None, name: str | None = None) -> Source:
+    """Return the source at ``uri``, without asking the store yet.
+
+    Parameters
+    ----------
+    uri:
+        A path, or ``s3://bucket/key``. The endpoint, region, profile and role are those boto3 would use,
+        ``AWS_ENDPOINT_URL`` among them.
+    version:
+        Version seen earlier (`ObjectStat.version`); any other is refused as overwritten.
+    name:
+        How errors call the object, for example ``slide of sample S1``; ``uri`` where none is given.
+    """
+    if uri.startswith("s3://"):
+        from histocast.storage.s3 import S3Source
+
+        return S3Source(uri, version=version, name=name)
+    from histocast.storage.local import LocalSource
+
+    return LocalSource(uri, version=version, name=name)
+
+
+def overwritten(name: str, *, found: str, expected: str) -> DataError:
+    """Return the error for an object that is no longer the one that was judged."""
+    return DataError(
+        f"version {found}",
+        expected=f"version {expected}, which was there when the run began",
+        where=name,
+        advice="the object was overwritten: start the run again, so that every stage sees the same bytes",
+    )
+
+
+def sampled_digest(source: Source) -> str:
+    """Return ``sampled-sha256:`` over an object's size and its first, middle and last 64 KiB.
+
+    It tells one slide from another and is the same from disk and from S3, at the price of 192 KiB read; it
+    does not prove that no byte between was changed.
+    """
+    size_bytes = source.stat().size_bytes
+    middle = max(0, size_bytes // 2 - DIGEST_WINDOW_BYTES // 2)
+    last = max(0, size_bytes - DIGEST_WINDOW_BYTES)
+    pieces = dict(source.read_ranges([(start, DIGEST_WINDOW_BYTES) for start in (0, middle, last)]))
+    digest = hashlib.sha256(size_bytes.to_bytes(8, "big"))
+    for index in range(3):
+        digest.update(pieces[index])
+    return f"sampled-sha256:{digest.hexdigest()}"
