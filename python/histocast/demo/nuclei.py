@@ -1,0 +1,190 @@
+"""Where nuclei lie and what each looks like.
+
+Every compartment sows nuclei on its own jittered lattice, so that none overlaps its sisters by much, and keeps
+those that fall where the compartment is. Each nucleus is one of a few hundred stamps drawn once a slide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histocast.demo.fields import TEXTURE_PX, cell_walls, make_rng
+from histocast.demo.terrain import CELL_UM, COMPARTMENTS, Terrain, glass_share, softmax
+
+H_MAX = 1.6
+"""Haematoxylin that 255 stands for; unit: the stain vector's optical density."""
+
+VARIANTS = 40
+DIRECTIONS = 16
+GRADES = 4
+ADIPOCYTE_UM = 68.0
+ADIPOCYTE_WALL_UM = 1.9
+
+Stamp = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Look:
+    """One kind of nucleus; lengths are diameters in micrometres."""
+
+    long_um: float
+    short_um: float
+    irregularity: float
+    haematoxylin: float
+    chromatin: float
+    """Amplitude of clumps as a share of the haematoxylin."""
+    rim: float
+    """How much darker the envelope is, as a share."""
+    nucleolus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Nuclei:
+    """Every nucleus of a slide, by rising y."""
+
+    x_px: NDArray[np.int32]
+    y_px: NDArray[np.int32]
+    stamp: NDArray[np.int32]
+
+
+TUMOUR_LOOKS = tuple(
+    Look(9.4 + 1.5 * g, 7.4 + 1.25 * g, 0.07 + 0.02 * g, 0.40 + 0.075 * g, 0.34 + 0.05 * g, 0.45, 0.22 + 0.08 * g)
+    for g in range(GRADES)
+)
+LYMPHOCYTE = Look(6.8, 6.3, 0.04, 0.82, 0.28, 0.10)
+FIBROBLAST = Look(17.0, 3.1, 0.08, 0.58, 0.20, 0.10)
+DEBRIS = Look(2.8, 2.3, 0.15, 0.66, 0.10, 0.0)
+GHOST = Look(8.5, 7.0, 0.08, 0.16, 0.20, 0.15)
+
+
+def _draw(look: Look, *, angle: float, um_per_px: float, rng: np.random.Generator) -> Stamp:
+    size = rng.lognormal(0, 0.10)
+    half_px = int(np.ceil((look.long_um * size * 0.62 + 1.5) / um_per_px))
+    y, x = np.mgrid[-half_px : half_px + 1, -half_px : half_px + 1] * um_per_px
+    u = (np.cos(angle) * x + np.sin(angle) * y) / (look.long_um * size / 2)
+    v = (np.cos(angle) * y - np.sin(angle) * x) / (look.short_um * size / 2)
+    theta = np.arctan2(v, u)
+    waves = sum(rng.normal(0, 1 / n) * np.cos(n * theta + rng.uniform(0, 2 * np.pi)) for n in (2, 3, 4, 5))
+    radius = np.hypot(u, v) / (1 + look.irregularity * waves)
+    # Distance to the outline in micrometres, near enough for an edge of half a micrometre.
+    inside_um = (1 - radius) * look.short_um * size / 2
+    edge = 1 / (1 + np.exp(-inside_um / 0.28))
+    clumps = np.zeros_like(x)
+    for _ in range(9):
+        cx, cy = rng.uniform(-0.75, 0.75, 2)
+        clumps += rng.choice([-1.0, 1.0]) * np.exp(-(((u - cx) ** 2 + (v - cy) ** 2) / 0.06))
+    depth = look.haematoxylin * rng.lognormal(0, 0.13) * (1 + look.chromatin * clumps)
+    depth *= 1 + look.rim * np.exp(-((inside_um / 0.7) ** 2))
+    if look.nucleolus:
+        for _ in range(rng.integers(1, 3)):
+            cx, cy = rng.uniform(-0.4, 0.4, 2) * (look.long_um, look.short_um) / 2
+            spot = np.exp(
+                -(
+                    (
+                        (
+                            np.hypot(
+                                np.cos(angle) * x + np.sin(angle) * y - cx, np.cos(angle) * y - np.sin(angle) * x - cy
+                            )
+                        )
+                        / 0.95
+                    )
+                    ** 4
+                )
+            )
+            depth += look.nucleolus * spot
+    return np.clip(255 / H_MAX * edge * depth, 0, 255).astype(np.uint8)
+
+
+def draw_stamps(*, um_per_px: float, seed: int) -> tuple[list[Stamp], dict[str, int]]:
+    """The stamps of one slide, and where each kind starts in their list.
+
+    Kinds: ``tumour`` (`GRADES` runs of `VARIANTS`), ``lymphocyte``, ``debris``, ``ghost`` (`VARIANTS` each) and
+    ``fibroblast`` (`DIRECTIONS` runs of 4, direction k at ``k * pi / DIRECTIONS``).
+    """
+    rng = make_rng(seed, "stamps")
+    stamps: list[Stamp] = []
+    starts: dict[str, int] = {}
+
+    def add(kind: str, looks: tuple[Look, ...], angles: NDArray[np.float64]) -> None:
+        starts[kind] = len(stamps)
+        stamps.extend(_draw(look, angle=float(a), um_per_px=um_per_px, rng=rng) for look in looks for a in angles)
+
+    anywhere = rng.uniform(0, np.pi, VARIANTS)
+    add("tumour", TUMOUR_LOOKS, anywhere)
+    add("lymphocyte", (LYMPHOCYTE,), anywhere)
+    add("debris", (DEBRIS,), anywhere)
+    add("ghost", (GHOST,), anywhere)
+    add("fibroblast", (FIBROBLAST,), np.repeat(np.arange(DIRECTIONS), 4) * np.pi / DIRECTIONS)
+    return stamps, starts
+
+
+def _sow(shape: tuple[int, int], *, spacing_um: float, jitter: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Points (x, y) in micrometres on a jittered staggered lattice over the whole grid."""
+    rows = int(shape[0] * CELL_UM / (spacing_um * 0.87)) + 1
+    columns = int(shape[1] * CELL_UM / spacing_um) + 1
+    row, column = np.indices((rows, columns)).reshape(2, -1).astype(np.float64)
+    points = np.stack([(column + 0.5 * (row % 2)) * spacing_um, row * spacing_um * 0.87], axis=1)
+    return points + rng.uniform(-jitter, jitter, points.shape) * spacing_um
+
+
+def _look_up(grid: NDArray[np.float32], points_um: NDArray[np.float64]) -> NDArray[np.float32]:
+    column, row = np.floor(points_um / CELL_UM).astype(np.int64).T
+    return grid[np.clip(row, 0, grid.shape[0] - 1), np.clip(column, 0, grid.shape[1] - 1)]
+
+
+def _pick_fibroblasts(terrain: Terrain, points_um: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Offsets within the fibroblast stamps that lie along the fibres."""
+    slope_y, slope_x = np.gradient(terrain.across_um, CELL_UM)
+    angle = np.arctan2(_look_up(-slope_x, points_um), _look_up(slope_y, points_um)) + rng.normal(
+        0, 0.15, len(points_um)
+    )
+    direction = np.rint(angle / np.pi * DIRECTIONS).astype(np.int64) % DIRECTIONS
+    return direction * 4 + rng.integers(0, 4, len(points_um))
+
+
+def place_nuclei(terrain: Terrain, *, starts: dict[str, int], um_per_px: float, seed: int) -> Nuclei:
+    """Sow every kind of nucleus where its compartment lies."""
+    shares = softmax(terrain.logits) * (1 - glass_share(terrain.glass))
+    where = dict(zip(COMPARTMENTS, shares, strict=True))
+    placed: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
+
+    def sow(kind: str, density: NDArray[np.float32], spacing_um: float, jitter: float = 0.33) -> None:
+        rng = make_rng(seed, "nuclei", kind, f"{spacing_um:g}")
+        points = _sow(terrain.glass.shape, spacing_um=spacing_um, jitter=jitter, rng=rng)
+        points = points[_look_up(density, points) > rng.uniform(0, 1, len(points))]
+        pick = rng.integers(0, VARIANTS, len(points))
+        if kind == "tumour":
+            grade = _look_up(terrain.grade, points) * GRADES + rng.normal(0, 0.5, len(points))
+            pick += VARIANTS * np.clip(grade, 0, GRADES - 1).astype(np.int64)
+        elif kind == "fibroblast":
+            pick = _pick_fibroblasts(terrain, points, rng)
+        placed.append((points, starts[kind] + pick))
+
+    sow("tumour", where["tumour"] * (0.78 + 0.2 * terrain.grade), 12.0)
+    sow("lymphocyte", where["immune"] * 0.9, 8.2)
+    sow("lymphocyte", where["stroma"] * 0.22 + where["tumour"] * 0.12, 30.0)
+    sow("fibroblast", where["stroma"] * 0.62 + where["immune"] * 0.1, 21.0, 0.45)
+    sow("debris", where["necrosis"] * 0.5, 8.5, 0.48)
+    sow("ghost", where["necrosis"] * 0.4, 17.0, 0.4)
+    points, stamp = (np.concatenate(parts) for parts in zip(*placed, strict=True))
+    points, stamp = _add_adipocyte_nuclei(points, stamp, where["adipose"], starts["fibroblast"], seed)
+    order = np.argsort(points[:, 1], kind="stable")
+    x_px, y_px = np.floor(points[order] / um_per_px).astype(np.int32).T
+    return Nuclei(x_px=x_px, y_px=y_px, stamp=stamp[order].astype(np.int32))
+
+
+def _add_adipocyte_nuclei(
+    points: NDArray[np.float64], stamp: NDArray[np.int64], adipose: NDArray[np.float32], start: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    # The flat nuclei of fat cells lie in the walls: sow finely and keep a few of those that hit one.
+    rng = make_rng(seed, "nuclei", "adipocyte")
+    fat = _sow(adipose.shape, spacing_um=7.0, jitter=0.4, rng=rng)
+    walls = cell_walls(ADIPOCYTE_UM, wall_um=ADIPOCYTE_WALL_UM)
+    column, row = np.floor(fat).astype(np.int64).T % TEXTURE_PX
+    keep = (walls[row, column] > 200) & (_look_up(adipose, fat) > 0.8) & (rng.uniform(0, 1, len(fat)) < 0.10)
+    fat = fat[keep]
+    picked = start + rng.integers(0, 4 * DIRECTIONS, len(fat))
+    return np.concatenate([points, fat]), np.concatenate([stamp, picked])

@@ -1,0 +1,46 @@
+"""A felt-tip line on the glass, as pathologists mark what they want to find again."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from histocast.demo.fields import make_rng
+from histocast.demo.recipes import SlideRecipe
+
+INK = {"blue": (52, 74, 168), "green": (48, 128, 84), "black": (48, 46, 52)}
+"""RGB of light through one layer of ink, on white."""
+
+LINE_UM = 190.0
+COARSE = 4
+
+
+def outline_pen(recipe: SlideRecipe) -> NDArray[np.float64]:
+    """Points [point, 2] (x, y) of the line in level-0 pixels: an arc round a corner of the tissue."""
+    rng = make_rng(recipe.seed, "pen")
+    angle = np.linspace(0.05, 1.55, 40) + rng.uniform(-0.1, 0.1)
+    wobble = 1 + 0.012 * np.cumsum(rng.normal(0, 0.5, len(angle)))
+    x = recipe.width_px * (0.5 + 0.40 * wobble * np.cos(angle))
+    y = recipe.height_px * (0.5 + 0.41 * wobble * np.sin(angle))
+    return np.stack([x, y], axis=1)
+
+
+def paint_pen(rgb: NDArray[np.uint8], recipe: SlideRecipe, *, top_px: int) -> None:
+    """Lay the recipe's pen line over a strip that starts at row ``top_px``, in place."""
+    if recipe.pen is None:
+        return
+    points = (outline_pen(recipe) - [0, top_px]) / COARSE
+    width = max(1, round(LINE_UM / recipe.um_per_px / COARSE))
+    mask = np.zeros((-(-rgb.shape[0] // COARSE), -(-rgb.shape[1] // COARSE)), np.uint8)
+    cv2.polylines(mask, [np.rint(points * 16).astype(np.int32)], False, 215, width, cv2.LINE_AA, 4)
+    if not mask.any():
+        return
+    # Ink pools at the border of a stroke.
+    core = cv2.erode(mask, np.ones((3, 3), np.uint8), iterations=max(1, width // 14))
+    mask = cv2.addWeighted(mask, 0.80, cv2.subtract(mask, core), 0.20, 0)
+    size = (mask.shape[1] * COARSE, mask.shape[0] * COARSE)
+    cover = cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR)[: rgb.shape[0], : rgb.shape[1]]
+    for channel, ink in enumerate(INK[recipe.pen]):
+        shade = cv2.convertScaleAbs(cover, alpha=(ink - 255) / 255)
+        rgb[..., channel] = cv2.multiply(rgb[..., channel], cv2.bitwise_not(shade), scale=1 / 255)
