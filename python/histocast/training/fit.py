@@ -1,0 +1,173 @@
+"""Fit a method on chosen sections: what differs between methods, behind one function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from histocast.bundle import NEIGHBOUR_SIDE, FusionSpec, TensorSpec
+from histocast.errors import ConfigError, DataError
+from histocast.training.folds import By
+from histocast.training.labels import Protocol
+from histocast.training.section import Section
+from histocast.training.training_set import TrainingSet, feature_tensors, section_index
+
+if TYPE_CHECKING:
+    from torch import nn
+
+OUTPUTS = ("expression", "sd")
+
+BLOCKS = 4
+"""Bands of a section that are held out in turn where there is nothing else to hold out."""
+
+
+@dataclass(frozen=True)
+class InnerSplit:
+    """What is held out within the training data, where every choice is made."""
+
+    group: NDArray[np.int64]
+    """[spot]."""
+    description: str
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained method and what the held-out training spots said of it."""
+
+    module: nn.Module
+    fusion: FusionSpec
+    """Without the file, which is not written yet."""
+    example: dict[str, NDArray[Any]]
+    """Inputs of one section, to export with and to compare torch with ONNX on."""
+    labels: NDArray[np.float32]
+    """[spot, gene] of all training spots."""
+    section: NDArray[np.int64]
+    """[spot]."""
+    heldout_expression: NDArray[np.float64]
+    """[spot, gene] by models that had not seen the spot's group."""
+    heldout_sd: NDArray[np.float64]
+    inner: InnerSplit
+    choices: dict[str, Any]
+    """What was chosen on held-out spots, for the record."""
+
+
+def fit(training: TrainingSet, sections: Sequence[Section], *, protocol: Protocol, by: By) -> Fitted:
+    """Train the recipe's method on ``sections``.
+
+    Raises
+    ------
+    ConfigError
+        The recipe's options do not fit the method.
+    DataError
+        The features do not fit the method, or there are too few spots.
+    """
+    from histocast.methods.ridge import RidgeOptions, fit_ridge
+
+    recipe = training.recipe
+    try:
+        options = RidgeOptions.model_validate(recipe.options)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(("options", *(str(part) for part in fault["loc"])))
+        raise ConfigError(f"{place}: {fault['msg']}", where=f"recipe {recipe.name}, method {recipe.method}") from error
+    fusion = fusion_spec(training)
+    inner = inner_split(sections, by=by)
+    designs, labels = [], []
+    example: dict[str, NDArray[Any]] = {}
+    for section in sections:
+        example = training.gather(section, fusion)(section.measured)
+        designs.append(ridge_design(example, scales=options.scales))
+        labels.append(training.labels(section, protocol))
+    truth = np.concatenate(labels)
+    index = section_index(sections)
+    found = fit_ridge(np.concatenate(designs), truth, section=index, group=inner.group, options=options)
+    return Fitted(
+        module=found.module,
+        fusion=fusion,
+        example=example,
+        labels=truth,
+        section=index,
+        heldout_expression=found.heldout_expression,
+        heldout_sd=found.heldout_sd,
+        inner=inner,
+        choices={
+            "alpha": found.alpha,
+            "scales": list(options.scales),
+            "scores": {f"{k:g}": v for k, v in found.scores.items()},
+        },
+    )
+
+
+def ridge_design(inputs: dict[str, NDArray[Any]], *, scales: Sequence[Any]) -> NDArray[np.float32]:
+    """The design matrix of ridge, by the module that the exported graph holds."""
+    from histocast.methods.onnx_file import run_torch
+    from histocast.methods.ridge import ScaleMeans
+
+    return run_torch(ScaleMeans(scales), inputs, outputs=("design",))["design"]
+
+
+def fusion_spec(training: TrainingSet) -> FusionSpec:
+    """The contract of ridge's fusion graph for the features and the panel of a training."""
+    recipe = training.recipe
+    dim, genes = _embedding_dim(training), len(training.panel)
+    points = NEIGHBOUR_SIDE**2
+    return FusionSpec(
+        file=None,
+        sha256="",
+        inputs=(
+            TensorSpec(name="target", dtype="float32", shape=("spot", dim)),
+            TensorSpec(name="neighbour", dtype="float32", shape=("spot", points, dim)),
+            TensorSpec(name="neighbour_mask", dtype="bool", shape=("spot", points)),
+        ),
+        outputs=tuple(TensorSpec(name=name, dtype="float32", shape=("spot", genes)) for name in OUTPUTS),
+        method=recipe.method,
+        feeds={"target": recipe.features, "neighbour": recipe.features},
+        region_spots=recipe.region_spots,
+        halo_spots=recipe.halo_spots,
+        standardise_within_slide=recipe.standardise_within_slide,
+    )
+
+
+def _embedding_dim(training: TrainingSet) -> int:
+    tensors = feature_tensors(training.encoders)
+    dim = 0
+    for column in training.recipe.features:
+        shape = tensors[column].shape
+        if len(shape) != 2 or not isinstance(shape[1], int):
+            raise DataError(
+                f"features {column!r} of shape {list(shape)}",
+                expected="[tile, dim]: one vector a tile",
+                where=f"recipe {training.recipe.name}",
+                advice="name an encoder output that is an embedding",
+            )
+        dim += shape[1]
+    return dim
+
+
+def inner_split(sections: Sequence[Section], *, by: By) -> InnerSplit:
+    """Hold out patients within the training data, else sections, else bands of the only section."""
+    index = section_index(sections)
+    patients = [section.record.patient for section in sections]
+    if by == "patient" and len(set(patients)) > 1:
+        number = {patient: place for place, patient in enumerate(sorted(set(patients)))}
+        return InnerSplit(np.array([number[patient] for patient in patients])[index], "leave one patient out")
+    if len(sections) > 1:
+        return InnerSplit(index, "leave one section out")
+    section = sections[0]
+    y = section.store.centres_level0_px[section.measured, 1]
+    if len(y) < 2 * BLOCKS:
+        raise DataError(
+            f"{len(y)} measured spots",
+            expected=f"at least {2 * BLOCKS}",
+            where=f"sample {section.record.sample}",
+            advice="train on more than one section",
+        )
+    band = np.argsort(np.argsort(y, kind="stable"), kind="stable") * BLOCKS // len(y)
+    return InnerSplit(
+        band.astype(np.int64), f"leave one of {BLOCKS} bands of the only section out: touching, so flattering"
+    )

@@ -1,0 +1,94 @@
+"""Gene tables a user gives: Ensembl ids of symbols, and panels."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from histocast.errors import DataError, ErrorCollector, MissingInputError
+
+ID_COLUMN, SYMBOL_COLUMN = "gene_id", "gene_symbol"
+
+
+def read_gene_table(path: Path) -> dict[str, str]:
+    """Read ``gene_id,gene_symbol`` (CSV, TSV or Parquet) as ids by symbol, versions dropped.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    DataError
+        A column is absent, or a symbol has two ids.
+    """
+    from histocast.training.counts import without_version
+
+    ids: dict[str, str] = {}
+    faults = ErrorCollector(str(path))
+    for line, (gene_id, symbol) in enumerate(_pairs(path), start=2):
+        named = without_version(gene_id)
+        if ids.setdefault(symbol, named) != named:
+            faults.add(f"{symbol!r} is {named} here and {ids[symbol]} before", row=line, expected="one id a symbol")
+    faults.raise_if_any("keep the id that the counts were made with")
+    return ids
+
+
+def _pairs(path: Path) -> Sequence[tuple[str, str]]:
+    if not path.is_file():
+        raise MissingInputError("no such file", expected="a table gene_id,gene_symbol", where=str(path))
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(path)
+        except pa.ArrowInvalid as error:
+            raise DataError("not a readable Parquet file", expected="gene_id,gene_symbol", where=str(path)) from error
+        _require_columns(table.column_names, path)
+        return list(zip(table[ID_COLUMN].to_pylist(), table[SYMBOL_COLUMN].to_pylist(), strict=True))
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        rows = csv.DictReader(stream, delimiter="," if path.suffix == ".csv" else "\t")
+        _require_columns(rows.fieldnames or (), path)
+        return [(row[ID_COLUMN] or "", row[SYMBOL_COLUMN] or "") for row in rows]
+
+
+def _require_columns(found: Sequence[str], path: Path) -> None:
+    if missing := {ID_COLUMN, SYMBOL_COLUMN} - set(found):
+        raise DataError(
+            f"columns {', '.join(found) or 'none'}",
+            expected=f"the column {' and '.join(sorted(missing))}",
+            where=str(path),
+        )
+
+
+def read_panel(path: Path) -> tuple[str, ...]:
+    """Read a panel: one gene a line, symbol or Ensembl id; empty lines and ``#`` comments are skipped.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    DataError
+        It names no gene, or one twice.
+    """
+    from histocast.training.counts import without_version
+
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise MissingInputError("no such file", expected="a gene a line", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise DataError("not a text file", expected="a gene a line", where=str(path)) from error
+    faults = ErrorCollector(str(path))
+    genes: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        gene = without_version(line.split("#", 1)[0].strip())
+        if not gene:
+            continue
+        if gene in genes:
+            faults.add(f"{gene!r} stands on line {genes[gene]} too", row=number, expected="each gene once")
+        genes.setdefault(gene, number)
+    if not genes:
+        faults.add("no gene", expected="a gene a line")
+    faults.raise_if_any()
+    return tuple(genes)

@@ -1,0 +1,110 @@
+"""Counts of a 10x Visium run, read as Space Ranger writes them.
+
+Written out here because the two layouts are a few arrays each, and the libraries that read them take
+seconds to import.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histocast.errors import DataError, MissingInputError
+from histocast.training.counts import CountMatrix, make_counts
+
+MATRIX_NAME = "filtered_feature_bc_matrix"
+GENE_FEATURE = "Gene Expression"
+"""Feature type of genes, beside antibody and CRISPR features that a run may hold."""
+
+
+def read_10x(path: Path) -> CountMatrix:
+    """Read a Space Ranger ``outs`` folder, its matrix folder, or its HDF5 matrix; genes only.
+
+    Raises
+    ------
+    MissingInputError
+        The folder holds no matrix, or part of one.
+    DataError
+        The files are not as Cell Ranger 3 or later writes them.
+    """
+    if path.is_file():
+        return _read_h5(path)
+    h5 = path / f"{MATRIX_NAME}.h5"
+    if h5.is_file():
+        return _read_h5(h5)
+    folder = path / MATRIX_NAME if (path / MATRIX_NAME).is_dir() else path
+    return _read_mtx(folder)
+
+
+def _read_h5(path: Path) -> CountMatrix:
+    import h5py
+    from scipy.sparse import csc_matrix
+
+    try:
+        with h5py.File(path) as file:
+            group = file["matrix"]
+            features = group["features"]
+            columns = csc_matrix(
+                (group["data"][:], group["indices"][:], group["indptr"][:]), shape=tuple(group["shape"][:])
+            )
+            barcodes = _strings(group["barcodes"])
+            kinds, ids, symbols = (_strings(features[name]) for name in ("feature_type", "id", "name"))
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(
+            "not a readable 10x matrix", expected=f"{MATRIX_NAME}.h5 of Space Ranger", where=str(path)
+        ) from error
+    return _genes_only(columns.T.tocsr(), barcodes, kinds, ids, symbols, layout="10x h5", where=str(path))
+
+
+def _strings(values: Any) -> list[str]:
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in values[:]]
+
+
+def _read_mtx(folder: Path) -> CountMatrix:
+    from scipy.io import mmread
+
+    files = [folder / name for name in ("matrix.mtx.gz", "barcodes.tsv.gz", "features.tsv.gz")]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise MissingInputError(
+            f"no {', '.join(missing)}",
+            expected=f"{MATRIX_NAME}.h5, or the folder {MATRIX_NAME} with {', '.join(file.name for file in files)}",
+            where=str(folder),
+        )
+    try:
+        with gzip.open(files[0]) as stream:
+            matrix = mmread(stream)
+        barcodes = [row[0] for row in _rows(files[1])]
+        features = [(row[0], row[1], row[2]) for row in _rows(files[2])]
+    except (OSError, EOFError, ValueError, IndexError) as error:
+        raise DataError("not a readable 10x matrix folder", where=str(folder), advice="copy it again") from error
+    if not features or matrix.shape != (len(features), len(barcodes)):
+        raise DataError(
+            f"a matrix of shape {matrix.shape}",
+            expected=f"({len(features)}, {len(barcodes)}): features x barcodes",
+            where=str(folder),
+        )
+    ids, symbols, kinds = (list(column) for column in zip(*features, strict=True))
+    return _genes_only(matrix.T.tocsr(), barcodes, kinds, ids, symbols, layout="10x mtx", where=str(folder))
+
+
+def _rows(path: Path) -> list[list[str]]:
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as stream:
+        return list(csv.reader(stream, delimiter="\t"))
+
+
+def _genes_only(
+    matrix: Any, barcodes: list[str], kinds: list[str], ids: list[str], symbols: list[str], *, layout: str, where: str
+) -> CountMatrix:
+    genes = np.flatnonzero([kind == GENE_FEATURE for kind in kinds])
+    return make_counts(
+        spots=barcodes,
+        ids=[ids[gene] for gene in genes],
+        symbols=[symbols[gene] for gene in genes],
+        matrix=matrix[:, genes],
+        layout=layout,
+        where=where,
+    )

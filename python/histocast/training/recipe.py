@@ -1,0 +1,124 @@
+"""A recipe: every choice that decides a trained model, in one file."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from histocast.bundle import Spec, TileGeometry
+from histocast.errors import ConfigError, MissingInputError, UsageError
+from histocast.training.gene_table import read_panel
+from histocast.training.labels import Protocol
+
+Method = Literal["ridge"]
+
+
+class Recipe(Spec):
+    """What is trained, on what, and how it is judged."""
+
+    name: str
+    description: str = ""
+    geometry: TileGeometry
+    features: tuple[str, ...] = Field(default=("morphology.embedding",), min_length=1)
+    """Feature columns ``<encoder>.<output>`` that the method takes, concatenated in this order."""
+    panel: tuple[str, ...] = Field(min_length=1)
+    """Genes to predict, as symbols or Ensembl ids. In a recipe file also the path of a file with a gene a line,
+    relative to the recipe."""
+    missing_genes: Literal["refuse", "zero"] = "refuse"
+    """What to do where a section did not measure a panel gene. Sequenced counts that leave out genes without
+    a count want ``zero``; a targeted panel does not."""
+    protocol: Protocol = "strict"
+    method: Method = "ridge"
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the method; unknown ones are refused when it starts."""
+    standardise_within_slide: bool = True
+    """Bring features to mean 0 and sd 1 over each slide: needs no labels and removes part of the section effect."""
+    folds: Literal["patient", "section", "auto"] = "auto"
+    """What is left out together; ``auto`` takes patients where there are two or more, else sections."""
+    region_spots: int = Field(default=1024, gt=0)
+    halo_spots: int = Field(default=4, ge=0)
+    seed: int = 0
+
+    @field_validator("panel")
+    @classmethod
+    def _unique(cls, panel: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(panel)) != len(panel):
+            raise ValueError("a gene appears twice")
+        return panel
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Names of the encoders whose outputs are taken, each once."""
+        return tuple(dict.fromkeys(column.split(".", 1)[0] for column in self.features))
+
+
+def read_recipe(name: str | Path, *, panel: Path | None = None, protocol: Protocol | None = None) -> Recipe:
+    """Read a recipe by file, or by the name of one that ships with histocast.
+
+    Parameters
+    ----------
+    panel:
+        File with a gene a line, in place of the recipe's panel; some shipped recipes have none of their own.
+    protocol:
+        In place of the recipe's.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file and no recipe of that name.
+    UsageError
+        The recipe has no panel and none is given.
+    ConfigError
+        The file is not a recipe.
+    """
+    content, folder = _read_content(name)
+    given = content.get("panel")
+    if panel is not None:
+        content["panel"] = read_panel(panel)
+    elif isinstance(given, str):
+        content["panel"] = read_panel(folder / given)
+    elif given is None:
+        raise UsageError(
+            "no gene panel",
+            expected="a file with a gene a line",
+            where=f"recipe {name}",
+            advice="give --panel, or 'panel' in the recipe",
+        )
+    if protocol is not None:
+        content["protocol"] = protocol
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        raise ConfigError(f"{place or 'content'}: {fault['msg']}", expected="a recipe", where=str(name)) from error
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """Names of the recipes that ship with histocast."""
+    folder = resources.files(__package__) / "recipes"
+    return tuple(sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json")))
+
+
+def _read_content(name: str | Path) -> tuple[dict[str, Any], Path]:
+    path = Path(name)
+    if path.is_file():
+        text, folder = path.read_text(encoding="utf-8"), path.parent
+    elif str(name) in shipped_recipes():
+        text = (resources.files(__package__) / "recipes" / f"{name}.json").read_text(encoding="utf-8")
+        folder = Path()
+    else:
+        raise MissingInputError(
+            "no such recipe", expected=f"a JSON file, or one of {', '.join(shipped_recipes())}", where=str(name)
+        )
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"not JSON: {error}", expected="a recipe", where=str(name)) from error
+    if not isinstance(content, dict):
+        raise ConfigError("no JSON object", expected="a recipe", where=str(name))
+    return content, folder

@@ -1,0 +1,264 @@
+"""One section of a training set: an encoded slide with its counts aligned to its spots.
+
+    <set>/<sample>/section.json      `SectionRecord`
+                   slide.json tiles.parquet features.parquet      as TILE and ENCODE wrote them
+                   counts.h5ad       raw counts of all genes, a row a measured spot
+
+Any folder of such folders is a training set, so sections can be prepared apart and gathered.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histocast.artifacts import TILES, read_table, write_atomically, write_json
+from histocast.bundle import Bundle, EncoderSpec, TileGeometry, sha256_of_file
+from histocast.errors import DataError, OutputError
+from histocast.records import Record, SlideRecord, read_record
+from histocast.serving.fusion_inputs import SpotFeatures
+from histocast.training.counts import CountMatrix, GeneIdSource, read_counts
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+SECTION_FILE, COUNTS_FILE = "section.json", "counts.h5ad"
+STAGE_FILES = ("slide.json", "tiles.parquet", "features.parquet")
+
+
+class SectionRecord(Record):
+    """``section.json``: what a section is made of."""
+
+    schema_version: Literal[1] = 1
+    sample: str
+    patient: str
+    geometry: TileGeometry
+    encoders: tuple[EncoderSpec, ...]
+    """What the features were made with; all sections of a training share it."""
+    pitch_um: float
+    um_per_px: float
+    spots: int
+    """Measured spots that have a tile: the rows of ``counts.h5ad``."""
+    spots_without_tile: int
+    """Rows of the counts whose spot is not in the spot table."""
+    tiles_without_counts: int
+    """Spots of the table that the counts do not hold: they give context and no label."""
+    empty_spots: int
+    """Spots without a single count, which neither train nor judge."""
+    genes: int
+    total_counts: int
+    layout: str
+    """Layout the counts came in."""
+    gene_id_source: GeneIdSource
+    """Where Ensembl ids came from: the counts, a gene table, or nowhere (symbols stand in)."""
+    digests: dict[str, str]
+    """``sha256:`` of slide.json, tiles.parquet, features.parquet, and the digest of the slide."""
+
+    @property
+    def pitch_level0_px(self) -> float:
+        """Distance between neighbouring spots."""
+        return self.pitch_um / self.um_per_px
+
+
+def prepare_section(
+    stages: Path, *, patient: str, counts: Path, bundle: Bundle, outdir: Path, genes: Path | None = None
+) -> SectionRecord:
+    """Align the counts of an encoded section with its spots and put it into the training set.
+
+    Parameters
+    ----------
+    stages:
+        Folder with what TILE and ENCODE wrote: slide.json, tiles.parquet, features.parquet.
+    patient:
+        Pseudonym of the patient.
+    counts:
+        Measured counts (see `read_counts`).
+    bundle:
+        The bundle the section was encoded with, such as `export_encoders` writes.
+    outdir:
+        The training set; the section becomes ``outdir/<sample>/``.
+    genes:
+        Table ``gene_id,gene_symbol`` for counts that hold symbols only.
+
+    Raises
+    ------
+    DataError
+        The counts cannot be read, or share no spot with the section.
+    """
+    slide = read_record(stages / "slide.json", SlideRecord)
+    folder = outdir / slide.sample
+    _copy_stages(stages, folder)
+    tiles, provenance = read_table(folder / "tiles.parquet", TILES)
+    found = read_counts(counts, genes=genes)
+    tile_rows, count_rows = _align(tiles.column("spot").to_pylist(), found, sample=slide.sample, where=str(counts))
+    matrix = found.matrix[count_rows]
+    _write_counts(
+        folder / COUNTS_FILE, matrix, found, tile_id=tiles.column("tile_id").to_numpy()[tile_rows], rows=count_rows
+    )
+    record = SectionRecord(
+        sample=slide.sample,
+        patient=patient,
+        geometry=bundle.geometry,
+        encoders=bundle.encoders,
+        pitch_um=slide.pitch_um,
+        um_per_px=slide.um_per_px,
+        spots=len(count_rows),
+        spots_without_tile=len(found.spots) - len(count_rows),
+        tiles_without_counts=tiles.num_rows - len(count_rows),
+        empty_spots=int((np.asarray(matrix.sum(axis=1)).ravel() == 0).sum()),
+        genes=len(found.gene_ids),
+        total_counts=int(matrix.sum()),
+        layout=found.layout,
+        gene_id_source=found.gene_id_source,
+        digests={
+            "slide": provenance.inputs.get("slide", slide.slide_digest),
+            **{name: f"sha256:{sha256_of_file(folder / name)}" for name in STAGE_FILES},
+        },
+    )
+    write_json(folder / SECTION_FILE, record)
+    return record
+
+
+def _copy_stages(stages: Path, folder: Path) -> None:
+    if stages.resolve() == folder.resolve():
+        return
+    for name in STAGE_FILES:
+        with write_atomically(folder / name) as temporary:
+            shutil.copyfile(stages / name, temporary)
+
+
+def _align(
+    names: list[str | None], counts: CountMatrix, *, sample: str, where: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of tiles and of counts that are the same spot, in the order of the tiles."""
+    if all(name is None for name in names):
+        raise DataError(
+            "tiles on a grid, which have no spot names",
+            expected="measured spots, whose names the counts hold",
+            where=f"sample {sample}",
+            advice="give the spot table in the training sheet's column 'spots'",
+        )
+    row_of = {name: row for row, name in enumerate(counts.spots)}
+    pairs = [(tile, row_of[name]) for tile, name in enumerate(names) if name is not None and name in row_of]
+    if not pairs:
+        raise DataError(
+            f"spots are named like {counts.spots[0]!r}, none of which has a tile",
+            expected=f"names like {next(name for name in names if name is not None)!r}",
+            where=where,
+            advice="check that counts and spot table belong to the same section",
+        )
+    tile_rows, count_rows = np.array(pairs, np.int64).T
+    return tile_rows, count_rows
+
+
+def _write_counts(
+    path: Path, matrix: csr_matrix, counts: CountMatrix, *, tile_id: NDArray[np.int32], rows: NDArray[np.int64]
+) -> None:
+    import anndata
+    import pandas as pd
+
+    data = anndata.AnnData(
+        X=matrix,
+        obs=pd.DataFrame({"tile_id": tile_id}, index=pd.Index([counts.spots[row] for row in rows], name="spot")),
+        var=pd.DataFrame(
+            {"gene_symbol": list(counts.gene_symbols)}, index=pd.Index(list(counts.gene_ids), name="gene_id")
+        ),
+    )
+    with write_atomically(path) as temporary:
+        data.write_h5ad(temporary, compression="gzip")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section in memory: every spot in tissue with its features, and the counts of those measured."""
+
+    record: SectionRecord
+    store: SpotFeatures
+    """Every spot in tissue, as at prediction, so that neighbours and statistics are the same."""
+    measured: NDArray[np.int64]
+    """[measured]: index into the store of every spot that has both readable features and counts."""
+    counts: csr_matrix
+    """int32 [measured, gene], all genes."""
+    gene_ids: tuple[str, ...]
+    gene_symbols: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.measured)
+
+
+@contextmanager
+def open_section(folder: Path, *, scratch: Path | None = None) -> Iterator[Section]:
+    """Yield a prepared section; its features live in temporary files while it is open.
+
+    Raises
+    ------
+    DataError
+        A file was changed since the section was prepared.
+    OutputError
+        The scratch disk is full.
+    """
+    record = read_record(folder / SECTION_FILE, SectionRecord)
+    for name in STAGE_FILES:
+        if f"sha256:{sha256_of_file(folder / name)}" != record.digests[name]:
+            raise DataError(
+                f"{name} is not the file the section was prepared with",
+                where=str(folder),
+                advice="run prepare again for this section",
+            )
+    columns = {name: spec for encoder in record.encoders for name, spec in encoder.columns().items()}
+    with _temporary_folder(scratch) as arrays:
+        store = SpotFeatures.open(
+            folder / "tiles.parquet", folder / "features.parquet", columns=columns, scratch=arrays
+        )
+        yield _with_counts(folder / COUNTS_FILE, record, store)
+
+
+@contextmanager
+def _temporary_folder(parent: Path | None) -> Iterator[Path]:
+    try:
+        folder = TemporaryDirectory(prefix="histocast-", dir=parent)
+    except OSError as error:
+        raise OutputError(
+            f"no scratch folder: {error.strerror or error}",
+            where=str(parent),
+            advice="point TMPDIR at a disk with room",
+        ) from error
+    with folder as name:
+        yield Path(name)
+
+
+def _with_counts(path: Path, record: SectionRecord, store: SpotFeatures) -> Section:
+    import anndata
+
+    data = anndata.read_h5ad(path)
+    tile_id = data.obs["tile_id"].to_numpy()
+    # Without one count there is no library to divide by.
+    filled = np.asarray(data.X.sum(axis=1)).ravel() > 0
+    place = np.full(int(max(store.tile_id.max(initial=0), tile_id.max(initial=0))) + 1, -1, np.int64)
+    place[store.tile_id] = np.arange(len(store))
+    at = place[tile_id]
+    usable = filled & (at >= 0)
+    usable[usable] = store.readable[at[usable]]
+    if not usable.any():
+        raise DataError(
+            "no spot has both counts and readable features",
+            expected="at least one",
+            where=f"sample {record.sample}",
+            advice="check that the tissue mask covers the spots",
+        )
+    return Section(
+        record=record,
+        store=store,
+        measured=at[usable],
+        counts=data.X[usable].tocsr(),
+        gene_ids=tuple(data.var_names),
+        gene_symbols=tuple(data.var["gene_symbol"].astype(str)),
+    )

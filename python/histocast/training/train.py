@@ -1,0 +1,222 @@
+"""TRAIN: one method on one fold, written as a bundle whose encoders are named and not shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from histocast import __version__
+from histocast.artifacts import GENES, Provenance, write_json, write_table
+from histocast.bundle import Bundle, Calibration, FusionSpec, OutOfDistribution, sha256_of_file
+from histocast.progress import log
+from histocast.records import Record
+from histocast.training.calibration import conformal_half_widths, fit_out_of_distribution
+from histocast.training.fit import OUTPUTS, Fitted, fit
+from histocast.training.folds import Fold, split_sections
+from histocast.training.labels import SCALES, Protocol
+from histocast.training.recipe import Recipe
+from histocast.training.section import Section
+from histocast.training.training_set import TrainingSet, open_training_set
+
+TRAIN_FILE = "train.json"
+
+TOP_GENES = 50
+"""Size of the HPG, HEG and HVG lists (as published)."""
+
+INTENDED_USE = (
+    "Research use only: an estimate of spatial gene expression from H&E morphology. "
+    "Not a measurement, not a medical device, not for diagnosis or treatment decisions."
+)
+
+
+class TopGenes(Record):
+    """The genes that averages over the best are taken of, all chosen on training sections."""
+
+    predicted: tuple[str, ...]
+    """HPG: highest mean Pearson on held-out training spots."""
+    expressed: tuple[str, ...]
+    """HEG: highest mean label."""
+    variable: tuple[str, ...]
+    """HVG: highest variance of the label."""
+
+
+class TrainRecord(Record):
+    """``train.json``: how a model came about."""
+
+    schema_version: Literal[1] = 1
+    recipe: Recipe
+    protocol: Protocol
+    fold: str
+    split: str
+    """How folds are made, in words."""
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    """Samples held out, empty where the model saw all."""
+    train_patients: int
+    train_spots: int
+    inner_split: str
+    """What every choice, the sd and the intervals were made on."""
+    choices: dict[str, Any]
+    heldout_pearson: float
+    """Mean over genes of Pearson within held-out training sections."""
+    onnx_difference: float
+    """Largest relative difference between torch and ONNX on a real section."""
+    top: TopGenes
+    sections: dict[str, dict[str, str]]
+    """Digests of every training section."""
+
+
+def train(
+    set_folder: Path, *, recipe: Recipe, outdir: Path, fold: str | None = None, protocol: Protocol | None = None
+) -> TrainRecord:
+    """Train on every section outside ``fold`` and write the model folder ``outdir``.
+
+    The folder holds bundle.json, fusion.onnx, genes.parquet and train.json: a bundle without its encoders'
+    files, which `evaluate` judges and `export_bundle` completes.
+
+    Parameters
+    ----------
+    set_folder:
+        Folder of prepared sections.
+    fold:
+        The patient or section to hold out; ``None`` or ``all`` trains on everything.
+    protocol:
+        Labels, in place of the recipe's.
+
+    Raises
+    ------
+    UsageError
+        There is no such fold.
+    DataError
+        The sections do not fit together or the recipe.
+    """
+    chosen = protocol or recipe.protocol
+    with open_training_set(set_folder, recipe) as training:
+        split = split_sections(training.records, by=recipe.folds)
+        part = split.fold(fold)
+        sections = training.choose(part.train)
+        fitted = fit(training, sections, protocol=chosen, by=split.by)
+        record = _write_model(training, sections, fitted, part, chosen, split.description, outdir)
+    log(
+        f"train {recipe.name} {recipe.method} {chosen}, fold {part.name}: {record.train_spots} spots, "
+        f"held-out Pearson {record.heldout_pearson:.3f}"
+    )
+    return record
+
+
+def _write_model(
+    training: TrainingSet,
+    sections: tuple[Section, ...],
+    fitted: Fitted,
+    fold: Fold,
+    protocol: Protocol,
+    split: str,
+    outdir: Path,
+) -> TrainRecord:
+    from histocast.methods.correlation import mean_section_pearson
+    from histocast.methods.onnx_file import check_against_torch, write_onnx
+
+    outdir.mkdir(parents=True, exist_ok=True)
+    graph = outdir / "fusion.onnx"
+    write_onnx(fitted.module, graph, inputs=fitted.example, outputs=OUTPUTS, axis="spot")
+    difference = check_against_torch(fitted.module, graph, inputs=fitted.example, outputs=OUTPUTS)
+    pearson = mean_section_pearson(fitted.labels, fitted.heldout_expression, fitted.section)
+    _write_genes(outdir / "genes.parquet", training, fitted, pearson)
+    record = TrainRecord(
+        recipe=training.recipe.model_copy(update={"protocol": protocol}),
+        protocol=protocol,
+        fold=fold.name,
+        split=split,
+        train=fold.train,
+        test=fold.test,
+        train_patients=len({section.record.patient for section in sections}),
+        train_spots=len(fitted.labels),
+        inner_split=fitted.inner.description,
+        choices=fitted.choices,
+        heldout_pearson=float(np.nanmean(pearson)),
+        onnx_difference=difference,
+        top=_top_genes(training.panel.gene_ids, fitted.labels, pearson),
+        sections={section.record.sample: section.record.digests for section in sections},
+    )
+    bundle = _describe(training, sections, fitted, record, outdir)
+    write_json(outdir / TRAIN_FILE, record)
+    write_json(outdir / "bundle.json", bundle)
+    return record
+
+
+def _write_genes(path: Path, training: TrainingSet, fitted: Fitted, pearson: NDArray[np.float64]) -> None:
+    def column(values: NDArray[np.floating]) -> pa.Array:
+        return pa.array(values.astype(np.float32), pa.float32(), from_pandas=True)
+
+    def width(coverage: float) -> pa.Array:
+        return column(
+            conformal_half_widths(fitted.labels, fitted.heldout_expression, fitted.heldout_sd, coverage=coverage)
+        )
+
+    panel = training.panel
+    table = pa.table(
+        {
+            "gene_id": list(panel.gene_ids),
+            "gene_symbol": list(panel.gene_symbols),
+            "seen_in_training": [True] * len(panel),
+            "val_pcc": column(pearson),
+            "mean": column(fitted.labels.mean(axis=0)),
+            "interval_80": width(0.8),
+            "interval_90": width(0.9),
+        },
+        schema=GENES.arrow(),
+    )
+    write_table(path, table, Provenance(artifact=GENES.artifact, schema_version=GENES.version, sample="bundle"))
+
+
+def _top_genes(genes: tuple[str, ...], labels: NDArray[np.float32], pearson: NDArray[np.float64]) -> TopGenes:
+    def best(values: NDArray[np.floating]) -> tuple[str, ...]:
+        order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:TOP_GENES]
+        return tuple(genes[gene] for gene in order)
+
+    return TopGenes(predicted=best(pearson), expressed=best(labels.mean(axis=0)), variable=best(labels.var(axis=0)))
+
+
+def _describe(
+    training: TrainingSet, sections: tuple[Section, ...], fitted: Fitted, record: TrainRecord, outdir: Path
+) -> Bundle:
+    recipe = training.recipe
+    shared = training.records[0]
+    return Bundle(
+        name=f"{recipe.name}-{recipe.method}",
+        version="0",
+        created_by=__version__,
+        description=recipe.description or f"{recipe.method} on {recipe.name}",
+        intended_use=INTENDED_USE,
+        licence="Apache-2.0 for the graphs; see training_data for the data",
+        geometry=shared.geometry,
+        encoders=tuple(encoder.model_copy(update={"file": None}) for encoder in training.encoders),
+        fusion=_with_file(fitted.fusion, outdir / "fusion.onnx"),
+        genes_sha256=sha256_of_file(outdir / "genes.parquet"),
+        gene_count=len(training.panel),
+        scale=SCALES[record.protocol],
+        calibration=Calibration(
+            method=f"split conformal on held-out training spots ({record.inner_split})", sections=len(sections)
+        ),
+        ood=_out_of_distribution(sections, fitted, column=recipe.features[0]),
+        training_data={
+            "recipe": recipe.name,
+            "samples": list(record.train),
+            "patients": record.train_patients,
+            "spots": record.train_spots,
+            "held_out": list(record.test),
+        },
+    )
+
+
+def _with_file(fusion: FusionSpec, path: Path) -> FusionSpec:
+    return fusion.model_copy(update={"file": path.name, "sha256": sha256_of_file(path)})
+
+
+def _out_of_distribution(sections: tuple[Section, ...], fitted: Fitted, *, column: str) -> OutOfDistribution:
+    features = np.concatenate([section.store.columns[column][section.measured] for section in sections])
+    return fit_out_of_distribution(features, fitted.inner.group, column=column)

@@ -1,0 +1,139 @@
+"""A training set in memory: designs and labels of all its sections, for one recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histocast.bundle import EncoderSpec, FusionSpec, TensorSpec
+from histocast.errors import DataError, MissingInputError
+from histocast.records import read_record
+from histocast.serving.fusion_inputs import FusionInputs
+from histocast.training.labels import Protocol, make_labels
+from histocast.training.panel import Panel, find_panel
+from histocast.training.recipe import Recipe
+from histocast.training.section import SECTION_FILE, Section, SectionRecord, open_section
+
+GEOMETRY_TOLERANCE = 1e-9
+
+
+def list_sections(folder: Path) -> tuple[SectionRecord, ...]:
+    """Every prepared section in a folder, by sample.
+
+    Raises
+    ------
+    MissingInputError
+        There is none.
+    DataError
+        Sections were made with different tiles or encoders.
+    """
+    files = sorted(folder.glob(f"*/{SECTION_FILE}"))
+    if not files:
+        raise MissingInputError(
+            "no prepared section",
+            expected=f"<sample>/{SECTION_FILE}",
+            where=str(folder),
+            advice="run prepare for every row of the training sheet",
+        )
+    records = tuple(read_record(file, SectionRecord) for file in files)
+    first = records[0]
+    for record in records[1:]:
+        if (record.geometry, record.encoders) != (first.geometry, first.encoders):
+            raise DataError(
+                f"section {record.sample} was made with other tiles or encoders than {first.sample}",
+                expected="one geometry and one set of encoders",
+                where=str(folder),
+                advice="run prepare again with one recipe",
+            )
+    return records
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The open sections of a set and the panel found in them."""
+
+    sections: tuple[Section, ...]
+    panel: Panel
+    recipe: Recipe
+
+    @property
+    def records(self) -> tuple[SectionRecord, ...]:
+        """What the sections are made of."""
+        return tuple(section.record for section in self.sections)
+
+    @property
+    def encoders(self) -> tuple[EncoderSpec, ...]:
+        """The encoders whose outputs the recipe takes."""
+        return tuple(encoder for encoder in self.records[0].encoders if encoder.name in self.recipe.encoders)
+
+    def choose(self, samples: Sequence[str]) -> tuple[Section, ...]:
+        """Sections by sample, in the order of the set."""
+        return tuple(section for section in self.sections if section.record.sample in samples)
+
+    def labels(self, section: Section, protocol: Protocol) -> NDArray[np.float32]:
+        """Labels [measured, gene] of a section on the protocol's scale."""
+        return make_labels(
+            protocol,
+            section.counts,
+            panel=self.panel.columns[section.record.sample],
+            array_row=section.store.array_row[section.measured],
+            array_col=section.store.array_col[section.measured],
+        )
+
+    def gather(self, section: Section, fusion: FusionSpec) -> FusionInputs:
+        """Inputs of the fusion graph over a section, made as PREDICT makes them."""
+        return FusionInputs.prepare(fusion, section.store, pitch_level0_px=section.record.pitch_level0_px)
+
+
+@contextmanager
+def open_training_set(folder: Path, recipe: Recipe) -> Iterator[TrainingSet]:
+    """Yield the sections of a folder and the recipe's panel in them.
+
+    Raises
+    ------
+    MissingInputError
+        The folder holds no prepared section.
+    DataError
+        Sections do not fit together or the recipe, or a panel gene is not measured.
+    """
+    records = list_sections(folder)
+    _refuse_misfit(records[0], recipe, where=str(folder))
+    with ExitStack() as stack:
+        sections = tuple(stack.enter_context(open_section(folder / record.sample)) for record in records)
+        panel = find_panel(recipe.panel, sections, missing=recipe.missing_genes, where=f"recipe {recipe.name}")
+        yield TrainingSet(sections, panel, recipe)
+
+
+def _refuse_misfit(record: SectionRecord, recipe: Recipe, *, where: str) -> None:
+    stated, found = recipe.geometry, record.geometry
+    same = stated.tile_px == found.tile_px and abs(stated.um_per_px - found.um_per_px) < GEOMETRY_TOLERANCE
+    if not same:
+        raise DataError(
+            f"tiles of {found.tile_px} px at {found.um_per_px:g} um/px",
+            expected=f"{stated.tile_px} px at {stated.um_per_px:g} um/px, as the recipe {recipe.name} says",
+            where=where,
+            advice="run prepare again with this recipe",
+        )
+    columns = feature_tensors(record.encoders)
+    if unknown := [column for column in recipe.features if column not in columns]:
+        raise DataError(
+            f"no features {', '.join(unknown)}",
+            expected=f"some of {', '.join(columns)}",
+            where=where,
+            advice="run prepare again with this recipe",
+        )
+
+
+def feature_tensors(encoders: Sequence[EncoderSpec]) -> dict[str, TensorSpec]:
+    """Every feature column the encoders fill, and its tensor."""
+    return {name: spec for encoder in encoders for name, spec in encoder.columns().items()}
+
+
+def section_index(sections: Sequence[Section]) -> NDArray[np.int64]:
+    """Number of the section of every measured spot, sections one after another: [spot]."""
+    return np.repeat(np.arange(len(sections)), [len(section) for section in sections])
