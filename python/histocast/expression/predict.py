@@ -1,0 +1,140 @@
+"""PREDICT: the features of one slide through the fusion graph, into AnnData and Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from histocast.artifacts import GENES, read_table
+from histocast.bundle import Bundle, TensorSpec, sha256_of_file
+from histocast.errors import ConfigError, MissingInputError
+from histocast.expression.anndata_file import SpatialImage, write_anndata
+from histocast.expression.prediction import Prediction, predict_spots
+from histocast.expression.provenance import provenance_of
+from histocast.expression.table_file import write_expression_table
+from histocast.records import SlideRecord
+from histocast.serving.fusion_inputs import SpotFeatures
+from histocast.serving.predictor import Predictor
+
+Facts = dict[str, float | int | str]
+
+
+def predict_expression(  # noqa: PLR0913 - one argument an input file of the stage
+    *,
+    record: SlideRecord,
+    tiles: Path,
+    features: Path,
+    thumbnail: Path,
+    bundle_folder: Path,
+    bundle: Bundle,
+    predictor: Predictor,
+    outdir: Path,
+    genes: Path | None = None,
+    scratch: Path | None = None,
+) -> Facts:
+    """Predict every spot in tissue and write ``<sample>.h5ad`` and ``<sample>.parquet``.
+
+    Memory does not grow with the slide: features and predictions lie in files under ``scratch``.
+
+    Parameters
+    ----------
+    genes:
+        File with a gene a line, the subset of the bundle's panel to write; all genes by default.
+    scratch:
+        Folder for temporary files, about 8 bytes a spot and gene; one within ``outdir`` by default.
+
+    Returns
+    -------
+    Facts
+        ``spots``, ``unreadable``, ``genes``, ``regions``, ``ood_flagged`` and, where known, ``mean_val_pcc``.
+
+    Raises
+    ------
+    DataError
+        The inputs do not belong together, or the panel names an unknown gene.
+    ConfigError
+        The fusion graph or ``genes.parquet`` does not fit the bundle.
+    OutputError
+        An output cannot be written, or a disk is full.
+    """
+    table, index = _genes_to_predict(bundle_folder, bundle, genes)
+    genes_digest = f"sha256:{sha256_of_file(genes)}" if genes else None
+    provenance = provenance_of(record, bundle, genes_digest=genes_digest)
+    image = SpatialImage(_read_image(thumbnail, record.sample), record.thumbnail_um_per_px)
+    outdir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".predict-", dir=scratch or outdir) as folder:
+        spots = SpotFeatures.open(tiles, features, columns=_used_columns(bundle), scratch=Path(folder))
+        prediction = predict_spots(
+            spots,
+            bundle=bundle,
+            predictor=predictor,
+            genes=table,
+            gene_index=index,
+            pitch_level0_px=record.pitch_um / record.um_per_px,
+            scratch=Path(folder),
+        )
+        write_expression_table(outdir / f"{record.sample}.parquet", prediction, provenance)
+        write_anndata(
+            outdir / f"{record.sample}.h5ad",
+            prediction,
+            record=record,
+            bundle=bundle,
+            provenance=provenance,
+            image=image,
+        )
+        return _facts(prediction)
+
+
+def _genes_to_predict(folder: Path, bundle: Bundle, panel: Path | None) -> tuple[pa.Table, NDArray[np.int64]]:
+    """The genes to write, and the place of each on the graph's gene axis."""
+    table, _ = read_table(folder / "genes.parquet", GENES)
+    ids = table.column("gene_id").to_pylist()
+    if len(ids) != bundle.gene_count or len(set(ids)) != len(ids):
+        raise ConfigError(
+            f"{len(ids)} rows with {len(set(ids))} gene ids",
+            expected=f"{bundle.gene_count} different gene ids",
+            where=str(folder / "genes.parquet"),
+            advice="export the bundle again",
+        )
+    if panel is None:
+        return table, np.arange(len(ids))
+    from histocast.serving.panel import read_panel
+
+    index = np.asarray(read_panel(panel, table), np.int64)
+    return table.take(pa.array(index)), index
+
+
+def _used_columns(bundle: Bundle) -> dict[str, TensorSpec]:
+    """Feature columns that the fusion graph or the out-of-distribution score reads; others stay on disk."""
+    used = {bundle.ood.column, *(column for fed in bundle.fusion.feeds.values() for column in fed)}
+    return {name: spec for name, spec in bundle.feature_columns().items() if name in used}
+
+
+def _read_image(path: Path, sample: str) -> NDArray[np.uint8]:
+    """RGB [row, column, 3]."""
+    import cv2
+
+    if not path.is_file():
+        raise MissingInputError("no thumbnail", expected="thumbnail.png of the tile stage", where=f"sample {sample}")
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise MissingInputError("an unreadable thumbnail", expected="a PNG image", where=f"sample {sample}")
+    return np.asarray(pixels[..., ::-1], np.uint8)
+
+
+def _facts(prediction: Prediction) -> Facts:
+    facts: Facts = {
+        "spots": len(prediction),
+        "unreadable": int((~prediction.spots.readable).sum()),
+        "genes": prediction.genes.num_rows,
+        "regions": prediction.region_count,
+        "ood_flagged": int(prediction.ood_flag.sum()),
+    }
+    known = prediction.genes.column("val_pcc").drop_null().to_numpy()
+    if len(known := known[np.isfinite(known)]):
+        facts["mean_val_pcc"] = round(float(known.mean()), 4)
+    return facts

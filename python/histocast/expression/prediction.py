@@ -1,0 +1,133 @@
+"""A slide's predictions in scratch, before they are written, and how intervals come from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from histocast.bundle import Bundle, OutOfDistribution
+from histocast.serving.fusion_inputs import FusionInputs, SpotFeatures, regions
+from histocast.serving.predictor import Predictor
+from histocast.serving.scratch import scratch_array
+
+Floats = NDArray[np.float32]
+
+BLOCK_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predictions of every spot in tissue, in the order of ``tiles.parquet``; NaN where a tile was unreadable."""
+
+    spots: SpotFeatures
+    genes: pa.Table
+    """The predicted genes, `artifacts.GENES` columns, in the order of the gene axis."""
+    expression: Floats
+    """[spot, gene] on the bundle's scale."""
+    sd: Floats
+    """[spot, gene] standard deviation the model states."""
+    ood_score: Floats
+    """[spot]."""
+    ood_flag: NDArray[np.bool_]
+    """[spot]; false where the score is NaN."""
+    half_width: Floats
+    """[gene] conformal half-width of the interval, in units of sd."""
+    minimum: float | None
+    """Smallest value the scale can take."""
+    region_count: int
+    """Calls of the fusion graph."""
+
+    def __len__(self) -> int:
+        return len(self.spots)
+
+    def interval(self, rows: slice) -> tuple[Floats, Floats]:
+        """Lower and upper bound of a block of rows, both [spot, gene].
+
+        A bound below what the scale can take is raised to it, since no measurement lies there; but never
+        above the prediction itself, so that ``lower <= expression <= upper`` always holds.
+        """
+        values = self.expression[rows]
+        reach = self.half_width * self.sd[rows]
+        lower = values - reach
+        if self.minimum is not None:
+            lower = np.minimum(np.maximum(lower, np.float32(self.minimum)), values)
+        return lower, values + reach
+
+    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[slice]:
+        """Slices that cover all spots, ``rows`` at a time."""
+        for start in range(0, len(self), rows):
+            yield slice(start, min(start + rows, len(self)))
+
+
+def predict_spots(
+    spots: SpotFeatures,
+    *,
+    bundle: Bundle,
+    predictor: Predictor,
+    genes: pa.Table,
+    gene_index: NDArray[np.int64],
+    pitch_level0_px: float,
+    scratch: Path,
+) -> Prediction:
+    """Run the fusion graph over the readable spots, a region at a time.
+
+    Parameters
+    ----------
+    genes:
+        The genes to predict, `artifacts.GENES` columns.
+    gene_index:
+        [gene] place of each on the graph's gene axis.
+    scratch:
+        Folder for the arrays, which live as long as the prediction is used.
+    """
+    fusion = bundle.fusion
+    gather = FusionInputs.prepare(fusion, spots, pitch_level0_px=pitch_level0_px)
+    shape = (len(spots), len(gene_index))
+    expression = scratch_array(scratch, "expression", shape=shape, dtype=np.float32)
+    sd = scratch_array(scratch, "sd", shape=shape, dtype=np.float32)
+    unreadable = np.flatnonzero(~spots.readable)
+    expression[unreadable] = np.nan
+    sd[unreadable] = np.nan
+    region_count = 0
+    windows = regions(
+        spots.centres_level0_px,
+        pitch_level0_px=pitch_level0_px,
+        region_spots=fusion.region_spots,
+        halo_spots=fusion.halo_spots,
+        among=np.flatnonzero(spots.readable),
+    )
+    for region in windows:
+        outputs = predictor.infer("fusion", gather(region.spots))
+        expression[region.core] = outputs["expression"][: region.core_count, gene_index]
+        sd[region.core] = outputs["sd"][: region.core_count, gene_index]
+        region_count += 1
+    score = score_out_of_distribution(spots, bundle.ood)
+    return Prediction(
+        spots=spots,
+        genes=genes,
+        expression=expression,
+        sd=sd,
+        ood_score=score,
+        ood_flag=np.nan_to_num(score, nan=-np.inf) > bundle.ood.threshold,
+        half_width=genes.column(f"interval_{bundle.calibration.coverage_percent}").to_numpy().astype(np.float32),
+        minimum=bundle.scale.minimum,
+        region_count=region_count,
+    )
+
+
+def score_out_of_distribution(spots: SpotFeatures, ood: OutOfDistribution) -> Floats:
+    """``ood_score`` [spot], see `bundle.OutOfDistribution`; NaN where a tile was unreadable."""
+    values = spots.columns[ood.column]
+    mean, sd = np.asarray(ood.mean, np.float32), np.asarray(ood.sd, np.float32)
+    score = np.full(len(spots), np.nan, np.float32)
+    rows = np.flatnonzero(spots.readable)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = rows[start : start + BLOCK_ROWS]
+        distance = (values[block].astype(np.float32) - mean) / sd
+        score[block] = np.sqrt((distance**2).reshape(len(block), -1).mean(axis=1))
+    return score
