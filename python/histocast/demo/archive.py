@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from histocast.artifacts import write_atomically
 from histocast.demo.expression import average_tissue, draw_counts, list_genes
-from histocast.demo.paint import Painter
-from histocast.demo.pyramid import TILE_PX, write_pyramid
+from histocast.demo.paint import STRIP_PX, Painter
+from histocast.demo.pyramid import write_pyramid
 from histocast.demo.recipes import SlideRecipe, list_demo_recipes, list_training_recipes
 from histocast.demo.terrain import Latents, grow_terrain, make_latents, write_latents
-from histocast.progress import track
+from histocast.progress import Meter
 
 SPOT_PITCH_UM = 112.0
 """Distance of measured spots: that of the demo bundle's grid."""
@@ -29,24 +29,26 @@ MIN_TISSUE = 0.5
 """Share of a spot's disc that must be tissue for it to be measured."""
 
 
+def _count(strips: Iterator[NDArray[np.uint8]], meter: Meter) -> Iterator[NDArray[np.uint8]]:
+    # Counted before it is taken, because the writer never asks for a strip after the last.
+    for strip in strips:
+        meter.advance()
+        yield strip
+
+
 def make_slide(recipe: SlideRecipe, outdir: Path) -> Latents:
     """Paint one slide to ``slides/`` and store its truth in ``truth/``; return the truth."""
     terrain = grow_terrain(recipe)
     latents = make_latents(terrain, um_per_px=recipe.um_per_px)
-    strips = track(
-        Painter(recipe, terrain).paint_strips(),
-        label=f"paint {recipe.sample}",
-        total=-(-recipe.height_px // TILE_PX),
-        unit="strips",
-    )
-    write_pyramid(
-        outdir / "slides" / f"{recipe.sample}.tiff",
-        strips,
-        width_px=recipe.width_px,
-        height_px=recipe.height_px,
-        um_per_px=recipe.um_per_px,
-        threads=len(os.sched_getaffinity(0)),
-    )
+    with Meter(f"paint {recipe.sample}", total=-(-recipe.height_px // STRIP_PX), unit="strips") as meter:
+        write_pyramid(
+            outdir / "slides" / f"{recipe.sample}.tiff",
+            _count(Painter(recipe, terrain).paint_strips(), meter),
+            width_px=recipe.width_px,
+            height_px=recipe.height_px,
+            um_per_px=recipe.um_per_px,
+            threads=len(os.sched_getaffinity(0)),
+        )
     write_latents(outdir / "truth" / f"{recipe.sample}.npz", latents, seed=recipe.seed)
     return latents
 

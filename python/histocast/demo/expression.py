@@ -99,7 +99,7 @@ def _average_disc(latents: Latents, points_level0_px: Values) -> tuple[Values, V
 def average_tissue(latents: Latents, points_level0_px: Values) -> Values:
     """Share of tissue [point] in the disc of a spot at each point (x, y)."""
     shares, _ = _average_disc(latents, points_level0_px)
-    return shares.sum(axis=1)
+    return np.asarray(shares.sum(axis=1), np.float64)
 
 
 def _own_noise(points_um: Values, *, seed: int, gene: Gene) -> Values:
@@ -107,18 +107,19 @@ def _own_noise(points_um: Values, *, seed: int, gene: Gene) -> Values:
     rng = make_rng(seed, "expression", gene.symbol)
     waves = rng.normal(0, 1 / NOISE_LENGTH_UM, (2, WAVES))
     phase = rng.uniform(0, 2 * np.pi, WAVES)
-    return np.sqrt(2 / WAVES) * np.cos(points_um @ waves + phase).sum(axis=1)
+    return np.asarray(np.sqrt(2 / WAVES) * np.cos(points_um @ waves + phase).sum(axis=1), np.float64)
 
 
 def _gene_rate(gene: Gene, shares: Values, grade: Values) -> Values:
     dense = shares * RNA_DENSITY
-    total = dense.sum(axis=1)
     low = gene.abundance / gene.fold
+    here = np.zeros(len(dense))
     if gene.programme in COMPARTMENTS:
-        return low * total + (gene.abundance - low) * dense[:, COMPARTMENTS.index(gene.programme)]
-    if gene.programme == "grade":
-        return low * total + (gene.abundance - low) * dense[:, 0] * grade**2
-    return gene.abundance * total
+        here = dense[:, COMPARTMENTS.index(gene.programme)]
+    elif gene.programme == "grade":
+        here = dense[:, COMPARTMENTS.index("tumour")] * grade**2
+    rate: Values = low * dense.sum(axis=1) + (gene.abundance - low) * here
+    return rate
 
 
 def rates_at(latents: Latents, points_level0_px: Values, *, seed: int) -> Values:
@@ -147,7 +148,8 @@ def truth_at(latents: Latents, points_level0_px: Values, *, seed: int) -> Values
     """Hidden expression [point, gene], log1p of counts per 10k; 0 where there is no tissue."""
     rates = rates_at(latents, points_level0_px, seed=seed)
     total = rates.sum(axis=1, keepdims=True)
-    return np.log1p(np.divide(1e4 * rates, total, out=np.zeros_like(rates), where=total > 0))
+    shares = np.divide(rates, total, out=np.zeros_like(rates), where=total > 0)
+    return np.asarray(np.log1p(1e4 * shares), np.float64)
 
 
 def draw_counts(latents: Latents, points_level0_px: Values, *, seed: int) -> NDArray[np.int64]:
@@ -159,4 +161,4 @@ def draw_counts(latents: Latents, points_level0_px: Values, *, seed: int) -> NDA
     scale = LIBRARY / sum(_gene_rate(gene, pure, np.array([0.5]))[0] for gene in list_genes())
     depth = rng.lognormal(-0.05, 0.32, (len(rates), 1))
     mean = rates * scale * depth * rng.gamma(1 / DISPERSION, DISPERSION, rates.shape)
-    return rng.poisson(mean)
+    return np.asarray(rng.poisson(mean), np.int64)

@@ -95,4 +95,4 @@ def cell_walls(cell_um: float, *, wall_um: float) -> NDArray[np.uint8]:
     pixels = (np.stack(np.meshgrid(np.arange(TEXTURE_PX), np.arange(TEXTURE_PX)), axis=-1) + 0.5) * TEXTURE_UM_PER_PX
     distance, _ = cKDTree(centres, boxsize=period_um).query(pixels, k=2, workers=-1)
     to_wall = (distance[..., 1] - distance[..., 0]) / 2
-    return (255 * np.exp(-((to_wall / wall_um) ** 2))).astype(np.uint8)
+    return np.asarray(255 * np.exp(-((to_wall / wall_um) ** 2)), np.uint8)

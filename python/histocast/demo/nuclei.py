@@ -21,7 +21,7 @@ VARIANTS = 40
 DIRECTIONS = 16
 GRADES = 4
 ADIPOCYTE_UM = 68.0
-ADIPOCYTE_WALL_UM = 1.9
+ADIPOCYTE_WALL_UM = 1.6
 
 Stamp = NDArray[np.uint8]
 
@@ -62,40 +62,29 @@ GHOST = Look(8.5, 7.0, 0.08, 0.16, 0.20, 0.15)
 
 def _draw(look: Look, *, angle: float, um_per_px: float, rng: np.random.Generator) -> Stamp:
     size = rng.lognormal(0, 0.10)
-    half_px = int(np.ceil((look.long_um * size * 0.62 + 1.5) / um_per_px))
+    half_long_um, half_short_um = look.long_um * size / 2, look.short_um * size / 2
+    half_px = int(np.ceil((1.24 * half_long_um + 1.5) / um_per_px))
     y, x = np.mgrid[-half_px : half_px + 1, -half_px : half_px + 1] * um_per_px
-    u = (np.cos(angle) * x + np.sin(angle) * y) / (look.long_um * size / 2)
-    v = (np.cos(angle) * y - np.sin(angle) * x) / (look.short_um * size / 2)
+    u_um, v_um = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    u, v = u_um / half_long_um, v_um / half_short_um
     theta = np.arctan2(v, u)
-    waves = sum(rng.normal(0, 1 / n) * np.cos(n * theta + rng.uniform(0, 2 * np.pi)) for n in (2, 3, 4, 5))
-    radius = np.hypot(u, v) / (1 + look.irregularity * waves)
-    # Distance to the outline in micrometres, near enough for an edge of half a micrometre.
-    inside_um = (1 - radius) * look.short_um * size / 2
-    edge = 1 / (1 + np.exp(-inside_um / 0.28))
-    clumps = np.zeros_like(x)
+    outline = np.ones_like(theta)
+    for wave in (2, 3, 4, 5):
+        outline += look.irregularity * rng.normal(0, 1 / wave) * np.cos(wave * theta + rng.uniform(0, 2 * np.pi))
+    # Distance to the outline, near enough for an edge of a quarter of a micrometre.
+    inside_um = (1 - np.hypot(u, v) / outline) * half_short_um
+    edge = 1 / (1 + np.exp(-np.clip(inside_um / 0.28, -60, 60)))
+    clumps = np.zeros_like(u)
     for _ in range(9):
-        cx, cy = rng.uniform(-0.75, 0.75, 2)
-        clumps += rng.choice([-1.0, 1.0]) * np.exp(-(((u - cx) ** 2 + (v - cy) ** 2) / 0.06))
+        clump_u, clump_v = rng.uniform(-0.75, 0.75, 2)
+        clumps += rng.choice([-1.0, 1.0]) * np.exp(-((u - clump_u) ** 2 + (v - clump_v) ** 2) / 0.06)
     depth = look.haematoxylin * rng.lognormal(0, 0.13) * (1 + look.chromatin * clumps)
     depth *= 1 + look.rim * np.exp(-((inside_um / 0.7) ** 2))
     if look.nucleolus:
         for _ in range(rng.integers(1, 3)):
-            cx, cy = rng.uniform(-0.4, 0.4, 2) * (look.long_um, look.short_um) / 2
-            spot = np.exp(
-                -(
-                    (
-                        (
-                            np.hypot(
-                                np.cos(angle) * x + np.sin(angle) * y - cx, np.cos(angle) * y - np.sin(angle) * x - cy
-                            )
-                        )
-                        / 0.95
-                    )
-                    ** 4
-                )
-            )
-            depth += look.nucleolus * spot
-    return np.clip(255 / H_MAX * edge * depth, 0, 255).astype(np.uint8)
+            spot_u_um, spot_v_um = rng.uniform(-0.4, 0.4, 2) * (half_long_um, half_short_um)
+            depth += look.nucleolus * np.exp(-((np.hypot(u_um - spot_u_um, v_um - spot_v_um) / 0.95) ** 4))
+    return np.asarray(np.clip(255 / H_MAX * edge * depth, 0, 255), np.uint8)
 
 
 def draw_stamps(*, um_per_px: float, seed: int) -> tuple[list[Stamp], dict[str, int]]:
@@ -127,20 +116,20 @@ def _sow(shape: tuple[int, int], *, spacing_um: float, jitter: float, rng: np.ra
     columns = int(shape[1] * CELL_UM / spacing_um) + 1
     row, column = np.indices((rows, columns)).reshape(2, -1).astype(np.float64)
     points = np.stack([(column + 0.5 * (row % 2)) * spacing_um, row * spacing_um * 0.87], axis=1)
-    return points + rng.uniform(-jitter, jitter, points.shape) * spacing_um
+    points += rng.uniform(-jitter, jitter, points.shape) * spacing_um
+    return points
 
 
 def _look_up(grid: NDArray[np.float32], points_um: NDArray[np.float64]) -> NDArray[np.float32]:
     column, row = np.floor(points_um / CELL_UM).astype(np.int64).T
-    return grid[np.clip(row, 0, grid.shape[0] - 1), np.clip(column, 0, grid.shape[1] - 1)]
+    return np.asarray(grid[np.clip(row, 0, grid.shape[0] - 1), np.clip(column, 0, grid.shape[1] - 1)])
 
 
 def _pick_fibroblasts(terrain: Terrain, points_um: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
     """Offsets within the fibroblast stamps that lie along the fibres."""
     slope_y, slope_x = np.gradient(terrain.across_um, CELL_UM)
-    angle = np.arctan2(_look_up(-slope_x, points_um), _look_up(slope_y, points_um)) + rng.normal(
-        0, 0.15, len(points_um)
-    )
+    angle = np.arctan2(_look_up(np.negative(slope_x), points_um), _look_up(np.asarray(slope_y), points_um))
+    angle = angle + rng.normal(0, 0.15, len(points_um))
     direction = np.rint(angle / np.pi * DIRECTIONS).astype(np.int64) % DIRECTIONS
     return direction * 4 + rng.integers(0, 4, len(points_um))
 

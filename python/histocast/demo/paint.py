@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from histocast.demo.blemishes import BLUR_MARGIN_PX, blur_patch, paint_pen
 from histocast.demo.fields import TEXTURE_PX, cell_walls, fibre_texture, grain_texture
 from histocast.demo.nuclei import (
     ADIPOCYTE_UM,
@@ -21,7 +22,6 @@ from histocast.demo.nuclei import (
     draw_stamps,
     place_nuclei,
 )
-from histocast.demo.pen import paint_pen
 from histocast.demo.recipes import SlideRecipe, Stain
 from histocast.demo.terrain import CELL_UM, Terrain, glass_share, softmax
 
@@ -60,19 +60,18 @@ class Painter:
             yield self._paint(top_px, min(STRIP_PX, self._recipe.height_px - top_px))
 
     def _paint(self, top_px: int, rows: int) -> Canvas:
-        # Two rows more on either side, so that the final blur meets no seam.
-        margin = COARSE
+        # Rows above and below, so that blurring meets no seam between strips.
+        margin = COARSE if self._recipe.out_of_focus is None else BLUR_MARGIN_PX
         top, height = top_px - margin, rows + 2 * margin
         shares, tissue = self._coarse_shares(top, height)
         haematoxylin, eosin = self._dye_background(shares, tissue, top=top, height=height)
         self._stamp_nuclei(haematoxylin, top)
-        rgb = cv2.multiply(_expand(haematoxylin, self._light[0]), _expand(eosin, self._light[1]), scale=1 / 255)
-        if self._recipe.pen is not None:
-            paint_pen(rgb, self._recipe, top_px=top)
-        rgb = cv2.GaussianBlur(rgb, (3, 3), 0.55)
-        noise = self._grain(top, rgb.shape[:2], step=1)
-        rgb = cv2.add(rgb, cv2.merge([noise // 64] * 3))
-        return rgb[margin : margin + rows]
+        light = cv2.multiply(_expand(haematoxylin, self._light[0]), _expand(eosin, self._light[1]), scale=1 / 255)
+        rgb = np.asarray(cv2.GaussianBlur(light, (3, 3), 0.55), np.uint8)
+        blur_patch(rgb, self._recipe, top_px=top)
+        paint_pen(rgb, self._recipe, top_px=top)
+        noise = self._grain(top, (height, self._recipe.width_px), step=1) // 64
+        return np.asarray(cv2.add(rgb, cv2.merge([noise, noise, noise])), np.uint8)[margin : margin + rows]
 
     def _from_grid(self, grid: Plane, *, top: int, shape: tuple[int, int], step: int) -> Plane:
         """A coarse field at the pixels of a canvas whose pixels are ``step`` level-0 pixels."""
@@ -81,7 +80,9 @@ class Painter:
         shift_y = (top + 0.5 * step) * self._recipe.um_per_px / CELL_UM - 0.5
         mapping = np.array([[scale, 0, shift_x], [0, scale, shift_y]], np.float64)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(grid, mapping, shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(
+            cv2.warpAffine(grid, mapping, shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE), np.float32
+        )
 
     def _grain(self, top: int, shape: tuple[int, int], *, step: int, shift: int = 0) -> Canvas:
         # Nearest texels suffice: grain carries no geometry.
@@ -93,48 +94,48 @@ class Painter:
         """Compartment shares [compartment, row, column] within tissue, and the share of tissue, coarse."""
         shape = (-(-height // COARSE), -(-self._recipe.width_px // COARSE))
         logits = np.stack([self._from_grid(g, top=top, shape=shape, step=COARSE) for g in self._terrain.logits])
-        for index, plane in enumerate(logits):
-            plane += 4.0 * (self._grain(top, shape, step=COARSE, shift=index + 1).astype(np.float32) / 255 - 0.5)
+        for index in range(len(logits)):
+            # A little noise frays the borders between compartments.
+            logits[index] += 4.0 * (self._grain(top, shape, step=COARSE, shift=index + 1) / np.float32(255) - 0.5)
         glass = self._from_grid(self._terrain.glass, top=top, shape=shape, step=COARSE)
-        glass += 1.2 * (self._grain(top, shape, step=COARSE, shift=7).astype(np.float32) / 255 - 0.5)
+        glass += 1.2 * (self._grain(top, shape, step=COARSE, shift=7) / np.float32(255) - 0.5)
         return softmax(logits), 1 - glass_share(2 * glass)
 
     def _dye_background(self, shares: Plane, tissue: Plane, *, top: int, height: int) -> tuple[Canvas, Canvas]:
         """Haematoxylin and eosin without nuclei, uint8 in units of `H_MAX` and `E_MAX`."""
         shape = (height, self._recipe.width_px)
-        size = shape[::-1]
 
         def enlarge(plane: Plane) -> Plane:
             # The coarse canvas may reach past the slide by up to three pixels.
-            full = cv2.resize(plane, (plane.shape[1] * COARSE, plane.shape[0] * COARSE), interpolation=cv2.INTER_LINEAR)
-            return full[:height, : size[0]]
+            size = (plane.shape[1] * COARSE, plane.shape[0] * COARSE)
+            full = cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR)
+            return np.asarray(full[: shape[0], : shape[1]], np.float32)
 
         _, stroma, _, adipose, _ = shares
-        fibre = self._sample(fibre_texture(), top=top, shape=shape, warped=True)
-        wall = self._sample(self._walls, top=top, shape=shape, warped=False)
-        grain = self._grain(top, shape, step=1).astype(np.float32) / 255
+        grain = self._grain(top, shape, step=1) / np.float32(255)
         eosin = enlarge(np.tensordot(BASE_EOSIN, shares, axes=1)) * (0.62 + 0.76 * grain)
-        eosin += enlarge(stroma) * (FIBRE_EOSIN[0] + FIBRE_EOSIN[1] / 255 * fibre)
-        eosin += enlarge(adipose) * (WALL_EOSIN / 255 * wall)
+        fibre = self._follow_fibres(fibre_texture(), top=top, shape=shape) / np.float32(255)
+        eosin += enlarge(stroma) * (FIBRE_EOSIN[0] + FIBRE_EOSIN[1] * fibre)
+        eosin += enlarge(adipose) * self._repeat(self._walls, top=top, shape=shape) * np.float32(WALL_EOSIN / 255)
         haematoxylin = enlarge(np.tensordot(BASE_HAEMATOXYLIN, shares, axes=1)) * (0.55 + 0.9 * grain)
         whole = enlarge(tissue)
-        return _quantise(haematoxylin * whole, H_MAX), _quantise(eosin * whole, E_MAX)
+        return _quantise(np.multiply(haematoxylin, whole), H_MAX), _quantise(np.multiply(eosin, whole), E_MAX)
 
-    def _sample(self, texture: Canvas, *, top: int, shape: tuple[int, int], warped: bool) -> Canvas:
-        """A periodic texture at full resolution, along the fibres or straight."""
-        if warped:
-            along = self._from_grid(self._terrain.along_um, top=top, shape=shape, step=1)
-            across = self._from_grid(self._terrain.across_um, top=top, shape=shape, step=1)
-        else:
-            um = self._recipe.um_per_px
-            along = np.broadcast_to((np.arange(shape[1], dtype=np.float32) + 0.5) * um, shape).copy()
-            across = np.broadcast_to(
-                (np.arange(top, top + shape[0], dtype=np.float32) + 0.5)[:, None] * um, shape
-            ).copy()
-        return cv2.remap(texture, along, across, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    def _follow_fibres(self, texture: Canvas, *, top: int, shape: tuple[int, int]) -> Canvas:
+        """A periodic texture laid along the fibres."""
+        along = self._from_grid(self._terrain.along_um, top=top, shape=shape, step=1)
+        across = self._from_grid(self._terrain.across_um, top=top, shape=shape, step=1)
+        return np.asarray(cv2.remap(texture, along, across, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), np.uint8)
+
+    def _repeat(self, texture: Canvas, *, top: int, shape: tuple[int, int]) -> Canvas:
+        """A periodic texture laid straight; nuclei of fat cells are sown by the same coordinates."""
+        x_um = (np.arange(shape[1], dtype=np.float32) + 0.5) * self._recipe.um_per_px
+        y_um = (np.arange(top, top + shape[0], dtype=np.float32) + 0.5) * self._recipe.um_per_px
+        across, down = (np.ascontiguousarray(np.broadcast_to(axis, shape)) for axis in (x_um, y_um[:, None]))
+        return np.asarray(cv2.remap(texture, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), np.uint8)
 
     def _stamp_nuclei(self, haematoxylin: Canvas, top: int) -> None:
-        height, width = haematoxylin.shape
+        height = haematoxylin.shape[0]
         y_px = self._nuclei.y_px
         first, last = np.searchsorted(y_px, [top - self._reach_px, top + height + self._reach_px])
         for x, y, which in zip(
@@ -153,7 +154,7 @@ class Painter:
 
 
 def _quantise(dye: Plane, maximum: float) -> Canvas:
-    return cv2.convertScaleAbs(dye, alpha=255 / maximum)
+    return np.asarray(cv2.convertScaleAbs(dye, alpha=255 / maximum), np.uint8)
 
 
 def _light_tables(stain: Stain) -> tuple[Canvas, Canvas]:
@@ -165,4 +166,4 @@ def _light_tables(stain: Stain) -> tuple[Canvas, Canvas]:
 
 
 def _expand(dye: Canvas, table: Canvas) -> Canvas:
-    return cv2.LUT(cv2.merge([dye, dye, dye]), table)
+    return np.asarray(cv2.LUT(cv2.merge([dye, dye, dye]), table), np.uint8)

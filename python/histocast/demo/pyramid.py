@@ -33,7 +33,7 @@ def _keep_reduced(strips: Iterable[Canvas], reduced: list[Canvas]) -> Iterator[C
     for strip in strips:
         size = (strip.shape[1] // LEVEL_RATIO, strip.shape[0] // LEVEL_RATIO)
         if size[1]:
-            reduced.append(cv2.resize(strip, size, interpolation=cv2.INTER_AREA))
+            reduced.append(np.asarray(cv2.resize(strip, size, interpolation=cv2.INTER_AREA), np.uint8))
         yield strip
 
 

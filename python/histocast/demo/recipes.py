@@ -51,17 +51,19 @@ class SlideRecipe(Recipe):
     island: tuple[float, float] = (0.43, 0.42)
     """Half-axes of the tissue as shares of the slide's width and height; above 0.5 it is cut by the edge."""
     pen: Literal["blue", "green", "black"] | None = None
+    out_of_focus: tuple[float, float, float] | None = None
+    """Centre and radius of a round blurred patch: x and radius as shares of the width, y of the height."""
 
 
 PURPLE = Stain(haematoxylin=(0.58, 0.73, 0.37), eosin=(0.12, 0.88, 0.42))
 PINK = Stain(haematoxylin=(0.66, 0.66, 0.34), eosin=(0.10, 0.84, 0.52), haematoxylin_strength=0.92)
-FAINT = Stain(haematoxylin_strength=0.58, eosin_strength=0.42, glass=(246.0, 245.0, 243.0))
+FAINT = Stain(haematoxylin_strength=0.5, eosin_strength=0.34, glass=(246.0, 245.0, 243.0))
 DEEP = Stain(eosin=(0.15, 0.90, 0.40), haematoxylin_strength=1.12, eosin_strength=1.18)
 WARM = Stain(haematoxylin=(0.64, 0.69, 0.33), eosin=(0.11, 0.80, 0.56), glass=(245.0, 241.0, 238.0))
 
 
 def list_demo_recipes(seed: int) -> tuple[SlideRecipe, ...]:
-    """The three slides of the demo archive: fat, a pen mark, and a faint stain cut by the slide's edge."""
+    """The three slides of the demo archive: fat; a pen mark and a blurred patch; a faint stain cut by the edge."""
     base = 1000 * seed
     return (
         SlideRecipe(
@@ -82,6 +84,7 @@ def list_demo_recipes(seed: int) -> tuple[SlideRecipe, ...]:
             stain=PINK,
             mix=Mix(immune=0.35),
             pen="blue",
+            out_of_focus=(0.27, 0.33, 0.1),
         ),
         SlideRecipe(
             sample="D3",
@@ -90,7 +93,7 @@ def list_demo_recipes(seed: int) -> tuple[SlideRecipe, ...]:
             height_px=6600,
             um_per_px=0.5,
             stain=FAINT,
-            mix=Mix(tumour=0.25, necrosis=0.15),
+            mix=Mix(tumour=0.1, necrosis=-0.2),
             island=(0.43, 0.54),
         ),
     )

@@ -95,7 +95,7 @@ def correlate(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[
     """Pearson of matching columns of two [spot, gene] arrays; NaN where one is constant."""
     a, b = left - left.mean(axis=0), right - right.mean(axis=0)
     norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-    return np.divide((a * b).sum(axis=0), norm, out=np.full(len(norm), np.nan), where=norm > 0)
+    return np.asarray(np.divide((a * b).sum(axis=0), norm, out=np.full(len(norm), np.nan), where=norm > 0))
 
 
 def score_demo(archive: Path, results: Path) -> DemoScore:

@@ -89,7 +89,7 @@ def _find_glass(recipe: SlideRecipe, shape: tuple[int, int], tumour: Field) -> F
     # Lumens open inside tumour nests, round and a few tens of micrometres wide; vessels and clefts elsewhere.
     lumen = 42 * (0.9 * field("lumen", 30) + 0.5 * np.clip(tumour, -0.5, 1.2) - 1.75)
     vessel = 45 * (field("vessel", 26) - 2.75)
-    return (np.maximum(outside_um, np.maximum(lumen, vessel)) / EDGE_UM).astype(np.float32)
+    return np.asarray(np.maximum(outside_um, np.maximum(lumen, vessel)) / EDGE_UM, np.float32)
 
 
 def grow_terrain(recipe: SlideRecipe) -> Terrain:
@@ -117,12 +117,12 @@ def grow_terrain(recipe: SlideRecipe) -> Terrain:
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Shares along the first axis that sum to 1."""
     powers = np.exp(logits - logits.max(axis=0, keepdims=True))
-    return powers / powers.sum(axis=0, keepdims=True)
+    return np.asarray(powers / powers.sum(axis=0, keepdims=True), np.float32)
 
 
 def glass_share(logit: Field) -> Field:
     """Share of glass for its logit."""
-    return 1 / (1 + np.exp(-np.clip(logit, -30, 30)))
+    return np.asarray(1 / (1 + np.exp(-np.clip(logit, -30, 30))), np.float32)
 
 
 def make_latents(terrain: Terrain, *, um_per_px: float) -> Latents:

@@ -1,4 +1,4 @@
-"""A felt-tip line on the glass, as pathologists mark what they want to find again."""
+"""What goes wrong with slides: a felt-tip line on the glass, a patch out of focus."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ INK = {"blue": (52, 74, 168), "green": (48, 128, 84), "black": (48, 46, 52)}
 
 LINE_UM = 190.0
 COARSE = 4
+
+BLUR_SIGMA_PX = 5.0
+BLUR_MARGIN_PX = 16
+"""Rows beyond a strip that the blur looks at."""
 
 
 def outline_pen(recipe: SlideRecipe) -> NDArray[np.float64]:
@@ -42,5 +46,21 @@ def paint_pen(rgb: NDArray[np.uint8], recipe: SlideRecipe, *, top_px: int) -> No
     size = (mask.shape[1] * COARSE, mask.shape[0] * COARSE)
     cover = cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR)[: rgb.shape[0], : rgb.shape[1]]
     for channel, ink in enumerate(INK[recipe.pen]):
-        shade = cv2.convertScaleAbs(cover, alpha=(ink - 255) / 255)
-        rgb[..., channel] = cv2.multiply(rgb[..., channel], cv2.bitwise_not(shade), scale=1 / 255)
+        through = cv2.bitwise_not(cv2.convertScaleAbs(cover, alpha=(255 - ink) / 255))
+        rgb[..., channel] = cv2.multiply(rgb[..., channel], through, scale=1 / 255)
+
+
+def blur_patch(rgb: NDArray[np.uint8], recipe: SlideRecipe, *, top_px: int) -> None:
+    """Blur the recipe's round patch where a strip that starts at row ``top_px`` crosses it, in place."""
+    if recipe.out_of_focus is None:
+        return
+    x, y, radius = np.multiply(recipe.out_of_focus, (recipe.width_px, recipe.height_px, recipe.width_px))
+    left, right = max(0, int(x - radius)), min(recipe.width_px, int(x + radius))
+    if top_px >= y + radius or top_px + rgb.shape[0] <= y - radius:
+        return
+    part = rgb[:, left:right]
+    rows, columns = np.ogrid[: part.shape[0], : part.shape[1]]
+    distance = np.hypot(columns + left - x, rows + top_px - y) / radius
+    weight = np.clip(2.5 * (1 - distance), 0, 1).astype(np.float32)
+    blurred = np.asarray(cv2.GaussianBlur(part, (0, 0), BLUR_SIGMA_PX), np.uint8)
+    part[:] = np.asarray(cv2.blendLinear(blurred, part, weight, 1 - weight), np.uint8)
