@@ -1,1 +1,5 @@
 """Find tissue on a thumbnail and judge its quality."""
+
+from histocast.tissue.find import TissueMap, find_tissue
+
+__all__ = ["TissueMap", "find_tissue"]
