@@ -84,8 +84,8 @@ def estimate_glass(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         candidates &= ~padding
     if np.count_nonzero(candidates) < 0.005 * luminance.size:
         return _glass_from_tissue(values[~padding])
-    counts = np.bincount(luminance[candidates].astype(np.int64), minlength=256).astype(np.float32)
-    counts = np.convolve(counts, np.ones(5, np.float32) / 5, mode="same")
+    levels = np.bincount(luminance[candidates].astype(np.int64), minlength=256)
+    counts = np.convolve(levels, np.ones(5) / 5, mode="same")
     peak = int(np.flatnonzero(counts >= 0.2 * counts.max())[-1])
     # From the last common level walk down to the top of its hill.
     while peak > 0 and counts[peak - 1] >= counts[peak]:

@@ -1,0 +1,91 @@
+"""The panel of genes a user asks for, found among those a bundle predicts."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+import pyarrow as pa
+
+from histocast.errors import DataError, ErrorCollector, MissingInputError
+
+_VERSIONED_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+", re.IGNORECASE)
+
+
+def read_panel(path: Path, genes: pa.Table) -> list[int]:
+    """Return the row in ``genes`` of each gene the panel file names, in the file's order.
+
+    The file names one gene a line, by the symbol or by the Ensembl id (with or without version) that
+    ``genes`` (`artifacts.GENES`) has for it; empty lines and what follows ``#`` are skipped. Symbols are not
+    translated: a gene that was renamed since is unknown here, and the message offers what looks alike.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file, or it may not be read.
+    DataError
+        Lists every line that names an unknown, ambiguous or repeated gene, or says that there is none.
+    """
+    lines = _read_lines(path)
+    rows_by_name = _index_names(genes)
+    # Built once: looking for what looks alike is the slow part of a wrong panel.
+    spellings = {name.casefold(): name for name in rows_by_name}
+    faults = ErrorCollector(str(path))
+    line_of_row: dict[int, int] = {}
+    for number, line in enumerate(lines, start=1):
+        name = _VERSIONED_ENSEMBL.sub(r"\1", line.split("#", 1)[0].strip())
+        if not name:
+            continue
+        rows = rows_by_name.get(name, [])
+        if not rows:
+            faults.add(
+                f"unknown gene {name!r}",
+                row=number,
+                expected=f"one of the {genes.num_rows} genes of the bundle, by symbol or Ensembl id",
+                advice=_suggest(name, spellings),
+            )
+        elif len(rows) > 1:
+            ids = ", ".join(str(genes.column("gene_id")[row]) for row in rows)
+            faults.add(f"{name!r} is the symbol of {len(rows)} genes", row=number, expected=f"one of {ids}")
+        elif rows[0] in line_of_row:
+            faults.add(f"{name!r} is already on line {line_of_row[rows[0]]}", row=number, expected="each gene once")
+        else:
+            line_of_row[rows[0]] = number
+    if not line_of_row and not len(faults):
+        faults.add("no gene", expected="one gene symbol or Ensembl id a line")
+    faults.raise_if_any("genes.parquet of the bundle lists the genes it predicts; without --genes it predicts them all")
+    return list(line_of_row)
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise MissingInputError("no such file", expected="a gene panel", where=str(path)) from error
+    except PermissionError as error:
+        raise MissingInputError("may not be read", where=str(path), advice="ask for permission to read it") from error
+    except IsADirectoryError as error:
+        raise DataError("a folder", expected="a text file with one gene a line", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise DataError("not UTF-8 text", expected="a text file with one gene a line", where=str(path)) from error
+
+
+def _index_names(genes: pa.Table) -> dict[str, list[int]]:
+    """Rows by Ensembl id and by symbol."""
+    rows: dict[str, list[int]] = {}
+    for column in ("gene_id", "gene_symbol"):
+        for row, name in enumerate(genes.column(column).to_pylist()):
+            known = rows.setdefault(name, [])
+            if row not in known:
+                known.append(row)
+    return rows
+
+
+def _suggest(name: str, spellings: dict[str, str]) -> str | None:
+    if name.casefold() in spellings:
+        return f"write {spellings[name.casefold()]!r}"
+    if len(name.split()) > 1 or "," in name or ";" in name:
+        return "write one gene a line, and nothing else"
+    near = get_close_matches(name.casefold(), spellings, n=3, cutoff=0.75)
+    return f"did you mean {' or '.join(repr(spellings[match]) for match in near)}?" if near else None
