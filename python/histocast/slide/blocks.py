@@ -1,0 +1,168 @@
+"""Compressed blocks of a TIFF to RGB pixels, each judged by its own header before a decoder sees it."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+import imagecodecs
+import numpy as np
+
+from histocast.slide.jpeg2000 import read_codestream
+from histocast.slide.reader import Payload, Pixels, UnreadableBlock
+
+Compression = Literal["none", "jpeg", "jpeg2000", "deflate", "lzw", "zstd"]
+
+# Every library below raises its own class, all of them RuntimeError; the rest is what wrong sizes lead to.
+_DECODER_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, MemoryError, OverflowError)
+_FRAME_MARKERS = {0xC0, 0xC1, 0xC2}
+# The scan or the end before any frame, and the lossless, hierarchical and arithmetic frames.
+_BARRED_MARKERS = {0xD9, 0xDA, *range(0xC3, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_END_OF_IMAGE = b"\xff\xd9"
+# Writers pad a tile to an even length or a word; more than that after the end marker is damage.
+_PADDING_BYTES = 16
+
+
+@dataclass(frozen=True)
+class BlockFormat:
+    """How the blocks of one level are stored."""
+
+    compression: Compression
+    width_px: int
+    height_px: int
+    colour: Literal["RGB", "YCBCR"] = "RGB"
+    """Of the stored samples, as the photometric tag says it. A JPEG's own markers are not asked: Aperio
+    stores RGB without a marker, and guessing turns it magenta."""
+    tables: bytes | None = None
+    """JPEG tables all blocks share."""
+    differenced: bool = False
+    """Whether rows are stored as horizontal differences (predictor 2)."""
+
+
+def decode_block(payload: Payload, block: BlockFormat, *, visible_width_px: int, visible_height_px: int) -> Pixels:
+    """Return the pixels of a block, at least the visible part of it.
+
+    Raises
+    ------
+    UnreadableBlock
+        The data is damaged, or of another size than the block's.
+    """
+    data = bytes(payload)
+    try:
+        if block.compression == "jpeg":
+            pixels = _decode_jpeg(data, block, (visible_height_px, visible_width_px))
+        elif block.compression == "jpeg2000":
+            pixels = _decode_jpeg2000(data, block)
+        else:
+            pixels = _decode_plain(data, block, visible_height_px)
+    except _DECODER_ERRORS as error:
+        raise UnreadableBlock(f"the {block.compression} data cannot be decoded") from error
+    if pixels.shape[0] < visible_height_px or pixels.shape[1] < visible_width_px or pixels.shape[2:] != (3,):
+        raise UnreadableBlock(f"decodes to shape {pixels.shape}")
+    return pixels
+
+
+def jpeg_frame_size(data: Payload) -> tuple[int, int, int]:
+    """Width, height and number of components from a JPEG's frame header.
+
+    Raises
+    ------
+    UnreadableBlock
+        It is no JPEG, or of a kind slides do not hold (lossless, arithmetic).
+    """
+    if bytes(data[:2]) != b"\xff\xd8":
+        raise UnreadableBlock("no JPEG data")
+    position = 2
+    try:
+        while True:
+            prefix, marker, length = struct.unpack(">BBH", data[position : position + 4])
+            if prefix != 0xFF:
+                raise UnreadableBlock("the JPEG header is damaged")
+            if marker == 0xFF:  # fill byte before a marker
+                position += 1
+                continue
+            if marker in _FRAME_MARKERS:
+                _, height, width, components = struct.unpack(">BHHB", data[position + 4 : position + 10])
+                return width, height, components
+            if marker in _BARRED_MARKERS or length < 2:
+                raise UnreadableBlock("the JPEG header is damaged or of an unknown kind")
+            position += 2 + length
+    except struct.error as error:
+        raise UnreadableBlock("the JPEG data ends within its header") from error
+
+
+def check_jpeg_end(data: Payload) -> None:
+    """Refuse a JPEG whose end is missing: decoders would fill the rest with grey and say nothing.
+
+    Raises
+    ------
+    UnreadableBlock
+        There is no end marker at the end of the data.
+    """
+    if _END_OF_IMAGE not in bytes(data[-_PADDING_BYTES:]):
+        raise UnreadableBlock("the JPEG data ends before its end marker")
+
+
+def _decode_jpeg(data: bytes, block: BlockFormat, visible: tuple[int, int]) -> Pixels:
+    width, height, components = jpeg_frame_size(data)
+    fits = visible[1] <= width <= block.width_px and visible[0] <= height <= block.height_px
+    if not fits or components != 3:
+        raise UnreadableBlock(
+            f"a JPEG of {width} x {height} px and {components} components in a block of "
+            f"{block.width_px} x {block.height_px} px and 3"
+        )
+    check_jpeg_end(data)
+    pixels: Pixels = imagecodecs.jpeg8_decode(data, tables=block.tables, colorspace=block.colour, outcolorspace="RGB")
+    return pixels
+
+
+def _decode_jpeg2000(data: bytes, block: BlockFormat) -> Pixels:
+    stream = read_codestream(data)
+    if (stream.width_px, stream.height_px, stream.components, stream.bits) != (block.width_px, block.height_px, 3, 8):
+        raise UnreadableBlock(
+            f"JPEG 2000 data of {stream.width_px} x {stream.height_px} px, {stream.components} components and "
+            f"{stream.bits} bits in a block of {block.width_px} x {block.height_px} px, 3 and 8"
+        )
+    pixels: Pixels = imagecodecs.jpeg2k_decode(data, numthreads=1)
+    return pixels if block.colour == "RGB" else _ycbcr_to_rgb(pixels)
+
+
+def _decode_plain(data: bytes, block: BlockFormat, visible_height_px: int) -> Pixels:
+    row_bytes = 3 * block.width_px
+    whole = row_bytes * block.height_px
+    raw: bytes | bytearray
+    if block.compression == "deflate":
+        raw = imagecodecs.zlib_decode(data, out=whole)
+    elif block.compression == "lzw":
+        raw = imagecodecs.lzw_decode(data, out=whole)
+    elif block.compression == "zstd":
+        raw = imagecodecs.zstd_decode(data, out=whole)
+    else:
+        raw = data
+    rows = len(raw) // row_bytes
+    if rows < visible_height_px:
+        raise UnreadableBlock(f"{len(raw)} bytes of {row_bytes * visible_height_px}")
+    pixels = np.frombuffer(raw, np.uint8, rows * row_bytes).reshape(rows, block.width_px, 3)
+    if not block.differenced:
+        return pixels
+    summed: Pixels = np.cumsum(pixels, axis=1, dtype=np.uint8)
+    return summed
+
+
+def _ycbcr_to_rgb(pixels: Pixels) -> Pixels:
+    # ITU-R BT.601 at full range in 16-bit fixed point, as libjpeg has it.
+    luma = pixels[..., 0].astype(np.int32)
+    blue = pixels[..., 1].astype(np.int32) - 128
+    red = pixels[..., 2].astype(np.int32) - 128
+    half = 1 << 15
+    rgb = np.stack(
+        [
+            luma + ((91881 * red + half) >> 16),
+            luma + ((-22554 * blue - 46802 * red + half) >> 16),
+            luma + ((116130 * blue + half) >> 16),
+        ],
+        axis=-1,
+    )
+    clipped: Pixels = np.clip(rgb, 0, 255).astype(np.uint8)
+    return clipped

@@ -1,0 +1,279 @@
+"""Fetch, decode and cut at once: blocks in, batches of equal tiles out, in bounded memory.
+
+    one thread     the stored bytes of the cells to come        at most two groups of `Reader.fetch_bytes`
+    every thread   blocks of cell k + 1 decoded, tiles of cell k cut
+    one thread     runs ahead of whoever takes the batches      at most `_BATCHES_AHEAD`
+
+Threads and not processes: decoding, copying and resizing release the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from histocast.slide.reader import Level, Payload, Pixels, Reader, UnreadableBlock
+from histocast.slide.windows import Windows, block_span, blocks_of, sweep_cells
+
+# Threads are ours; a library that starts its own for each resize would have them fight.
+cv2.setNumThreads(1)
+
+WHITE = 255
+# Work is handed out in pieces of a few milliseconds: smaller ones cost more to hand out than to do.
+_BLOCKS_PER_TASK = 8
+_TILES_PER_TASK = 8
+_BATCHES_AHEAD = 2
+
+Item = TypeVar("Item")
+Block = Pixels | UnreadableBlock
+
+
+@dataclass(frozen=True)
+class TileBatch:
+    """Some of the tiles that were asked for, in the reader's order."""
+
+    index: NDArray[np.int64]
+    """[tile] Positions into the centres that were asked for."""
+    pixels: Pixels
+    """RGB uint8 [tile, tile_px, tile_px, 3]; black where not readable."""
+    readable: NDArray[np.bool_]
+    """[tile] Whether every pixel of the tile could be decoded."""
+    reasons: dict[int, str] = field(default_factory=dict)
+    """Why a tile is not readable, by its position into the centres."""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """Tiles that are cut together."""
+
+    members: NDArray[np.int64]
+    """Positions into the windows."""
+    blocks: list[int]
+    """What they touch."""
+    new_blocks: list[int]
+    """Those of them that the cell before does not hold already."""
+
+
+def read_ahead(
+    reader: Reader, windows: Windows, *, tile_px: int, batch_tiles: int, threads: int
+) -> Iterator[TileBatch]:
+    """`sweep_tiles`, running a few batches ahead of the caller; see there."""
+    tiles = sweep_tiles(reader, windows, tile_px=tile_px, batch_tiles=batch_tiles, threads=threads)
+    runner = ThreadPoolExecutor(1, thread_name_prefix="sweep")
+    coming = deque(runner.submit(next, tiles, None) for _ in range(_BATCHES_AHEAD))
+    try:
+        while (batch := coming.popleft().result()) is not None:
+            coming.append(runner.submit(next, tiles, None))
+            yield batch
+            # The caller's batch must not be kept alive while the next one is waited for.
+            del batch
+    finally:
+        runner.shutdown(wait=True, cancel_futures=True)
+        tiles.close()
+
+
+def sweep_tiles(
+    reader: Reader, windows: Windows, *, tile_px: int, batch_tiles: int, threads: int
+) -> Generator[TileBatch, None, None]:
+    """Yield every window as a tile of ``tile_px``, resized by area, white outside the slide.
+
+    Raises
+    ------
+    HistocastError
+        The source cannot be read, or a reader that decodes an image whole cannot decode it.
+    """
+    cells = _plan(windows, reader.levels[windows.level])
+    if not cells:
+        return
+    needed = sorted({block for cell in cells for block in cell.new_blocks})
+    reader.expect(windows.level, reader.block_bytes(windows.level, needed))
+    order = np.concatenate([cell.members for cell in cells])
+    batches = _Batches(order, tile_px=tile_px, batch_tiles=batch_tiles)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
+    try:
+        yield from _Sweep(reader, windows, batches, pool).run(cells)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _plan(windows: Windows, level: Level) -> list[_Cell]:
+    cells: list[_Cell] = []
+    held: set[int] = set()
+    for members in sweep_cells(windows):
+        blocks = blocks_of(windows, members, level)
+        cells.append(_Cell(members, blocks, [block for block in blocks if block not in held]))
+        held = set(blocks)
+    return cells
+
+
+class _Batches:
+    """Tiles collected in the order of the sweep."""
+
+    def __init__(self, order: NDArray[np.int64], *, tile_px: int, batch_tiles: int) -> None:
+        self._order = order
+        self._tile_px = tile_px
+        self._batch_tiles = batch_tiles
+        self._open: deque[TileBatch] = deque()
+        self._started = self._given = 0
+
+    def place(self, position: int) -> tuple[TileBatch, int]:
+        """Return the batch of the sweep's ``position``-th tile, and its place in it."""
+        while position >= self._started:
+            index = self._order[self._started : self._started + self._batch_tiles]
+            pixels = np.empty((len(index), self._tile_px, self._tile_px, 3), np.uint8)
+            self._open.append(TileBatch(index, pixels, np.ones(len(index), bool)))
+            self._started += len(index)
+        offset = position - self._given
+        return self._open[offset // self._batch_tiles], offset % self._batch_tiles
+
+    def finished(self, done: int) -> Iterator[TileBatch]:
+        """Yield the batches all of whose tiles are among the sweep's first ``done``."""
+        while self._open and self._given + len(self._open[0].index) <= done:
+            batch = self._open.popleft()
+            self._given += len(batch.index)
+            yield batch
+
+
+class _Sweep:
+    """One pass over the cells of a level."""
+
+    def __init__(self, reader: Reader, windows: Windows, batches: _Batches, pool: ThreadPoolExecutor) -> None:
+        self._reader = reader
+        self._windows = windows
+        self._level = reader.levels[windows.level]
+        self._batches = batches
+        self._pool = pool
+        self._decoded: dict[int, Block] = {}
+        self._placed = 0
+
+    def run(self, cells: Sequence[_Cell]) -> Iterator[TileBatch]:
+        decoding: deque[tuple[_Cell, list[Future[None]]]] = deque()
+        cutting: deque[tuple[int, list[Future[None]]]] = deque()
+        for cell, payloads in self._fetched(cells):
+            decoding.append((cell, self._decode(cell, payloads)))
+            if len(decoding) == 2:
+                cutting.append(self._cut(*decoding.popleft(), following=cell))
+            if len(cutting) == 2:
+                yield from self._finish(*cutting.popleft())
+        cutting.append(self._cut(*decoding.popleft(), following=None))
+        while cutting:
+            yield from self._finish(*cutting.popleft())
+
+    def _fetched(self, cells: Sequence[_Cell]) -> Iterator[tuple[_Cell, Mapping[int, Payload]]]:
+        """Yield each cell with stored bytes, of which the next group is fetched meanwhile."""
+        groups = _groups(cells, self._reader, self._windows.level)
+        with ThreadPoolExecutor(1, thread_name_prefix="fetch") as fetcher:
+
+            def begin() -> tuple[list[_Cell], Future[Mapping[int, Payload]]] | None:
+                group = next(groups, None)
+                if group is None:
+                    return None
+                blocks = sorted({block for cell in group for block in cell.new_blocks})
+                return group, fetcher.submit(self._reader.fetch, self._windows.level, blocks)
+
+            coming = begin()
+            while coming is not None:
+                group, future = coming
+                payloads = future.result()
+                coming = begin()
+                for cell in group:
+                    yield cell, payloads
+
+    def _decode(self, cell: _Cell, payloads: Mapping[int, Payload]) -> list[Future[None]]:
+        return [
+            self._pool.submit(self._decode_run, run, [payloads.get(block) for block in run])
+            for run in _runs(cell.new_blocks, _BLOCKS_PER_TASK)
+        ]
+
+    def _decode_run(self, blocks: Sequence[int], payloads: Sequence[Payload | None]) -> None:
+        for block, payload in zip(blocks, payloads, strict=True):
+            try:
+                self._decoded[block] = self._reader.decode(self._windows.level, block, payload)
+            except UnreadableBlock as damage:
+                self._decoded[block] = damage
+
+    def _cut(
+        self, cell: _Cell, decoding: list[Future[None]], *, following: _Cell | None
+    ) -> tuple[int, list[Future[None]]]:
+        """Start to cut a cell's tiles once its blocks are there, and let go of those no other cell needs."""
+        for future in decoding:
+            future.result()
+        blocks = {block: self._decoded[block] for block in cell.blocks}
+        kept = set(following.blocks) if following else set()
+        for block in cell.blocks:
+            if block not in kept:
+                del self._decoded[block]
+        places = [self._batches.place(self._placed + offset) for offset in range(len(cell.members))]
+        self._placed += len(places)
+        jobs = list(zip(cell.members.tolist(), places, strict=True))
+        futures = [self._pool.submit(self._cut_run, run, blocks) for run in _runs(jobs, _TILES_PER_TASK)]
+        return self._placed, futures
+
+    def _cut_run(self, jobs: Sequence[tuple[int, tuple[TileBatch, int]]], blocks: Mapping[int, Block]) -> None:
+        size_px = self._windows.size_px
+        window = np.empty((size_px, size_px, 3), np.uint8)
+        for member, (batch, place) in jobs:
+            tile = batch.pixels[place]
+            whole = size_px == tile.shape[0]
+            damage = self._assemble(member, blocks, tile if whole else window)
+            if damage is not None:
+                batch.readable[place] = False
+                batch.reasons[member] = str(damage)
+                tile[:] = 0
+            elif not whole:
+                shrinks = size_px > tile.shape[0]
+                method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+                cv2.resize(window, tile.shape[:2], dst=tile, interpolation=method)
+
+    def _assemble(self, member: int, blocks: Mapping[int, Block], window: Pixels) -> UnreadableBlock | None:
+        """Copy a window together from its blocks, unless one of them is damaged."""
+        level = self._level
+        top, left = int(self._windows.top_px[member]), int(self._windows.left_px[member])
+        bottom, right = min(top + len(window), level.height_px), min(left + len(window), level.width_px)
+        if top < 0 or left < 0 or bottom < top + len(window) or right < left + len(window):
+            window[:] = WHITE
+        rows, columns = block_span(self._windows, member, level)
+        for row in rows:
+            block_top = row * level.block_height_px
+            first_row, last_row = max(top, block_top), min(bottom, block_top + level.block_height_px)
+            for column in columns:
+                pixels = blocks[row * level.block_columns + column]
+                if isinstance(pixels, UnreadableBlock):
+                    return pixels
+                block_left = column * level.block_width_px
+                first, last = max(left, block_left), min(right, block_left + level.block_width_px)
+                window[first_row - top : last_row - top, first - left : last - left] = pixels[
+                    first_row - block_top : last_row - block_top, first - block_left : last - block_left
+                ]
+        return None
+
+    def _finish(self, done: int, cutting: list[Future[None]]) -> Iterator[TileBatch]:
+        for future in cutting:
+            future.result()
+        yield from self._batches.finished(done)
+
+
+def _groups(cells: Sequence[_Cell], reader: Reader, level: int) -> Iterator[list[_Cell]]:
+    """Yield consecutive cells whose new blocks are worth one round of requests."""
+    group: list[_Cell] = []
+    size_bytes = 0
+    for cell in cells:
+        cell_bytes = reader.block_bytes(level, cell.new_blocks)
+        if group and size_bytes + cell_bytes > reader.fetch_bytes:
+            yield group
+            group, size_bytes = [], 0
+        group.append(cell)
+        size_bytes += cell_bytes
+    yield group
+
+
+def _runs(items: Sequence[Item], length: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), length):
+        yield items[start : start + length]

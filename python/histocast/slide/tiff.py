@@ -1,0 +1,251 @@
+"""TIFF-family slides, read by the offsets of their compressed blocks.
+
+tifffile reads the directories and imagecodecs the blocks: Aperio SVS, generic pyramidal TIFF, OME-TIFF, and
+plain striped TIFF. Formats whose blocks overlap, are padded or come in another order are left to OpenSlide.
+Only the directories of label and macro images are walked over; their pixels are never read.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tifffile
+
+from histocast.slide.blocks import BlockFormat, Compression, decode_block
+from histocast.slide.jpeg2000 import read_codestream
+from histocast.slide.reader import (
+    CannotOpen,
+    Level,
+    Payload,
+    Pixels,
+    SlideMetadata,
+    UnreadableBlock,
+    make_levels,
+    number_or_none,
+)
+from histocast.slide.resolution import aperio_objective_power, aperio_um_per_px, ome_um_per_px, tag_um_per_px
+from histocast.slide.tiff_directories import open_directories
+from histocast.storage import Source, open_source
+
+NAME = "tiff"
+
+_COMPRESSIONS: dict[int, Compression] = {
+    1: "none",
+    5: "lzw",
+    7: "jpeg",
+    8: "deflate",
+    32946: "deflate",
+    33003: "jpeg2000",
+    33005: "jpeg2000",
+    34712: "jpeg2000",
+    50000: "zstd",
+}
+_APERIO_YCBCR_JPEG2000 = 33003
+_RGB, _YCBCR = 2, 6
+_MAX_PAGES = 1000
+_MAX_BLOCK_PX = 4096 * 4096
+_REMOTE_FETCH_BYTES = 32 * 1024 * 1024
+_LOCAL_FETCH_BYTES = 4 * 1024 * 1024
+# Beyond this share of the bytes one download is cheaper than many ranges.
+_WHOLE_COPY_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class _StoredLevel:
+    """Where the blocks of one level lie."""
+
+    width_px: int
+    height_px: int
+    block: BlockFormat
+    offsets: Sequence[int]
+    byte_counts: Sequence[int]
+
+
+def open_reader(source: Source, *, scratch: Path) -> TiffReader:
+    """See `histocast.slide.reader.OpenReader`."""
+    with open_directories(source) as file:
+        stored = _stored_levels(file)
+        metadata = _metadata(file)
+    _check_jpeg2000(source, stored[0])
+    return TiffReader(source, stored, metadata, scratch=scratch)
+
+
+class TiffReader:
+    """See `histocast.slide.reader.Reader`."""
+
+    name = NAME
+
+    def __init__(
+        self, source: Source, stored: Sequence[_StoredLevel], metadata: SlideMetadata, *, scratch: Path
+    ) -> None:
+        self.metadata = metadata
+        self.levels: tuple[Level, ...] = make_levels(
+            [(level.width_px, level.height_px) for level in stored],
+            [(level.block.width_px, level.block.height_px) for level in stored],
+        )
+        self._stored = stored
+        self.fetch_bytes = _LOCAL_FETCH_BYTES if source.is_local else _REMOTE_FETCH_BYTES
+        self._source = source
+        self._copy: Source | None = None
+        self._scratch = scratch
+
+    def block_bytes(self, level: int, blocks: Sequence[int]) -> int:
+        """See `Reader.block_bytes`."""
+        return sum(length for _, _, length in self._ranges(level, blocks))
+
+    def expect(self, level: int, needed_bytes: int) -> None:  # noqa: ARG002 - the protocol's parameter
+        """Copy a remote slide whole where more than half of its bytes are needed and the scratch disk has room."""
+        if self._source.is_local or self._copy is not None:
+            return
+        size_bytes = self._source.stat().size_bytes
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        if needed_bytes > _WHOLE_COPY_SHARE * size_bytes and shutil.disk_usage(self._scratch).free > 2 * size_bytes:
+            self._copy = open_source(str(self._source.local_copy(self._scratch)), name=self._source.name)
+
+    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:
+        """See `Reader.fetch`."""
+        ranges = self._ranges(level, blocks)
+        source = self._copy or self._source
+        pieces = source.read_ranges([(offset, length) for _, offset, length in ranges])
+        return {ranges[index][0]: piece for index, piece in pieces}
+
+    def decode(self, level: int, block: int, payload: Payload | None) -> Pixels:
+        """See `Reader.decode`."""
+        stored = self._stored[level]
+        stated = stored.byte_counts[block]
+        if payload is None:
+            reason = "the block is empty" if stated == 0 else f"the directory states a block of {stated} bytes"
+            raise UnreadableBlock(reason)
+        if len(payload) < stated:
+            raise UnreadableBlock("the file ends within the block")
+        row, column = divmod(block, self.levels[level].block_columns)
+        return decode_block(
+            payload,
+            stored.block,
+            visible_width_px=min(stored.block.width_px, stored.width_px - column * stored.block.width_px),
+            visible_height_px=min(stored.block.height_px, stored.height_px - row * stored.block.height_px),
+        )
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+        if self._copy is not None:
+            self._copy.close()
+            Path(self._copy.uri).unlink(missing_ok=True)
+            self._copy = None
+
+    def _ranges(self, level: int, blocks: Sequence[int]) -> list[tuple[int, int, int]]:
+        stored = self._stored[level]
+        # No codec makes a block much larger than its pixels: a longer one is damage, not worth its memory.
+        most = 4 * 3 * stored.block.width_px * stored.block.height_px + 65536
+        return [
+            (block, stored.offsets[block], stored.byte_counts[block])
+            for block in blocks
+            if 0 < stored.byte_counts[block] <= most
+        ]
+
+
+def _stored_levels(file: tifffile.TiffFile) -> list[_StoredLevel]:
+    base = file.pages.first
+    if file.is_ndpi or file.is_philips or file.is_scn or file.is_bif or str(base.software).startswith("MedScan"):
+        raise CannotOpen("its blocks are not laid out plainly")
+    levels = [_stored_level(base)]
+    for page in _following_pages(file):
+        if page.is_tiled == base.is_tiled and _is_smaller_copy(page, levels[0], levels[-1]):
+            try:
+                levels.append(_stored_level(page))
+            except CannotOpen:
+                continue
+    return levels
+
+
+def _following_pages(file: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    base = file.pages.first
+    count = len(file.pages)
+    if count > _MAX_PAGES:
+        raise CannotOpen(f"it has {count} directories")
+    pages = [page for page in (file.pages[index] for index in range(1, count)) if isinstance(page, tifffile.TiffPage)]
+    if base.subifds:
+        pages.extend(page for page in (base.pages or ()) if isinstance(page, tifffile.TiffPage))
+    return sorted(pages, key=lambda page: -page.imagewidth)
+
+
+def _is_smaller_copy(page: tifffile.TiffPage, base: _StoredLevel, last: _StoredLevel) -> bool:
+    # A level shows the whole of level 0: its sides have the same ratio but for a dropped row or column, and
+    # the label or macro of a slide, tiled or not, does not have it by chance.
+    if not 0 < page.imagewidth < last.width_px or not 0 < page.imagelength < last.height_px:
+        return False
+    scale = base.width_px / page.imagewidth
+    return abs(base.height_px - page.imagelength * scale) <= 2 * scale
+
+
+def _stored_level(page: tifffile.TiffPage) -> _StoredLevel:
+    compression = _COMPRESSIONS.get(int(page.compression))
+    if compression is None:
+        raise CannotOpen(f"its compression {int(page.compression)} is not known")
+    _check_samples(page, compression)
+    width, height = page.imagewidth, page.imagelength
+    if page.is_tiled:
+        block_width, block_height = page.tilewidth, page.tilelength
+    else:
+        block_width, block_height = width, min(page.rowsperstrip, height)
+    if not (block_width > 0 and block_height > 0 and block_width * block_height <= _MAX_BLOCK_PX):
+        raise CannotOpen(f"its blocks are of {block_width} x {block_height} px")
+    blocks = -(-width // block_width) * -(-height // block_height)
+    if len(page.dataoffsets) != blocks or len(page.databytecounts) != blocks:
+        raise CannotOpen("its directory does not list every block")
+    ycbcr = page.photometric == _YCBCR or page.compression == _APERIO_YCBCR_JPEG2000
+    block = BlockFormat(
+        compression=compression,
+        width_px=block_width,
+        height_px=block_height,
+        colour="YCBCR" if ycbcr else "RGB",
+        tables=page.jpegtables if compression == "jpeg" else None,
+        differenced=compression in ("deflate", "lzw", "zstd") and page.predictor == 2,
+    )
+    return _StoredLevel(width, height, block, page.dataoffsets, page.databytecounts)
+
+
+def _check_samples(page: tifffile.TiffPage, compression: Compression) -> None:
+    layout = (page.samplesperpixel, page.bitspersample, page.planarconfig, page.sampleformat, page.fillorder)
+    if layout != (3, 8, 1, 1, 1) or page.predictor not in (1, 2):
+        raise CannotOpen("it does not hold 8-bit RGB, pixel by pixel")
+    photometrics = (_RGB, _YCBCR) if compression in ("jpeg", "jpeg2000") else (_RGB,)
+    if page.photometric not in photometrics:
+        raise CannotOpen(f"its photometric interpretation {int(page.photometric)} is not RGB")
+
+
+def _metadata(file: tifffile.TiffFile) -> SlideMetadata:
+    page = file.pages.first
+    description = page.description
+    if description.startswith("Aperio"):
+        return SlideMetadata(
+            vendor="aperio",
+            um_per_px=aperio_um_per_px(description),
+            objective_power=number_or_none(aperio_objective_power(description), low=1, high=150),
+        )
+    if page.is_ome and (um_per_px := ome_um_per_px(description)) is not None:
+        return SlideMetadata(vendor="ome", um_per_px=um_per_px)
+    resolution = page.tags.valueof(282)
+    per_unit = resolution[0] / resolution[1] if isinstance(resolution, tuple) and all(resolution) else None
+    unit = page.tags.valueof(296)
+    return SlideMetadata(
+        vendor="generic-tiff", um_per_px=tag_um_per_px(per_unit, int(unit) if unit is not None else None)
+    )
+
+
+def _check_jpeg2000(source: Source, stored: _StoredLevel) -> None:
+    """Leave codestreams with subsampled colour to OpenSlide, which knows how Aperio means them."""
+    if stored.block.compression != "jpeg2000":
+        return
+    for offset, length in zip(stored.offsets, stored.byte_counts, strict=True):
+        if length:
+            try:
+                stream = read_codestream(source.read(offset, min(length, 4096)))
+            except UnreadableBlock:
+                continue
+            if stream.subsampled or stream.components != 3:
+                raise CannotOpen("its JPEG 2000 blocks have subsampled colour")
+            return

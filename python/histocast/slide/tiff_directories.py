@@ -1,0 +1,112 @@
+"""The directories of a TIFF, read from a source of bytes without its pixels."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
+
+import tifffile
+
+from histocast.slide.reader import CannotOpen
+from histocast.storage import Source
+
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# What damaged directories make a parser raise; tifffile promises no single class.
+_PARSER_ERRORS = (
+    tifffile.TiffFileError,
+    LookupError,
+    ArithmeticError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    AssertionError,
+    MemoryError,
+    RecursionError,
+    struct.error,
+)
+# From S3 a directory comes in one request instead of one a field.
+_REMOTE_HEADER_BYTES = 64 * 1024
+
+
+@contextmanager
+def open_directories(source: Source) -> Iterator[tifffile.TiffFile]:
+    """Yield the parsed file; what fails on its directories within the block means that they are damaged.
+
+    Raises
+    ------
+    CannotOpen
+        It is no TIFF, or its directories are damaged.
+    """
+    if source.read(0, 4) not in MAGIC:
+        raise CannotOpen("it is no TIFF")
+    try:
+        # Not a file on disk: tifffile then reads through `_SourceFile` only, and keeps no name.
+        with tifffile.TiffFile(cast(BinaryIO, _SourceFile(source))) as file:
+            yield file
+    except _PARSER_ERRORS as error:
+        raise CannotOpen(f"its TIFF directories are damaged ({type(error).__name__})") from error
+
+
+class _SourceFile(io.RawIOBase):
+    """A source as the file tifffile wants; reads exactly what is asked for where the source is local."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._size_bytes = source.stat().size_bytes
+        self._position = 0
+        self._chunks: dict[int, bytes] = {}
+        self._lock = threading.Lock()
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return that it can be sought in."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move to an offset from the start, the position or the end."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size_bytes}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill ``buffer`` as far as the object goes."""
+        view = memoryview(buffer).cast("B")
+        length = max(0, min(len(view), self._size_bytes - self._position))
+        data = self._read(self._position, length)
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return ``size`` bytes, or the rest where it is negative."""
+        # A damaged directory may ask for gigabytes: no buffer is made beyond the object's end.
+        rest = max(0, self._size_bytes - self._position)
+        data = self._read(self._position, rest if size < 0 else min(size, rest))
+        self._position += len(data)
+        return data
+
+    def _read(self, start: int, length: int) -> bytes:
+        if self._source.is_local or length > _REMOTE_HEADER_BYTES:
+            return self._source.read(start, length)
+        first = start // _REMOTE_HEADER_BYTES
+        last = (start + max(length, 1) - 1) // _REMOTE_HEADER_BYTES
+        data = b"".join(self._chunk(number) for number in range(first, last + 1))
+        return data[start - first * _REMOTE_HEADER_BYTES :][:length]
+
+    def _chunk(self, number: int) -> bytes:
+        with self._lock:
+            if number not in self._chunks:
+                self._chunks[number] = self._source.read(number * _REMOTE_HEADER_BYTES, _REMOTE_HEADER_BYTES)
+            return self._chunks[number]
