@@ -84,15 +84,24 @@ def _write_counts(path: Path, names: Sequence[str], counts: NDArray[np.int64]) -
         data.write_h5ad(temporary, compression="gzip")
 
 
-def make_archive(outdir: Path, *, seed: int = 0) -> Path:
-    """Make three slides, their samplesheet and their hidden truth; return the samplesheet.
+def make_archive(outdir: Path, *, seed: int = 0, recipes: Sequence[SlideRecipe] | None = None) -> Path:
+    """Make slides, their samplesheet and their hidden truth; return the samplesheet.
+
+    Parameters
+    ----------
+    outdir:
+        Folder to fill.
+    seed:
+        Decides everything random.
+    recipes:
+        Slides to make; the three of `list_demo_recipes` where none are given.
 
     Raises
     ------
     OutputError
         The folder cannot be written or the disk is full.
     """
-    recipes = list_demo_recipes(seed)
+    recipes = list_demo_recipes(seed) if recipes is None else recipes
     for recipe in recipes:
         make_slide(recipe, outdir)
     sheet = outdir / "samplesheet.csv"
@@ -100,17 +109,26 @@ def make_archive(outdir: Path, *, seed: int = 0) -> Path:
     return sheet
 
 
-def make_training_set(outdir: Path, *, seed: int = 0) -> Path:
-    """Make five slides with measured spots and counts; return the training sheet.
+def make_training_set(outdir: Path, *, seed: int = 0, recipes: Sequence[SlideRecipe] | None = None) -> Path:
+    """Make slides with measured spots and counts; return the training sheet.
 
     Every slide is a patient of its own, so that folds by patient are folds by slide.
+
+    Parameters
+    ----------
+    outdir:
+        Folder to fill.
+    seed:
+        Decides everything random.
+    recipes:
+        Slides to make; the five of `list_training_recipes` where none are given.
 
     Raises
     ------
     OutputError
         The folder cannot be written or the disk is full.
     """
-    recipes = list_training_recipes(seed)
+    recipes = list_training_recipes(seed) if recipes is None else recipes
     for recipe in recipes:
         latents = make_slide(recipe, outdir)
         points = lay_spots(recipe, latents)

@@ -1,0 +1,100 @@
+"""The folders of the demo, and the score of predictions made for it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from histocast.artifacts import EXPRESSION, Provenance, write_table
+from histocast.demo import make_training_set, score_demo
+from histocast.demo.expression import list_genes, truth_at
+from histocast.demo.recipes import SlideRecipe
+from histocast.demo.terrain import read_latents
+from histocast.errors import DataError, MissingInputError, OutputError
+
+
+def write_predictions(results: Path, sample: str, points: np.ndarray, values: np.ndarray, names: list[str]) -> None:
+    columns = {
+        "sample": pa.array([sample] * len(points)),
+        "tile_id": pa.array(np.arange(len(points)), pa.int32()),
+        "x_level0_px": pa.array(points[:, 0]),
+        "y_level0_px": pa.array(points[:, 1]),
+        **{name: pa.array(values[:, index].astype(np.float32)) for index, name in enumerate(names)},
+    }
+    table = pa.table(columns)
+    provenance = Provenance(artifact="expression", schema_version=EXPRESSION.version, sample=sample)
+    write_table(results / sample / f"{sample}.parquet", table, provenance)
+
+
+def predict_with(archive: Path, results: Path, change) -> None:
+    for sample in ("S1", "S2"):
+        latents, seed = read_latents(archive / "truth" / f"{sample}.npz")
+        points = np.random.default_rng(2).uniform(500, 1300, (60, 2))
+        truth = change(truth_at(latents, points, seed=seed))
+        write_predictions(results, sample, points, truth, [gene.gene_id for gene in list_genes()])
+
+
+def test_the_truth_scores_one(archive: Path, tmp_path: Path):
+    predict_with(archive, tmp_path, lambda truth: 0.5 * truth + 1)
+    score = score_demo(archive, tmp_path)
+    assert score.samples == ("S1", "S2")
+    assert score.spots == (60, 60)
+    assert score.pearson == pytest.approx(np.ones((len(list_genes()), 2)), abs=1e-5)
+    assert "ERBB2" in str(score) or "1.00" in str(score)
+
+
+def test_shuffled_predictions_score_nothing(archive: Path, tmp_path: Path):
+    predict_with(archive, tmp_path, lambda truth: truth[np.random.default_rng(0).permutation(len(truth))])
+    assert abs(np.nanmean(score_demo(archive, tmp_path).pearson)) < 0.15
+
+
+def test_unreadable_spots_are_left_out(archive: Path, tmp_path: Path):
+    def lose_some(truth: np.ndarray) -> np.ndarray:
+        truth = truth.copy()
+        truth[:10] = np.nan
+        return truth
+
+    predict_with(archive, tmp_path, lose_some)
+    assert score_demo(archive, tmp_path).spots == (50, 50)
+
+
+def test_missing_results_and_foreign_genes_are_refused(archive: Path, tmp_path: Path):
+    with pytest.raises(MissingInputError, match="S1"):
+        score_demo(archive, tmp_path)
+    with pytest.raises(MissingInputError, match="demo-data"):
+        score_demo(tmp_path, tmp_path)
+    points = np.ones((3, 2))
+    write_predictions(tmp_path, "S1", points, points, ["ENSG00000000001", "ENSG00000000002"])
+    with pytest.raises(DataError, match="none of the demo's genes"):
+        score_demo(archive, tmp_path)
+
+
+def test_an_output_that_cannot_be_written_is_said(tmp_path: Path, recipes: tuple[SlideRecipe, ...]):
+    (tmp_path / "slides").write_text("a file where a folder belongs")
+    with pytest.raises(OutputError):
+        make_training_set(tmp_path, recipes=recipes[:1])
+
+
+def test_a_training_set_fits_its_own_sheet(tmp_path: Path, recipes: tuple[SlideRecipe, ...]):
+    import anndata
+
+    sheet = make_training_set(tmp_path, recipes=recipes)
+    with sheet.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["sample"] for row in rows] == ["S1", "S2"]
+    for row in rows:
+        assert (tmp_path / row["slide"]).is_file()
+        with (tmp_path / row["spots"]).open(newline="") as stream:
+            spots = list(csv.DictReader(stream))
+        counts = anndata.read_h5ad(tmp_path / row["counts"])
+        assert list(counts.obs_names) == [spot["spot"] for spot in spots]
+        assert list(counts.var_names) == [gene.gene_id for gene in list_genes()]
+        assert list(counts.var["gene_symbol"]) == [gene.symbol for gene in list_genes()]
+        assert len(spots) > 20
+        values = counts.X.toarray()
+        assert (values == np.round(values)).all()
+        assert values.sum() > 0
