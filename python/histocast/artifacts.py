@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,9 @@ def write_atomically(path: Path) -> Iterator[Path]:
             advice="make room or choose another output folder, then run again with -resume",
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Where the folder could not be made there is nothing to take away.
+        with suppress(NotADirectoryError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, model: BaseModel) -> None:
