@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,27 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data is absent: neither HISTOCAST_DATA nor {folder} is a folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator[str]:
+    """One S3 server on loopback for the whole session."""
+    server_module = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_endpoint(_s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of an empty S3 server, to which the environment points boto3, this process's and its children's."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REQUEST_PAYER", "AWS_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", _s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    urllib.request.urlopen(f"{_s3_server}/moto-api/reset", data=b"", timeout=10).close()
+    return _s3_server
