@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from histocast.artifacts import write_atomically
-from histocast.bundle import DType, TensorSpec
 from histocast.errors import ConfigError
+from histocast.methods.onnx_export import onnx_bytes
 
 TOLERANCE = 1e-4
 """Largest difference between torch and ONNX, relative to 1 + the value's size (float32 on both sides)."""
@@ -26,9 +24,6 @@ def write_onnx(
 ) -> None:
     """Export ``module`` with its first axis of any length, named ``axis``.
 
-    What the exporter notes beside the graph (source lines, class names) is removed: it holds paths of the
-    machine and would make equal graphs differ.
-
     Parameters
     ----------
     inputs:
@@ -36,59 +31,13 @@ def write_onnx(
     outputs:
         Names of what ``forward`` returns, in order.
     """
-    rows = torch.export.Dim(axis)
-    with _quiet_exporter():
-        program = torch.onnx.export(
-            module.eval(),
-            tuple(torch.from_numpy(np.ascontiguousarray(value)) for value in inputs.values()),
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=tuple({0: rows} for _ in inputs),
-            dynamo=True,
-            verbose=False,
-        )
-    if program is None:
-        raise ConfigError("torch returned no ONNX program", expected="an exported graph", where=path.name)
-    model = program.model_proto
-    _remove_notes(model)
+    arguments = tuple(torch.from_numpy(np.ascontiguousarray(value)) for value in inputs.values())
+    with warnings.catch_warnings():
+        # The exporter remarks that the inputs share one free axis, which is what is asked of it.
+        warnings.simplefilter("ignore", category=UserWarning)
+        content = onnx_bytes(module.eval(), arguments, inputs=tuple(inputs), outputs=tuple(outputs), axis=axis)
     with write_atomically(path) as temporary:
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Silence remarks about operators we do not use; errors are still raised."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _remove_notes(model: Any) -> None:
-    model.doc_string = ""
-    del model.metadata_props[:]
-    graph = model.graph
-    graph.doc_string = ""
-    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
-        part.doc_string = ""
-        del part.metadata_props[:]
-
-
-def tensor_specs(tensors: Mapping[str, NDArray[Any]], *, axis: str) -> tuple[TensorSpec, ...]:
-    """Contracts of tensors whose first axis is ``axis`` and whose other axes are fixed."""
-    return tuple(
-        TensorSpec(name=name, dtype=_dtype(value), shape=(axis, *value.shape[1:])) for name, value in tensors.items()
-    )
-
-
-def _dtype(value: NDArray[Any]) -> DType:
-    name: DType = value.dtype.name  # type: ignore[assignment]
-    return name
+        temporary.write_bytes(content)
 
 
 def run_torch(

@@ -1,1 +1,30 @@
-"""Training sets, folds, fitting, evaluation and export."""
+"""Prepare sections, train on folds, evaluate and export.
+
+export_encoders   the encoders of a recipe as a bundle to tile and encode sections with
+prepare_section   an encoded section and its counts -> <set>/<sample>/
+train             one fold -> a model folder
+evaluate          model folders -> figures beside controls
+export_bundle     a model folder and its figures -> a bundle to deploy
+"""
+
+from __future__ import annotations
+
+from histocast.training.evaluate import cross_validate, evaluate
+from histocast.training.export import export_bundle, export_encoders
+from histocast.training.recipe import Recipe, read_recipe
+from histocast.training.section import prepare_section
+from histocast.training.sheet import TrainingRow, read_training_sheet
+from histocast.training.train import train
+
+__all__ = [
+    "Recipe",
+    "TrainingRow",
+    "cross_validate",
+    "evaluate",
+    "export_bundle",
+    "export_encoders",
+    "prepare_section",
+    "read_recipe",
+    "read_training_sheet",
+    "train",
+]

@@ -42,6 +42,9 @@ class Recipe(Spec):
     region_spots: int = Field(default=1024, gt=0)
     halo_spots: int = Field(default=4, ge=0)
     seed: int = 0
+    data_source: str = ""
+    """Where the training data come from, for the model card."""
+    data_licence: str = ""
 
     @field_validator("panel")
     @classmethod

@@ -192,7 +192,7 @@ def _describe(
         created_by=__version__,
         description=recipe.description or f"{recipe.method} on {recipe.name}",
         intended_use=INTENDED_USE,
-        licence="Apache-2.0 for the graphs; see training_data for the data",
+        licence="Apache-2.0",
         geometry=shared.geometry,
         encoders=tuple(encoder.model_copy(update={"file": None}) for encoder in training.encoders),
         fusion=_with_file(fitted.fusion, outdir / "fusion.onnx"),
@@ -209,6 +209,8 @@ def _describe(
             "patients": record.train_patients,
             "spots": record.train_spots,
             "held_out": list(record.test),
+            "source": recipe.data_source,
+            "licence": recipe.data_licence,
         },
     )
 

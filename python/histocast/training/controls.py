@@ -1,0 +1,82 @@
+"""What a model must be better than, under the same folds, labels and metrics.
+
+``training mean``   every spot gets the mean of the training labels: any skill in error, none in pattern
+``stain area``      ridge on one number, the area stained by haematoxylin: what cell density alone explains
+``shuffled spots``  the model's own predictions dealt to the section's spots at random: must fall to 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histocast.bundle import FusionSpec
+from histocast.training.fit import inner_split
+from histocast.training.folds import By
+from histocast.training.labels import Protocol
+from histocast.training.section import Section
+from histocast.training.training_set import TrainingSet, section_index
+
+TRAINING_MEAN, STAIN_AREA, SHUFFLED = "training mean", "stain area", "shuffled spots"
+
+STAIN_COLUMN, STAIN_PREFIX = "morphology.embedding", "haematoxylin_above_"
+
+SHUFFLES = 20
+"""Draws that shuffled figures are averaged over: one draw of 180 spots scatters by 0.07."""
+
+
+def predict_controls(
+    training: TrainingSet, *, train: Sequence[Section], test: Sequence[Section], protocol: Protocol, by: By
+) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Predictions [measured, gene] by control and sample; stain area only where the features hold it."""
+    labels = [training.labels(section, protocol) for section in train]
+    mean = np.concatenate(labels).mean(axis=0, dtype=np.float64)
+    found = {TRAINING_MEAN: {s.record.sample: np.broadcast_to(mean, (len(s), len(mean))) for s in test}}
+    if STAIN_COLUMN in training.recipe.features:
+        found[STAIN_AREA] = _predict_stain_area(training, train, test, np.concatenate(labels), by=by)
+    return found
+
+
+def _predict_stain_area(
+    training: TrainingSet,
+    train: Sequence[Section],
+    test: Sequence[Section],
+    labels: NDArray[np.float32],
+    *,
+    by: By,
+) -> dict[str, NDArray[np.float64]]:
+    """Ridge on the one area feature that does best on held-out training spots: the strongest such control."""
+    from histocast.methods.ridge import Decomposition, RidgeOptions, fit_ridge
+    from histocast.training.fit import fusion_spec
+
+    fusion = fusion_spec(training)
+    areas = np.concatenate([stain_areas(training, section, fusion) for section in train])
+    options = RidgeOptions(scales=("target",))
+    index, group = section_index(train), inner_split(train, by=by).group
+    columns = [slice(place, place + 1) for place in range(areas.shape[1])]
+    fits = [fit_ridge(areas[:, column], labels, section=index, group=group, options=options) for column in columns]
+    best = max(range(len(fits)), key=lambda place: fits[place].scores[fits[place].alpha])
+    solution = Decomposition(areas[:, columns[best]], labels).solve(fits[best].alpha)
+    return {s.record.sample: solution.predict(stain_areas(training, s, fusion)[:, columns[best]]) for s in test}
+
+
+def stain_areas(training: TrainingSet, section: Section, fusion: FusionSpec) -> NDArray[np.float32]:
+    """Share of each measured tile above several amounts of haematoxylin: [measured, threshold].
+
+    Standardised as the recipe says, and nothing else of the tile.
+    """
+    from histocast.methods.morphology import FEATURE_NAMES
+
+    before = training.recipe.features[: training.recipe.features.index(STAIN_COLUMN)]
+    start = sum(section.store.columns[column].shape[1] for column in before)
+    places = [start + place for place, name in enumerate(FEATURE_NAMES) if name.startswith(STAIN_PREFIX)]
+    target: NDArray[np.float32] = training.gather(section, fusion)(section.measured)["target"]
+    return target[:, places]
+
+
+def shuffled_orders(spots: int, *, seed: int) -> list[NDArray[np.int64]]:
+    """Random orders of a section's spots, the same for the same seed."""
+    random = np.random.default_rng(seed)
+    return [random.permutation(spots) for _ in range(SHUFFLES)]

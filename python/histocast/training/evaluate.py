@@ -1,0 +1,220 @@
+"""EVALUATE: judge trained models on the sections they did not see, beside controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from histocast.artifacts import GENES, Provenance, read_table, write_json, write_table
+from histocast.bundle import Bundle, read_bundle
+from histocast.errors import UsageError
+from histocast.progress import log, track
+from histocast.records import read_record
+from histocast.serving.fusion_inputs import regions
+from histocast.serving.predictor import Predictor
+from histocast.training.controls import SHUFFLED, predict_controls, shuffled_orders
+from histocast.training.folds import split_sections
+from histocast.training.labels import PROTOCOLS, Protocol, array_neighbourhood
+from histocast.training.metrics import Truth, coverage, gene_metrics, mean_known, section_metrics
+from histocast.training.recipe import Recipe
+from histocast.training.section import Section
+from histocast.training.summary import MODEL, Evaluation, GeneRow, SectionRow, render_markdown, summarise_rows
+from histocast.training.train import TRAIN_FILE, TrainRecord, train
+from histocast.training.training_set import TrainingSet, list_sections, open_training_set
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Model:
+    folder: Path
+    record: TrainRecord
+    bundle: Bundle
+
+
+def evaluate(set_folder: Path, *, models: Sequence[Path], outdir: Path, threads: int = 1) -> Evaluation:
+    """Judge model folders of `train` on their held-out sections.
+
+    Writes evaluation.json, evaluation.md, sections.parquet (a row a section, subject and metric) and
+    genes.parquet (a row a gene of a section).
+
+    Parameters
+    ----------
+    models:
+        Folders of any methods, protocols and folds of this training set.
+
+    Raises
+    ------
+    UsageError
+        A model saw every section.
+    DataError
+        The sections do not fit a model's recipe.
+    """
+    sections: list[SectionRow] = []
+    genes: list[GeneRow] = []
+    found = [_Model(folder, read_record(folder / TRAIN_FILE, TrainRecord), read_bundle(folder)) for folder in models]
+    for model in track(found, label="evaluate", total=len(found), unit="models"):
+        of_sections, of_genes = _judge(set_folder, model, threads=threads)
+        sections += of_sections
+        genes += of_genes
+    evaluation = summarise_rows(sections, genes, [model.record for model in found])
+    outdir.mkdir(parents=True, exist_ok=True)
+    _write_rows(outdir / "sections.parquet", [row._asdict() for row in sections], artifact="evaluation_sections")
+    _write_rows(outdir / "genes.parquet", [row._asdict() for row in genes], artifact="evaluation_genes")
+    (outdir / "evaluation.md").write_text(render_markdown(evaluation), encoding="utf-8")
+    write_json(outdir / "evaluation.json", evaluation)
+    return evaluation
+
+
+def cross_validate(
+    set_folder: Path,
+    *,
+    recipe: Recipe,
+    outdir: Path,
+    protocols: Sequence[Protocol] = PROTOCOLS,
+    threads: int = 1,
+) -> Evaluation:
+    """Train every fold under every protocol into ``outdir/models`` and evaluate them."""
+    split = split_sections(list_sections(set_folder), by=recipe.folds)
+    log(f"cross-validate {recipe.name}: {split.description}, {len(split.folds)} folds")
+    models = []
+    for protocol in protocols:
+        for fold in split.folds:
+            models.append(outdir / "models" / f"{recipe.method}-{protocol}-{fold.name}")
+            train(set_folder, recipe=recipe, fold=fold.name, protocol=protocol, outdir=models[-1])
+    return evaluate(set_folder, models=models, outdir=outdir, threads=threads)
+
+
+def predict_section(
+    training: TrainingSet, section: Section, *, bundle: Bundle, predictor: Predictor
+) -> tuple[Floats, Floats]:
+    """Expression and sd of the measured spots, both [measured, gene], region by region as PREDICT does."""
+    store = section.store
+    pitch = section.record.pitch_level0_px
+    gather = training.gather(section, bundle.fusion)
+    expression = np.full((len(store), bundle.gene_count), np.nan)
+    sd = np.full_like(expression, np.nan)
+    for region in regions(
+        store.centres_level0_px,
+        pitch_level0_px=pitch,
+        region_spots=bundle.fusion.region_spots,
+        halo_spots=bundle.fusion.halo_spots,
+        among=np.flatnonzero(store.readable),
+    ):
+        outputs = predictor.infer("fusion", gather(region.spots))
+        expression[region.core] = outputs["expression"][: region.core_count]
+        sd[region.core] = outputs["sd"][: region.core_count]
+    return expression[section.measured], sd[section.measured]
+
+
+def _judge(set_folder: Path, model: _Model, *, threads: int) -> tuple[list[SectionRow], list[GeneRow]]:
+    from histocast.serving import open_predictor
+
+    record = model.record
+    if not record.test:
+        raise UsageError(
+            "a model that saw every section",
+            expected="models of folds",
+            where=str(model.folder),
+            advice="train with --fold, and export the model of all sections afterwards",
+        )
+    sections: list[SectionRow] = []
+    genes: list[GeneRow] = []
+    with (
+        open_training_set(set_folder, record.recipe) as training,
+        open_predictor(model.folder, model.bundle, names=("fusion",), threads=threads) as predictor,
+    ):
+        test = training.choose(record.test)
+        by = split_sections(training.records, by=record.recipe.folds).by
+        controls = predict_controls(
+            training, train=training.choose(record.train), test=test, protocol=record.protocol, by=by
+        )
+        judge = _SectionJudge(model, training)
+        for section in test:
+            expression, sd = predict_section(training, section, bundle=model.bundle, predictor=predictor)
+            judge.judge_model(section, expression, sd)
+            for subject, predictions in controls.items():
+                judge.judge(section, subject, predictions[section.record.sample])
+        sections += judge.sections
+        genes += judge.genes
+    return sections, genes
+
+
+class _SectionJudge:
+    """Collects the rows of one model."""
+
+    def __init__(self, model: _Model, training: TrainingSet) -> None:
+        self.model = model
+        self.training = training
+        self.sections: list[SectionRow] = []
+        self.genes: list[GeneRow] = []
+        table, _ = read_table(model.folder / "genes.parquet", GENES)
+        self.widths = {level: table.column(f"interval_{level}").to_numpy() for level in (80, 90)}
+        ids = np.array(training.panel.gene_ids)
+        top = model.record.top
+        # Where the panel is no larger than a list, the list is the panel and says nothing more.
+        lists = {"hpg50": top.predicted, "heg50": top.expressed, "hvg50": top.variable}
+        self.groups = {name: np.isin(ids, chosen) for name, chosen in lists.items() if len(chosen) < len(ids)}
+
+    def judge_model(self, section: Section, expression: Floats, sd: Floats) -> None:
+        """Judge the model itself, its intervals, and its shuffled predictions."""
+        labels = self.training.labels(section, self.model.record.protocol)
+        intervals = {
+            f"coverage_{level}": coverage(labels, expression, sd, width) for level, width in self.widths.items()
+        }
+        self.judge(section, MODEL, expression, extra=intervals)
+        orders = shuffled_orders(len(section), seed=self.model.record.recipe.seed)
+        truth = self._truth(section)
+        pearson = [mean_known(gene_metrics(truth, expression[order])["pearson"]) for order in orders]
+        self._add(section, SHUFFLED, {"pearson": float(np.mean(pearson))})
+
+    def judge(
+        self, section: Section, subject: str, predicted: Floats, *, extra: dict[str, float] | None = None
+    ) -> None:
+        """Judge one subject's predictions [measured, gene] of a section."""
+        by_gene = gene_metrics(self._truth(section), predicted)
+        self._add(section, subject, {**section_metrics(by_gene, self.groups), **(extra or {})})
+        record = self.model.record
+        for place, gene_id in enumerate(self.training.panel.gene_ids):
+            self.genes.append(
+                GeneRow(
+                    method=record.recipe.method,
+                    protocol=record.protocol,
+                    subject=subject,
+                    fold=record.fold,
+                    sample=section.record.sample,
+                    gene_id=gene_id,
+                    gene_symbol=self.training.panel.gene_symbols[place],
+                    **{name: float(values[place]) for name, values in by_gene.items()},
+                )
+            )
+
+    def _truth(self, section: Section) -> Truth:
+        rows = section.store.array_row[section.measured], section.store.array_col[section.measured]
+        return Truth(self.training.labels(section, self.model.record.protocol), array_neighbourhood(*rows))
+
+    def _add(self, section: Section, subject: str, values: dict[str, float]) -> None:
+        record = self.model.record
+        for metric, value in values.items():
+            self.sections.append(
+                SectionRow(
+                    method=record.recipe.method,
+                    protocol=record.protocol,
+                    subject=subject,
+                    fold=record.fold,
+                    sample=section.record.sample,
+                    patient=section.record.patient,
+                    metric=metric,
+                    value=value,
+                )
+            )
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, object]], *, artifact: str) -> None:
+    table = pa.Table.from_pylist(list(rows))
+    write_table(path, table, Provenance(artifact=artifact, schema_version=1, sample="evaluation"))

@@ -1,0 +1,160 @@
+"""EXPORT: the encoders of a recipe to encode sections with, and a trained model as a bundle to deploy."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from histocast import __version__
+from histocast.artifacts import write_atomically, write_json
+from histocast.bundle import (
+    Bundle,
+    Calibration,
+    EncoderSpec,
+    FusionSpec,
+    OutOfDistribution,
+    read_bundle,
+    sha256_of_file,
+    verify_files,
+)
+from histocast.errors import ConfigError, MissingInputError, UsageError
+from histocast.progress import log
+from histocast.records import read_record
+from histocast.training.labels import SCALES
+from histocast.training.model_card import render_model_card
+from histocast.training.recipe import Recipe
+from histocast.training.summary import Evaluation
+from histocast.training.train import INTENDED_USE, TRAIN_FILE, TrainRecord
+
+EVALUATION_FILE = "evaluation.json"
+
+
+def export_encoders(recipe: Recipe, *, outdir: Path) -> Bundle:
+    """Write the encoders of a recipe as a bundle without a model, to tile and encode sections with.
+
+    The same recipe gives the same bytes, so sections prepared apart fit together.
+
+    Raises
+    ------
+    UsageError
+        The recipe names an encoder that histocast cannot write.
+    """
+    from histocast.methods.onnx_export import export_encoder
+
+    geometry = recipe.geometry
+    specs = tuple(
+        export_encoder(name, tile_px=geometry.tile_px, um_per_px=geometry.um_per_px, folder=outdir)
+        for name in recipe.encoders
+    )
+    bundle = Bundle(
+        name=f"{recipe.name}-encoders",
+        version="0",
+        created_by=__version__,
+        description=f"The encoders of the recipe {recipe.name}, without a model.",
+        intended_use="Preparing training sections.",
+        licence="; ".join(dict.fromkeys(spec.licence for spec in specs)),
+        geometry=recipe.geometry,
+        encoders=specs,
+        fusion=FusionSpec(file=None, sha256="", inputs=(), outputs=(), method="none", feeds={}),
+        genes_sha256="",
+        gene_count=0,
+        scale=SCALES[recipe.protocol],
+        calibration=Calibration(method="none", sections=0),
+        ood=OutOfDistribution(column=recipe.features[0], mean=(), sd=(), threshold=0.0),
+    )
+    write_json(outdir / "bundle.json", bundle)
+    return bundle
+
+
+def export_bundle(
+    model: Path,
+    *,
+    encoders: Path,
+    outdir: Path,
+    evaluation: Path | None = None,
+    name: str | None = None,
+    version: str = "1",
+    description: str | None = None,
+) -> Bundle:
+    """Complete a trained model to a bundle: encoders, measured figures and a model card.
+
+    Parameters
+    ----------
+    model:
+        Folder of `train`, usually trained on every section.
+    encoders:
+        Folder of `export_encoders`, whose files the sections were encoded with.
+    evaluation:
+        evaluation.json of the folds, or its folder; the figures of the model's method and protocol go in.
+    name, version, description:
+        Of the bundle; the recipe's by default.
+
+    Raises
+    ------
+    ConfigError
+        An encoder is not the one the model was trained on, or the bundle does not hold together.
+    UsageError
+        The evaluation does not judge this method and protocol.
+    """
+    record = read_record(model / TRAIN_FILE, TrainRecord)
+    trained = read_bundle(model)
+    specs = tuple(_copy_encoder(spec, encoders, outdir) for spec in trained.encoders)
+    for file in ("fusion.onnx", "genes.parquet"):
+        with write_atomically(outdir / file) as temporary:
+            shutil.copyfile(model / file, temporary)
+    changes: Mapping[str, object] = {
+        "encoders": specs,
+        "version": version,
+        "name": name or trained.name,
+        "description": description or trained.description,
+        "intended_use": INTENDED_USE,
+        "metrics": _figures(evaluation, record) if evaluation else (),
+    }
+    bundle = Bundle.model_validate({**trained.model_dump(), **{k: _plain(v) for k, v in changes.items()}})
+    verify_files(outdir, bundle)
+    with write_atomically(outdir / "README.md") as temporary:
+        temporary.write_text(render_model_card(bundle, record), encoding="utf-8")
+    write_json(outdir / "bundle.json", bundle)
+    log(f"export {bundle.name} {bundle.version}: {bundle.gene_count} genes, {len(bundle.metrics)} figures")
+    return bundle
+
+
+def _plain(value: object) -> object:
+    return [part.model_dump() for part in value] if isinstance(value, tuple) else value
+
+
+def _copy_encoder(spec: EncoderSpec, encoders: Path, outdir: Path) -> EncoderSpec:
+    """Copy one encoder's file and return its contract with the file's place; its digest must be the trained one."""
+    shipped = {encoder.name: encoder for encoder in read_bundle(encoders).encoders}
+    found = shipped.get(spec.name)
+    if found is None:
+        raise MissingInputError(f"no encoder {spec.name!r}", expected="the encoders of the recipe", where=str(encoders))
+    if found.file is None:
+        return spec
+    source = encoders / found.file
+    digest = sha256_of_file(source) if source.is_file() else "absent"
+    if digest != spec.sha256:
+        raise ConfigError(
+            f"encoder {spec.name!r} has sha256 {digest}",
+            expected=f"{spec.sha256}, with which the sections were encoded",
+            where=str(encoders),
+            advice="give the folder of encoders that prepare used, or prepare and train again",
+        )
+    with write_atomically(outdir / found.file) as temporary:
+        shutil.copyfile(source, temporary)
+    return spec.model_copy(update={"file": found.file})
+
+
+def _figures(path: Path, record: TrainRecord) -> tuple[object, ...]:
+    file = path / EVALUATION_FILE if path.is_dir() else path
+    evaluation = read_record(file, Evaluation)
+    metrics = evaluation.metrics(record.protocol, method=record.recipe.method)
+    if not metrics or evaluation.recipe != record.recipe.name:
+        raise UsageError(
+            f"an evaluation of {evaluation.recipe} without figures for {record.recipe.method}, {record.protocol}",
+            expected=f"folds of {record.recipe.name}, {record.recipe.method}, {record.protocol}",
+            where=str(file),
+            advice="evaluate the folds of this recipe, or export without figures",
+        )
+    return metrics

@@ -1,0 +1,76 @@
+"""The README of a bundle: what it is, what it was trained on, how good it is, and what it must not be used for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from histocast.bundle import Bundle, Metric
+from histocast.training.summary import MODEL
+from histocast.training.train import TrainRecord
+
+SHOWN = ("pearson", "pearson_hpg50", "spearman", "mse", "rvd", "ssim", "coverage_80", "coverage_90")
+
+
+def render_model_card(bundle: Bundle, record: TrainRecord) -> str:
+    """Markdown; every figure comes with split, genes, normalisation, smoothing and averaging."""
+    return "\n".join([*_head(bundle), *_training(bundle, record), *_figures(bundle), *_files(bundle)]) + "\n"
+
+
+def _head(bundle: Bundle) -> Iterator[str]:
+    scale, geometry = bundle.scale, bundle.geometry
+    yield from (f"# {bundle.name} {bundle.version}", "", bundle.description, "")
+    yield from (f"**Intended use.** {bundle.intended_use}", "")
+    yield (
+        f"Predicts {bundle.gene_count} genes from tiles of {geometry.tile_px} px at {geometry.um_per_px:g} um/px, "
+        f"by `{bundle.fusion.method}`. A predicted number is {scale.description} ({scale.normalisation}; "
+        f"smoothing: {scale.smoothing}). Other genes are refused."
+    )
+    yield ""
+
+
+def _training(bundle: Bundle, record: TrainRecord) -> Iterator[str]:
+    data = bundle.training_data
+    yield from ("## Training data", "")
+    yield (
+        f"{len(record.train)} sections of {record.train_patients} patient{'s' if record.train_patients != 1 else ''}, "
+        f"{record.train_spots} spots: {', '.join(record.train)}."
+        + (f" Held out: {', '.join(record.test)}." if record.test else "")
+    )
+    yield from (
+        f"{label}: {data[key]}" for key, label in (("source", "Source"), ("licence", "Licence")) if data.get(key)
+    )
+    yield ""
+    yield (
+        f"Choices were made on held-out training spots ({record.inner_split}): "
+        f"{', '.join(f'{name} {value:g}' for name, value in record.choices.items() if isinstance(value, float))}. "
+        f"Intervals cover {bundle.calibration.coverage_percent} % by {bundle.calibration.method}."
+    )
+    yield ""
+
+
+def _figures(bundle: Bundle) -> Iterator[str]:
+    yield from ("## Measured", "")
+    if not bundle.metrics:
+        yield from ("No figures: the folds were not evaluated.", "")
+        return
+    first = bundle.metrics[0]
+    yield (
+        f"Split: {first.split}. Normalisation: {first.normalisation}. Smoothing: {first.smoothing}. "
+        f"Averaging: {first.averaging}. Genes: as stated a row."
+    )
+    subjects = list(dict.fromkeys(metric.subject for metric in bundle.metrics))
+    values = {(metric.name, metric.subject): metric.value for metric in bundle.metrics}
+    genes: dict[str, Metric] = {metric.name: metric for metric in bundle.metrics}
+    yield from ("", f"| figure | genes | {' | '.join(subjects)} |", f"|---|---|{'---|' * len(subjects)}")
+    for name in (name for name in SHOWN if (name, MODEL) in values):
+        cells = [f"{values[name, subject]:.3f}" if (name, subject) in values else "" for subject in subjects]
+        yield f"| {name} | {genes[name].genes} | {' | '.join(cells)} |"
+    yield ""
+
+
+def _files(bundle: Bundle) -> Iterator[str]:
+    yield from ("## Files and licences", "", f"The bundle: {bundle.licence}.", "")
+    yield from ("| graph | licence | sha256 |", "|---|---|---|")
+    for encoder in bundle.encoders:
+        yield f"| {encoder.file or encoder.name + ' (not shipped)'} | {encoder.licence} | `{encoder.sha256}` |"
+    yield f"| {bundle.fusion.file} | {bundle.licence} | `{bundle.fusion.sha256}` |"
