@@ -59,14 +59,16 @@ class Recipe(Spec):
         return tuple(dict.fromkeys(column.split(".", 1)[0] for column in self.features))
 
 
-def read_recipe(name: str | Path, *, panel: Path | None = None, protocol: Protocol | None = None) -> Recipe:
+def read_recipe(
+    name: str | Path, *, panel: Path | None = None, protocol: Protocol | None = None, method: str | None = None
+) -> Recipe:
     """Read a recipe by file, or by the name of one that ships with histocast.
 
     Parameters
     ----------
     panel:
         File with a gene a line, in place of the recipe's panel; some shipped recipes have none of their own.
-    protocol:
+    protocol, method:
         In place of the recipe's.
 
     Raises
@@ -91,8 +93,7 @@ def read_recipe(name: str | Path, *, panel: Path | None = None, protocol: Protoc
             where=f"recipe {name}",
             advice="give --panel, or 'panel' in the recipe",
         )
-    if protocol is not None:
-        content["protocol"] = protocol
+    content |= {key: value for key, value in (("protocol", protocol), ("method", method)) if value is not None}
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:

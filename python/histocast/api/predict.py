@@ -1,8 +1,4 @@
-"""The stages as functions: what the command line calls, and what a notebook can call.
-
-Each function reads the artifacts of the stage before it, writes its own into ``outdir`` and returns their
-paths. `predict_slide` runs them all for one slide.
-"""
+"""The stages of the predict workflow, and all of them for one slide."""
 
 from __future__ import annotations
 

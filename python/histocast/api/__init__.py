@@ -1,0 +1,29 @@
+"""The stages as functions: what the command line calls, and what a notebook can call.
+
+Each function reads the artifacts of the stage before it and writes its own into ``outdir``. `predict_slide`
+runs them all for one slide; `prepare` makes sections of a training set.
+"""
+
+from histocast.api.predict import (
+    Facts,
+    SlideLocation,
+    available_threads,
+    check,
+    encode,
+    predict,
+    predict_slide,
+    tile,
+)
+from histocast.api.prepare import prepare
+
+__all__ = [
+    "Facts",
+    "SlideLocation",
+    "available_threads",
+    "check",
+    "encode",
+    "predict",
+    "predict_slide",
+    "prepare",
+    "tile",
+]

@@ -1,0 +1,66 @@
+"""PREPARE: sections of a training set from slides and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from histocast.api.predict import SlideLocation, encode, scratch_folder, tile
+from histocast.errors import UsageError
+
+if TYPE_CHECKING:
+    from histocast.training import Recipe
+
+ENCODERS = "encoders"
+"""Folder of the set that holds the encoders its sections went through; EXPORT ships them."""
+
+
+def prepare(
+    sheet: Path, *, recipe: Recipe, outdir: Path, samples: Sequence[str] | None = None, genes: Path | None = None
+) -> None:
+    """Tile and encode every section of a training sheet and align it with its counts: ``outdir/<sample>/``.
+
+    The encoders stand in ``outdir/encoders``.
+
+    Parameters
+    ----------
+    sheet:
+        Training sheet ``sample,slide,counts,patient[,spots][,mpp]``.
+    samples:
+        The rows to prepare; all of them where it is absent. Sections can be prepared apart and gathered.
+    genes:
+        Table ``gene_id,gene_symbol`` for counts that hold symbols only.
+
+    Raises
+    ------
+    UsageError
+        A sample is not in the sheet.
+    HistocastError
+        A section cannot be tiled, encoded or aligned.
+    """
+    from histocast.progress import track
+    from histocast.records import SlideRecord, read_record
+    from histocast.storage import fetch_file
+    from histocast.training import export_encoders, prepare_section, read_training_sheet
+
+    rows = read_training_sheet(sheet)
+    if unknown := set(samples or ()) - {row.sample for row in rows}:
+        raise UsageError(
+            f"no sample {', '.join(sorted(unknown))}",
+            expected=f"some of {', '.join(row.sample for row in rows)}",
+            where=str(sheet),
+        )
+    chosen = [row for row in rows if not samples or row.sample in samples]
+    with scratch_folder(outdir) as scratch:
+        encoders = outdir / ENCODERS
+        bundle = export_encoders(recipe, outdir=encoders)
+        for row in track(chosen, label="prepare", total=len(chosen), unit="sections"):
+            stages = scratch / row.sample
+            location = SlideLocation(row.sample, row.slide, mpp=row.mpp)
+            tile(location, bundle=str(encoders), outdir=stages, spots=row.spots)
+            record = read_record(stages / "slide.json", SlideRecord)
+            encode(location, record=record, tiles=stages / "tiles.parquet", bundle=str(encoders), outdir=stages)
+            # A Visium folder is a folder, which only a disk has.
+            counts = fetch_file(row.counts, stages) if "://" in row.counts else Path(row.counts)
+            prepare_section(stages, patient=row.patient, counts=counts, bundle=bundle, outdir=outdir, genes=genes)

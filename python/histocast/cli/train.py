@@ -1,0 +1,122 @@
+"""Verbs of the train workflow: prepare train evaluate export."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from histocast.cli import options
+
+RecipeName = Annotated[str, typer.Option("--recipe", help="A recipe's JSON file, or the name of a shipped one.")]
+Panel = Annotated[Path | None, typer.Option(help="File with a gene a line, in place of the recipe's panel.")]
+SetFolder = Annotated[Path, typer.Option("--set", help="Folder of prepared sections.")]
+
+
+class ProtocolName(StrEnum):
+    """How labels are made (docs/evaluation.md)."""
+
+    strict = "strict"
+    paper = "paper"
+
+
+Protocol = Annotated[ProtocolName | None, typer.Option(help="How labels are made, in place of the recipe's.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the command line."""
+    for verb in (prepare, train, evaluate, export):
+        app.command()(verb)
+
+
+def prepare(
+    *,
+    sheet: Annotated[Path, typer.Option("--input", help="Training sheet: sample,slide,counts,patient[,spots][,mpp].")],
+    recipe: RecipeName,
+    panel: Panel = None,
+    sample: Annotated[list[str] | None, typer.Option(help="A row to prepare; all without it. Give it often.")] = None,
+    genes: Annotated[
+        Path | None, typer.Option(help="Table gene_id,gene_symbol for counts that hold symbols only.")
+    ] = None,
+    outdir: options.Outdir = Path(),
+) -> None:
+    """Tile and encode sections and align them with their counts: <outdir>/<sample>/."""
+    from histocast import api
+    from histocast.training import read_recipe
+
+    api.prepare(sheet, recipe=read_recipe(recipe, panel=panel), outdir=outdir, samples=sample, genes=genes)
+
+
+def train(
+    *,
+    set_folder: SetFolder,
+    recipe: RecipeName,
+    method: Annotated[str | None, typer.Option(help="In place of the recipe's method.")] = None,
+    panel: Panel = None,
+    protocol: Protocol = None,
+    fold: Annotated[str | None, typer.Option(help="Patient or section to hold out; all is trained on without.")] = None,
+    outdir: options.Outdir = Path(),
+) -> None:
+    """Train one method on one fold: a model folder."""
+    from histocast.training import read_recipe
+    from histocast.training import train as train_fold
+
+    train_fold(
+        set_folder,
+        recipe=read_recipe(recipe, panel=panel, method=method),
+        fold=fold,
+        protocol=protocol.value if protocol else None,
+        outdir=outdir,
+    )
+
+
+def evaluate(
+    *,
+    set_folder: SetFolder,
+    model: Annotated[list[Path] | None, typer.Option(help="A model folder of 'train'; give it often.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Train and judge every fold of this recipe under both protocols instead.")
+    ] = None,
+    panel: Panel = None,
+    threads: options.Threads = None,
+    outdir: options.Outdir = Path(),
+) -> None:
+    """Judge models on their held-out sections, beside controls: evaluation.json, evaluation.md."""
+    from histocast.api import available_threads
+    from histocast.errors import UsageError
+    from histocast.training import cross_validate, read_recipe
+    from histocast.training import evaluate as judge
+
+    if (model is None) == (recipe is None):
+        raise UsageError("both or none of --model and --recipe", expected="one of them")
+    threads = threads or available_threads()
+    if recipe is not None:
+        cross_validate(set_folder, recipe=read_recipe(recipe, panel=panel), outdir=outdir, threads=threads)
+    elif model:
+        judge(set_folder, models=model, outdir=outdir, threads=threads)
+
+
+def export(
+    *,
+    model: Annotated[Path, typer.Option(help="A model folder of 'train', usually trained on every section.")],
+    encoders: Annotated[Path, typer.Option(help="The folder 'encoders' of the prepared set.")],
+    evaluation: Annotated[Path | None, typer.Option(help="Folder of 'evaluate', whose figures go in.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the bundle; the recipe's without it.")] = None,
+    version: Annotated[str, typer.Option(help="Version of the bundle.")] = "1",
+    description: Annotated[str | None, typer.Option(help="One sentence about the bundle.")] = None,
+    outdir: options.Outdir,
+) -> None:
+    """Complete a trained model to a bundle: encoders, figures, model card."""
+    from histocast.training import export_bundle
+
+    export_bundle(
+        model,
+        encoders=encoders,
+        evaluation=evaluation,
+        name=name,
+        version=version,
+        description=description,
+        outdir=outdir,
+    )
