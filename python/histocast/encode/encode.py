@@ -1,0 +1,235 @@
+"""Every tile in tissue through every encoder, once.
+
+    reader threads   decode and cut the tiles to come            bounded by `Slide.read_tiles`
+    this thread      encoders over one batch at a time, then rows to disk in row groups
+
+Rows stand in the order in which the reader hands out tiles, which follows the slide's storage and is the same
+on each run; ``tile_id`` says which tile a row is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histocast.artifacts import FEATURES, TILES, Provenance, parquet_writer, read_table
+from histocast.bundle import Bundle, sha256_of_file
+from histocast.encode.features_file import FeatureRows, feature_lengths, features_schema
+from histocast.errors import DataError
+from histocast.progress import Meter
+from histocast.records import SlideRecord
+from histocast.serving.predictor import Predictor
+
+if TYPE_CHECKING:
+    from histocast.slide import Slide, TileBatch
+
+BATCH_TILES = 32
+"""Tiles in one call: enough to fill a vector unit or a request, few enough to stay near the cache."""
+
+SHOWN_REASONS = 3
+
+
+def encode_tiles(
+    slide: Slide,
+    *,
+    record: SlideRecord,
+    tiles: Path,
+    bundle: Bundle,
+    predictor: Predictor,
+    outdir: Path,
+    max_unreadable: float = 0.05,
+    threads: int,
+) -> dict[str, float | int | str]:
+    """Write ``features.parquet`` for the tiles in tissue.
+
+    Parameters
+    ----------
+    slide:
+        Where the pixels come from.
+    record:
+        What TILE said of the slide.
+    tiles:
+        ``tiles.parquet``.
+    bundle:
+        States the encoders and the geometry of a tile.
+    predictor:
+        Runs the bundle's encoders.
+    outdir:
+        Where ``features.parquet`` is written.
+    max_unreadable:
+        Largest share of tiles that may be unreadable, 0 to 1; their rows are kept without features.
+    threads:
+        Threads that decode.
+
+    Returns
+    -------
+    dict
+        ``tiles``, ``unreadable``, ``tiles_per_s``, and where the time went: ``waiting_s`` for pixels,
+        ``inference_s``, ``writing_s``, ``total_s``.
+
+    Raises
+    ------
+    DataError
+        The tiles are another slide's, or more than ``max_unreadable`` of them cannot be read.
+    ConfigError
+        An encoder's output does not fit its contract or half precision.
+    """
+    tile_id, centres_level0_px = read_centres(tiles, record)
+    lengths = feature_lengths(bundle.feature_columns())
+    provenance = provenance_of(record, bundle, tiles_digest="sha256:" + sha256_of_file(tiles))
+    clock = Clock()
+    unreadable = Unreadable()
+    batches = slide.read_tiles(
+        centres_level0_px,
+        tile_px=bundle.geometry.tile_px,
+        um_per_px=bundle.geometry.um_per_px,
+        batch_tiles=BATCH_TILES,
+        threads=threads,
+    )
+    with (
+        parquet_writer(outdir / "features.parquet", features_schema(lengths), provenance) as writer,
+        Meter(f"encode {record.sample}", total=len(tile_id)) as meter,
+        stopped(batches),
+    ):
+        rows = FeatureRows(writer, lengths)
+        for batch in clock.timed(batches):
+            unreadable.note(batch)
+            with clock.spent("inference"):
+                features = encode_batch(batch, bundle, predictor)
+            with clock.spent("writing"):
+                rows.add(tile_id[batch.index], batch.readable, features)
+            meter.advance(len(batch.index))
+        with clock.spent("writing"):
+            rows.flush()
+        unreadable.check(total=len(tile_id), max_unreadable=max_unreadable, sample=record.sample)
+    return {"tiles": len(tile_id), "unreadable": unreadable.count, **clock.facts(len(tile_id))}
+
+
+def read_centres(tiles: Path, record: SlideRecord) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Numbers [tile] and centres (x, y) [tile, 2] of the tiles in tissue.
+
+    Raises
+    ------
+    DataError
+        The tiles were laid on another slide, or for another bundle.
+    """
+    table, provenance = read_table(tiles, TILES)
+    for role, stated in (("slide", record.slide_digest), ("bundle", record.bundle_digest)):
+        if (found := provenance.inputs.get(role, stated)) != stated:
+            raise DataError(
+                f"tiles were made with {role} {found}",
+                expected=f"{role} {stated}, as slide.json",
+                where=f"sample {record.sample}",
+                advice="give the slide.json and the tiles.parquet of one run of tile",
+            )
+    table = table.filter(table.column("in_tissue"))
+    centres = [table.column(name).to_numpy() for name in ("x_level0_px", "y_level0_px")]
+    return table.column("tile_id").to_numpy(), np.stack(centres, axis=-1)
+
+
+def provenance_of(record: SlideRecord, bundle: Bundle, *, tiles_digest: str) -> Provenance:
+    """What decided the features."""
+    return Provenance(
+        artifact=FEATURES.artifact,
+        schema_version=FEATURES.version,
+        sample=record.sample,
+        inputs={"slide": record.slide_digest, "bundle": record.bundle_digest, "tiles": tiles_digest},
+        parameters={
+            "tile_px": bundle.geometry.tile_px,
+            "um_per_px": bundle.geometry.um_per_px,
+            "encoders": {encoder.name: encoder.version for encoder in bundle.encoders},
+        },
+    )
+
+
+def encode_batch(batch: TileBatch, bundle: Bundle, predictor: Predictor) -> dict[str, NDArray[Any]]:
+    """Feature columns of a batch's readable tiles, [tile, ...] each."""
+    pixels = batch.pixels if batch.readable.all() else batch.pixels[batch.readable]
+    columns: dict[str, NDArray[Any]] = {}
+    for encoder in bundle.encoders:
+        if not len(pixels):
+            columns |= {name: np.empty((0, *spec.shape[1:]), np.float16) for name, spec in encoder.columns().items()}
+            continue
+        outputs = predictor.infer(encoder.name, {encoder.inputs[0].name: pixels})
+        columns |= {f"{encoder.name}.{name}": output for name, output in outputs.items()}
+    return columns
+
+
+@contextmanager
+def stopped(batches: Iterator[TileBatch]) -> Iterator[None]:
+    """Stop the reader's threads when the block ends, also by an error: the slide is closed soon after."""
+    try:
+        yield
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
+
+
+class Unreadable:
+    """Tiles whose pixels could not be decoded."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.reasons: list[str] = []
+
+    def note(self, batch: TileBatch) -> None:
+        """Count a batch's unreadable tiles and keep the first few reasons."""
+        self.count += int((~batch.readable).sum())
+        for reason in batch.reasons.values():
+            if len(self.reasons) < SHOWN_REASONS and reason not in self.reasons:
+                self.reasons.append(reason)
+
+    def check(self, *, total: int, max_unreadable: float, sample: str) -> None:
+        """Refuse a slide too much of which is damaged.
+
+        Raises
+        ------
+        DataError
+            The share of unreadable tiles is above ``max_unreadable``.
+        """
+        if self.count > max_unreadable * total:
+            raise DataError(
+                f"{self.count} of {total} tiles in tissue cannot be read ({self.count / total:.1%}): "
+                + "; ".join(self.reasons),
+                expected=f"at most {max_unreadable:.1%}",
+                where=f"slide of sample {sample}",
+                advice="copy the slide again; if it cannot be had whole, raise --max_unreadable",
+            )
+
+
+class Clock:
+    """Where the time of a stage went."""
+
+    def __init__(self) -> None:
+        self._started_s = time.monotonic()
+        self._spent_s = {"waiting": 0.0, "inference": 0.0, "writing": 0.0}
+
+    @contextmanager
+    def spent(self, what: str) -> Iterator[None]:
+        """Add the block's duration to ``what``."""
+        started_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._spent_s[what] += time.monotonic() - started_s
+
+    def timed(self, batches: Iterator[TileBatch]) -> Iterator[TileBatch]:
+        """Yield ``batches`` and count what each one kept us waiting."""
+        while True:
+            with self.spent("waiting"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def facts(self, tiles: int) -> dict[str, float | int | str]:
+        """Seconds by what they were spent on, and tiles a second over all of them."""
+        total_s = max(time.monotonic() - self._started_s, 1e-9)
+        parts = {f"{what}_s": round(spent_s, 3) for what, spent_s in self._spent_s.items()}
+        return {**parts, "total_s": round(total_s, 3), "tiles_per_s": round(tiles / total_s, 1)}

@@ -1,0 +1,239 @@
+"""Graphs run in process by onnxruntime: on a CUDA device where this machine's build offers one, else on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from histocast.bundle import Bundle, GraphSpec, TensorSpec, sha256_of_file
+from histocast.errors import ConfigError, MissingInputError
+from histocast.serving.predictor import Tensors, check_tensors
+
+FUSION = "fusion"
+
+ERROR_LEVEL = 3
+
+# onnxruntime's exceptions have no base of their own.
+OnnxErrors = (
+    state.EPFail,
+    state.EngineError,
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NoModel,
+    state.NoSuchFile,
+    state.NotImplemented,
+    state.RuntimeException,
+)
+
+DTYPES = {
+    "tensor(uint8)": "uint8",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
+
+
+def graphs_of(bundle: Bundle) -> dict[str, GraphSpec]:
+    """Every graph of a bundle by the name it is run under."""
+    return {**{encoder.name: encoder for encoder in bundle.encoders}, FUSION: bundle.fusion}
+
+
+def graph_path(folder: Path, name: str, graph: GraphSpec) -> Path:
+    """Where a graph lies; one that a licence keeps out of the bundle may be put beside the others.
+
+    Raises
+    ------
+    MissingInputError
+        The file is absent.
+    ConfigError
+        A file put there by the user is not the one the bundle was made with.
+    """
+    path = folder / (graph.file or f"encoders/{name}.onnx")
+    if not path.is_file():
+        advice = "copy the bundle again"
+        if graph.file is None:
+            advice = f"its licence forbids shipping it: export it with your own access to {path}"
+        raise MissingInputError(f"the graph {name!r} is absent", where=str(folder), advice=advice)
+    if graph.file is None and (found := sha256_of_file(path)) != graph.sha256:
+        raise ConfigError(
+            f"{path.name} has sha256 {found}",
+            expected=graph.sha256,
+            where=str(folder),
+            advice="export the encoder with the version the bundle names",
+        )
+    return path
+
+
+def open_session(path: Path, *, threads: int, optimise: bool = True) -> onnxruntime.InferenceSession:
+    """Load a graph.
+
+    Parameters
+    ----------
+    threads:
+        Threads one call may use.
+    optimise:
+        Whether the graph is prepared for speed; a look at its contract does not need it.
+
+    Raises
+    ------
+    ConfigError
+        The file is not a graph this onnxruntime can run.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = ERROR_LEVEL
+    # Threads that spin while they wait for work would take the cores that decode the next tiles.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = ["CPUExecutionProvider"]
+    if optimise and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        providers.insert(0, "CUDAExecutionProvider")
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    except OnnxErrors as error:
+        raise ConfigError(
+            f"onnxruntime {onnxruntime.__version__} cannot load {path.name}: {first_line(error)}",
+            expected="an ONNX graph",
+            where=str(path.parent),
+            advice="copy the bundle again, or use the version of histocast it was exported with",
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's first line: the rest of onnxruntime's messages is its own source."""
+    return str(error).strip().partition("\n")[0]
+
+
+def check_contract(session: onnxruntime.InferenceSession, graph: GraphSpec, *, where: str) -> None:
+    """Compare what a graph takes and gives with what the bundle states.
+
+    Raises
+    ------
+    ConfigError
+        A tensor's name, dtype or shape differs; a named axis must be free in the graph, under the same name
+        where the graph names it.
+    """
+    for role, nodes, specs in (
+        ("input", session.get_inputs(), graph.inputs),
+        ("output", session.get_outputs(), graph.outputs),
+    ):
+        found = {node.name: node for node in nodes}
+        stated = {spec.name: spec for spec in specs}
+        if set(found) != set(stated):
+            raise ConfigError(f"{role}s {sorted(found)}", expected=f"{sorted(stated)}", where=where)
+        for name, spec in stated.items():
+            check_tensor(found[name], spec, where=f"{where}, {role} {name!r}")
+
+
+def check_tensor(node: Any, spec: TensorSpec, *, where: str) -> None:
+    """Compare one tensor of a graph with its spec; see `check_contract`."""
+    dtype = DTYPES.get(node.type, node.type)
+    if dtype != spec.dtype:
+        raise ConfigError(f"dtype {dtype}", expected=spec.dtype, where=where)
+    fits = len(node.shape) == len(spec.shape) and all(
+        found == stated or (found is None and isinstance(stated, str))
+        for found, stated in zip(node.shape, spec.shape, strict=True)
+    )
+    if not fits:
+        raise ConfigError(f"shape {node.shape}", expected=f"{list(spec.shape)}", where=where)
+
+
+class OnnxPredictor:
+    """`Predictor` in this process.
+
+    Parameters
+    ----------
+    folder:
+        The bundle's folder.
+    bundle:
+        What its ``bundle.json`` says.
+    names:
+        Graphs to load: names of encoders, or ``fusion``.
+    threads:
+        Threads one call may use.
+
+    Raises
+    ------
+    MissingInputError, ConfigError
+        As for `graph_path`, `open_session` and `check_contract`; or a name is not one of the bundle's graphs.
+    """
+
+    def __init__(self, folder: Path, bundle: Bundle, *, names: Sequence[str], threads: int) -> None:
+        graphs = graphs_of(bundle)
+        if unknown := [name for name in names if name not in graphs]:
+            raise ConfigError(f"graphs {unknown}", expected=f"some of {sorted(graphs)}", where=f"bundle {bundle.name}")
+        self._graphs = {name: graphs[name] for name in names}
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        for name, graph in self._graphs.items():
+            session = open_session(graph_path(folder, name, graph), threads=threads)
+            check_contract(session, graph, where=f"graph {name!r}")
+            self._sessions[name] = session
+
+    def contract(self, name: str) -> GraphSpec:
+        """Inputs and outputs of a graph, as the bundle states them."""
+        return self._graphs[name]
+
+    def infer(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
+        """Run a graph once and return its outputs by name; may be called by several threads.
+
+        Raises
+        ------
+        ConfigError
+            An input or output does not fit the contract, an output is not finite, or onnxruntime gave up.
+        """
+        graph = self._graphs[name]
+        where = f"graph {name!r}"
+        sizes = check_tensors(inputs, graph.inputs, where=where)
+        names = [spec.name for spec in graph.outputs]
+        try:
+            values = self._sessions[name].run(names, dict(inputs))
+        except OnnxErrors as error:
+            raise ConfigError(
+                f"onnxruntime gave up: {first_line(error)}",
+                where=where,
+                advice="give the task more memory, or export the bundle again",
+            ) from error
+        outputs = dict(zip(names, values, strict=True))
+        check_tensors(outputs, graph.outputs, where=where, sizes=sizes)
+        check_finite(outputs, where=where)
+        return outputs
+
+    def close(self) -> None:
+        """Release the sessions."""
+        self._sessions.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def check_finite(tensors: Mapping[str, NDArray[Any]], *, where: str) -> None:
+    """Refuse NaN and infinity, which would spread through every later stage.
+
+    Raises
+    ------
+    ConfigError
+        Names the first tensor that holds such a value, and how many there are.
+    """
+    for name, tensor in tensors.items():
+        if np.issubdtype(tensor.dtype, np.floating) and not (finite := np.isfinite(tensor)).all():
+            raise ConfigError(
+                f"{int(finite.size - finite.sum())} of {finite.size} values are NaN or infinite",
+                expected="finite numbers",
+                where=f"{where}, tensor {name!r}",
+                advice="the graph cannot cope with these inputs: export it in float32, or report the bundle",
+            )

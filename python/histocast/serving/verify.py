@@ -1,0 +1,100 @@
+"""Is a bundle what it says it is? Asked once, before the first slide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from histocast.artifacts import GENES, open_parquet
+from histocast.bundle import Bundle, read_bundle, verify_files
+from histocast.errors import ConfigError, DataError
+from histocast.serving.onnx import check_contract, graph_path, graphs_of, open_session
+
+EXPRESSION_OUTPUTS = ("expression", "sd")
+
+
+def verify_bundle(folder: Path) -> Bundle:
+    """Read a bundle and hold everything it ships to what it states.
+
+    Digests first, then the inputs and outputs of every graph in the folder, then the panel. Graphs are loaded
+    without being optimised, and none is run.
+
+    Parameters
+    ----------
+    folder:
+        The bundle's folder.
+
+    Returns
+    -------
+    Bundle
+        What its ``bundle.json`` says.
+
+    Raises
+    ------
+    MissingInputError
+        The folder holds no ``bundle.json``, or a file it names is absent.
+    ConfigError
+        A file has another digest, a graph another contract, or the panel another length or a gene twice.
+    """
+    bundle = read_bundle(folder)
+    verify_files(folder, bundle)
+    verify_names(bundle)
+    for name, graph in graphs_of(bundle).items():
+        if graph.file is None and not (folder / f"encoders/{name}.onnx").is_file():
+            # A server has it, and says so itself; in process the predict stage asks for it.
+            continue
+        session = open_session(graph_path(folder, name, graph), threads=1, optimise=False)
+        check_contract(session, graph, where=f"bundle {bundle.name}, graph {name!r}")
+    verify_genes(folder / "genes.parquet", bundle)
+    return bundle
+
+
+def verify_names(bundle: Bundle) -> None:
+    """Refuse two graphs of one name: columns and calls are told apart by it.
+
+    Raises
+    ------
+    ConfigError
+        Two encoders share a name, or one is called as the fusion graph is.
+    """
+    names = [encoder.name for encoder in bundle.encoders]
+    if len(graphs_of(bundle)) != len(names) + 1:
+        raise ConfigError(
+            f"encoders {names}", expected="names that differ, and none 'fusion'", where=f"bundle {bundle.name}"
+        )
+
+
+def verify_genes(path: Path, bundle: Bundle) -> None:
+    """Compare the panel with the bundle's gene count and the gene axis of its fusion graph.
+
+    Raises
+    ------
+    ConfigError
+        ``genes.parquet`` is no panel, has another length, or holds a gene twice; or the graph predicts
+        another number of genes.
+    """
+    where = f"bundle {bundle.name}, genes.parquet"
+    try:
+        file, _ = open_parquet(path, GENES)
+    except DataError as error:
+        raise ConfigError(
+            error.found, expected=error.expected, where=where, advice="export the bundle again"
+        ) from error
+    with file:
+        genes: pa.Table = file.read(columns=["gene_id"])
+    if genes.num_rows != bundle.gene_count:
+        raise ConfigError(
+            f"{genes.num_rows} genes", expected=f"{bundle.gene_count}, as bundle.json states", where=where
+        )
+    ids = genes.column("gene_id").to_pylist()
+    if repeated := sorted({gene for gene in ids if ids.count(gene) > 1} if len(set(ids)) < len(ids) else ()):
+        raise ConfigError(f"gene ids that stand twice: {', '.join(repeated[:5])}", expected="each once", where=where)
+    for output in bundle.fusion.outputs:
+        axis = output.shape[-1]
+        if output.name in EXPRESSION_OUTPUTS and isinstance(axis, int) and axis != bundle.gene_count:
+            raise ConfigError(
+                f"{output.name!r} of the fusion graph has {axis} genes",
+                expected=f"{bundle.gene_count}, as genes.parquet",
+                where=f"bundle {bundle.name}",
+            )
