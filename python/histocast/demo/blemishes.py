@@ -9,15 +9,17 @@ from numpy.typing import NDArray
 from histocast.demo.fields import make_rng
 from histocast.demo.recipes import SlideRecipe
 
-INK = {"blue": (52, 74, 168), "green": (48, 128, 84), "black": (48, 46, 52)}
-"""RGB of light through one layer of ink, on white."""
+INK = {"blue": (1.00, 0.62, 0.21), "green": (1.00, 0.40, 0.56), "black": (1.05, 1.01, 0.98)}
+"""Absorbance of red, green and blue by a full layer of ink."""
 
 LINE_UM = 190.0
 COARSE = 4
 
-BLUR_SIGMA_PX = 5.0
-BLUR_MARGIN_PX = 16
-"""Rows beyond a strip that the blur looks at."""
+BLUR_SIGMA_UM = 4.5
+"""A defocus that still shows on a thumbnail of 4 um/px."""
+
+BLUR_MARGIN_PX = 32
+"""Rows beyond a strip that the blur looks at: three sigma at 0.42 um/px."""
 
 
 def outline_pen(recipe: SlideRecipe) -> NDArray[np.float64]:
@@ -37,7 +39,7 @@ def paint_pen(rgb: NDArray[np.uint8], recipe: SlideRecipe, *, top_px: int) -> No
     points = (outline_pen(recipe) - [0, top_px]) / COARSE
     width = max(1, round(LINE_UM / recipe.um_per_px / COARSE))
     mask = np.zeros((-(-rgb.shape[0] // COARSE), -(-rgb.shape[1] // COARSE)), np.uint8)
-    cv2.polylines(mask, [np.rint(points * 16).astype(np.int32)], False, 215, width, cv2.LINE_AA, 4)
+    cv2.polylines(mask, [np.rint(points * 16).astype(np.int32)], False, 255, width, cv2.LINE_AA, 4)
     if not mask.any():
         return
     # Ink pools at the border of a stroke.
@@ -46,8 +48,8 @@ def paint_pen(rgb: NDArray[np.uint8], recipe: SlideRecipe, *, top_px: int) -> No
     size = (mask.shape[1] * COARSE, mask.shape[0] * COARSE)
     cover = cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR)[: rgb.shape[0], : rgb.shape[1]]
     for channel, ink in enumerate(INK[recipe.pen]):
-        through = cv2.bitwise_not(cv2.convertScaleAbs(cover, alpha=(255 - ink) / 255))
-        rgb[..., channel] = cv2.multiply(rgb[..., channel], through, scale=1 / 255)
+        light = np.rint(255 * 10 ** (-ink * np.arange(256) / 255)).astype(np.uint8)
+        rgb[..., channel] = cv2.multiply(rgb[..., channel], cv2.LUT(cover, light), scale=1 / 255)
 
 
 def blur_patch(rgb: NDArray[np.uint8], recipe: SlideRecipe, *, top_px: int) -> None:
@@ -62,5 +64,5 @@ def blur_patch(rgb: NDArray[np.uint8], recipe: SlideRecipe, *, top_px: int) -> N
     rows, columns = np.ogrid[: part.shape[0], : part.shape[1]]
     distance = np.hypot(columns + left - x, rows + top_px - y) / radius
     weight = np.clip(2.5 * (1 - distance), 0, 1).astype(np.float32)
-    blurred = np.asarray(cv2.GaussianBlur(part, (0, 0), BLUR_SIGMA_PX), np.uint8)
+    blurred = np.asarray(cv2.GaussianBlur(part, (0, 0), BLUR_SIGMA_UM / recipe.um_per_px), np.uint8)
     part[:] = np.asarray(cv2.blendLinear(blurred, part, weight, 1 - weight), np.uint8)
