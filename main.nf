@@ -1,0 +1,64 @@
+#!/usr/bin/env nextflow
+
+include { CHECK } from './modules/check.nf'
+include { TILE } from './modules/tile.nf'
+include { ENCODE } from './modules/encode.nf'
+include { PREDICT } from './modules/predict.nf'
+include { REPORT } from './modules/report.nf'
+include { SUMMARISE } from './modules/summarise.nf'
+include { CONCLUDE } from './modules/conclude.nf'
+include { local_file ; one_slide_a_folder ; read_samples } from './modules/inputs.nf'
+include { check_parameters ; describe_parameters ; parameters_as_json } from './modules/parameters.nf'
+
+// From slides to expression. Every row of the samplesheet reaches the summary, whatever became of it.
+workflow PREDICT_SLIDES {
+    take:
+    input // samplesheet; like the next two a path, or an s3:// URI
+    bundle
+    genes // gene panel, or null for the bundle's own
+    max_unreadable
+    on_slide_error
+
+    main:
+    staged_bundle = tuple(local_file(bundle), bundle)
+    staged_genes = tuple(local_file(genes), genes)
+
+    CHECK(
+        tuple(local_file(input), input, one_slide_a_folder(input)),
+        staged_bundle,
+        staged_genes,
+        on_slide_error,
+    )
+    samples = CHECK.out.samples.flatMap { file -> read_samples(file) }
+    slides = samples.map { meta -> tuple(meta, local_file(meta.slide)) }
+    spots = samples.map { meta -> tuple(meta, local_file(meta.spots)) }
+
+    TILE(slides.join(spots), staged_bundle)
+    ENCODE(slides.join(TILE.out.tiles), staged_bundle, max_unreadable)
+    PREDICT(TILE.out.tiles.join(TILE.out.thumbnail).join(ENCODE.out.features), staged_bundle, staged_genes)
+    REPORT(TILE.out.tiles.join(TILE.out.thumbnail).join(TILE.out.tissue).join(PREDICT.out.anndata))
+
+    // Sorted, because an order that changes between runs would make -resume summarise again.
+    status = TILE.out.status.mix(ENCODE.out.status, PREDICT.out.status, REPORT.out.status).toSortedList()
+    SUMMARISE(CHECK.out.samples.map { file -> file.text }, status)
+    CONCLUDE(SUMMARISE.out.failures, on_slide_error)
+}
+
+workflow {
+    schema = file("${projectDir}/nextflow_schema.json")
+    if (params.help) {
+        println(describe_parameters(schema))
+    }
+    else {
+        check_parameters(schema, params)
+        channel.of(parameters_as_json(schema, params))
+            .collectFile(name: 'params.json', storeDir: "${params.outdir}/pipeline_info", newLine: true)
+        PREDICT_SLIDES(
+            params.input,
+            params.bundle,
+            params.genes,
+            params.max_unreadable,
+            params.on_slide_error,
+        )
+    }
+}

@@ -1,0 +1,38 @@
+include { option } from './inputs.nf'
+
+// Judges every row of the samplesheet, the bundle and the gene panel before the first slide is opened.
+process CHECK {
+    tag "${samplesheet_uri}"
+    label 'process_light'
+    // It asks the store what lies there now, which no cache can know.
+    cache false
+
+    input:
+    tuple path(samplesheet), val(samplesheet_uri), path(slides, stageAs: 'slides/?/*')
+    tuple path(bundle, stageAs: 'bundle/*'), val(bundle_uri)
+    tuple path(genes, stageAs: 'genes/*'), val(genes_uri)
+    val on_slide_error
+
+    output:
+    path 'samples.json', emit: samples
+
+    script:
+    """
+    histocast check \\
+        ${option('--input', samplesheet, samplesheet_uri)} \\
+        ${option('--bundle', bundle, bundle_uri)} \\
+        ${option('--genes', genes, genes_uri)} \\
+        --on-slide-error ${on_slide_error}
+    """
+
+    stub:
+    // Takes the columns sample and slide as they stand.
+    """
+    awk -F, '
+        NR == 1 { for (i = 1; i <= NF; i++) column[\$i] = i; next }
+        NF { printf "%s{\\"sample\\": \\"%s\\", \\"slide\\": \\"s3://stub/%s\\"}", (rows++ ? ",\\n" : ""),
+             \$column["sample"], \$column["slide"] }
+    ' ${samplesheet} > rows
+    printf '{"schema_version": 1, "bundle_digest": "sha256:stub", "samples": [%s]}\\n' "\$(cat rows)" > samples.json
+    """
+}

@@ -1,0 +1,61 @@
+// How inputs reach a task. A local file is staged, so that a container sees it. An s3:// object stays a
+// value: the Python steps read the ranges they need, and no head node or task copies an archive.
+
+def is_object(uri) {
+    return uri.toString().startsWith('s3://')
+}
+
+// The file to stage, or nothing for an object or an absent parameter.
+def local_file(uri) {
+    return !uri || is_object(uri) ? [] : file(uri, checkIfExists: true)
+}
+
+// A command line option for an input that is staged, or a value, or absent.
+def option(name, staged, uri) {
+    if (staged) {
+        return "${name} ${staged}"
+    }
+    return uri ? "${name} ${quoted(uri)}" : ''
+}
+
+// Text as one word of the shell, whatever it holds.
+def quoted(text) {
+    return "'" + text.toString().replace("'", "'\\''") + "'"
+}
+
+// CHECK looks at every slide, but a container sees only the folders of what its task was given: one slide of
+// each local folder opens it. A cell that is no file is left to CHECK, which says what is wrong with it.
+def one_slide_a_folder(samplesheet) {
+    if (!workflow.containerEngine || is_object(samplesheet)) {
+        return []
+    }
+    def sheet = file(samplesheet)
+    def cells = sheet.readLines().collectMany { line -> line.split(/[,;\t]/).toList() }
+    def files = cells
+        .collect { cell -> cell.trim().replaceAll(/^"|"$/, '') }
+        .findAll { cell -> cell && !is_object(cell) }
+        .collect { cell -> sheet.parent.resolve(cell) }
+        .findAll { path -> path.isFile() }
+    return files.unique { path -> path.parent }
+}
+
+// What decides a sample's results, one map a sample that can be processed: it is part of each task's inputs,
+// so that -resume runs again exactly the slides that changed.
+def read_samples(samples_json) {
+    def record = new groovy.json.JsonSlurper().parse(samples_json)
+    return record.samples
+        .findAll { sample -> !sample.error }
+        .collect { sample ->
+            [
+                id: sample.sample,
+                slide: sample.slide,
+                version: sample.version,
+                size_bytes: sample.size_bytes,
+                mpp: sample.mpp,
+                spots: sample.spots,
+                bundle_digest: record.bundle_digest,
+                genes_digest: record.genes_digest,
+                histocast_version: workflow.manifest.version,
+            ]
+        }
+}

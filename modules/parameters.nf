@@ -1,0 +1,116 @@
+// Parameters are judged against nextflow_schema.json in the head process, so that a slip of the pen costs no task.
+
+def known_parameters(schema) {
+    def groups = new groovy.json.JsonSlurper().parse(schema)['$defs']
+    return groups.collectEntries { _key, group ->
+        group.properties.collectEntries { name, facts ->
+            [name, facts + [group: group.title, required: name in (group.required ?: [])]]
+        }
+    }
+}
+
+// Ends the run with every fault at once.
+def check_parameters(schema, given) {
+    def known = known_parameters(schema)
+    def faults = unknown_parameters(known.keySet(), given.keySet())
+    known.each { name, facts ->
+        def fault = fault_of(given[name], facts)
+        if (fault) {
+            faults << "--${name} ${fault}".toString()
+        }
+    }
+    if (faults) {
+        def title = "${faults.size()} wrong parameter${faults.size() > 1 ? 's' : ''}"
+        error(([title] + faults.collect { fault -> "  ${fault}" } + ['See: nextflow run . --help']).join('\n'))
+    }
+}
+
+// Nextflow gives --max-cpus also as maxCpus: both are one slip.
+def unknown_parameters(names, given) {
+    return (given - names)
+        .unique { name -> plain(name) }
+        .collect { name ->
+            def close = names.max { other -> likeness(plain(name), plain(other)) }
+            def hint = likeness(plain(name), plain(close)) > 0.4 ? "; did you mean --${close}?" : ''
+            "--${name} is unknown${hint}".toString()
+        }
+}
+
+def plain(name) {
+    return name.replaceAll('[-_]', '').toLowerCase()
+}
+
+// Share of letter pairs two words have in common (Dice), 0 to 1.
+def likeness(left, right) {
+    def pairs_left = letter_pairs(left)
+    def pairs_right = letter_pairs(right)
+    return 2 * pairs_left.intersect(pairs_right).size() / (pairs_left.size() + pairs_right.size())
+}
+
+def letter_pairs(word) {
+    return (0..<Math.max(word.size() - 1, 1)).collect { at -> word.drop(at).take(2) } as Set
+}
+
+// What is wrong with a value, or null.
+def fault_of(value, facts) {
+    if (value == null || value == '') {
+        return facts.required ? "is missing: ${facts.description}" : null
+    }
+    if (facts['enum'] && !(value.toString() in facts['enum'])) {
+        return "is '${value}', expected ${facts['enum'].join(' or ')}"
+    }
+    def types = facts.type instanceof List ? facts.type : [facts.type]
+    if ('number' in types || 'integer' in types) {
+        return fault_of_number(value, facts, 'integer' in types)
+    }
+    if ('boolean' in types) {
+        return value instanceof Boolean ? null : "is '${value}', expected true or false"
+    }
+    return value instanceof Boolean ? 'stands without a value' : null
+}
+
+def fault_of_number(value, facts, whole) {
+    def expected = [whole ? 'a whole number' : 'a number']
+    if (facts.minimum != null) {
+        expected << "at least ${facts.minimum}"
+    }
+    if (facts.maximum != null) {
+        expected << "at most ${facts.maximum}"
+    }
+    def fits = value instanceof Number
+        && (!whole || value == value.toBigInteger())
+        && (facts.minimum == null || value >= facts.minimum)
+        && (facts.maximum == null || value <= facts.maximum)
+    return fits ? null : "is '${value}', expected ${expected.join(', ')}"
+}
+
+// The text of --help: groups, parameters, choices and defaults.
+def describe_parameters(schema) {
+    def known = known_parameters(schema)
+    def width = known.keySet().collect { name -> name.size() }.max() + 4
+    def groups = known
+        .groupBy { _name, facts -> facts.group }
+        .collect { title, members ->
+            def rows = members.collect { name, facts ->
+                "  ${"--${name}".padRight(width)}${facts.description}${notes_of(facts)}"
+            }
+            ([title] + rows).join('\n')
+        }
+    def usage = 'nextflow run . --input samplesheet.csv --bundle DIR --outdir DIR [-profile NAMES] [-resume]'
+    return ([usage] + groups).join('\n\n')
+}
+
+def notes_of(facts) {
+    def notes = [
+        facts['enum']?.join(' | '),
+        facts.required ? 'required' : null,
+        facts.default ? "default: ${facts.default}" : null,
+    ]
+    return notes.any() ? " [${notes.findAll().join('; ')}]" : ''
+}
+
+// Every parameter with the value it has in this run.
+def parameters_as_json(schema, given) {
+    def values = known_parameters(schema).keySet().collectEntries { name -> [name, given[name]] }
+    return groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(values))
+}

@@ -1,0 +1,32 @@
+include { quoted } from './inputs.nf'
+
+// Draws the page of one sample.
+process REPORT {
+    tag "${meta.id}"
+    label 'process_light'
+
+    input:
+    tuple val(meta), path(slide_record), path(tiles), path(thumbnail), path(tissue), path(expression)
+
+    output:
+    tuple val(meta), path("${meta.id}/${meta.id}.html"), optional: true, emit: page
+    path "${meta.id}/report.status.json", emit: status
+
+    script:
+    """
+    histocast report --record-errors \\
+        --expression ${expression} \\
+        --slide-record ${slide_record} \\
+        --tiles ${tiles} \\
+        --thumbnail ${thumbnail} \\
+        --tissue ${tissue} \\
+        --outdir ${quoted(meta.id)}
+    """
+
+    stub:
+    """
+    mkdir ${meta.id}
+    touch ${meta.id}/${meta.id}.html
+    echo '{"schema_version": 1, "sample": "${meta.id}", "stage": "report", "outcome": "ok"}' > ${meta.id}/report.status.json
+    """
+}

@@ -1,0 +1,33 @@
+include { quoted } from './inputs.nf'
+
+// Accounts for every row of the samplesheet.
+process SUMMARISE {
+    label 'process_light'
+
+    input:
+    // The text of CHECK's samples.json: as a file it would be new in each run, and never cached.
+    val samples
+    path status, stageAs: 'stages/?/*'
+
+    output:
+    path 'summary.html', emit: page
+    path 'summary.parquet', emit: table
+    path '*/status.json', emit: status
+    path 'failures.txt', emit: failures
+
+    script:
+    """
+    printf '%s' ${quoted(samples)} > samples.json
+    mkdir -p stages
+    histocast summarise --samples samples.json --status stages > failures.txt
+    """
+
+    stub:
+    """
+    touch summary.html summary.parquet failures.txt
+    for sample in \$(grep -o '"sample": "[^"]*"' <<< ${quoted(samples)} | cut -d'"' -f4); do
+        mkdir "\$sample"
+        echo "{\\"schema_version\\": 1, \\"sample\\": \\"\$sample\\", \\"outcome\\": \\"ok\\"}" > "\$sample/status.json"
+    done
+    """
+}
