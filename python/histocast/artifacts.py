@@ -117,6 +117,31 @@ GENES = TableSchema(
     ),
 )
 
+SUMMARY = TableSchema(
+    "summary",
+    1,
+    (
+        Column("sample", pa.string(), "the samplesheet's sample; one row each, in its order"),
+        Column("outcome", pa.string(), "'ok' or 'failed'"),
+        Column("failed_stage", pa.string(), "first stage that failed or left no record", nullable=True),
+        Column("error_kind", pa.string(), "class of the error; 'DidNotRun' without a record", nullable=True),
+        Column("message", pa.string(), "what was found, expected and where", nullable=True),
+        Column("advice", pa.string(), "what to do", nullable=True),
+        Column("tiles", pa.int64(), "tiles in tissue", nullable=True),
+        Column("tissue_area_mm2", pa.float64(), "area of tissue", nullable=True),
+        Column("unreadable", pa.int64(), "tiles that could not be read", nullable=True),
+        Column("tiles_per_s", pa.float64(), "speed of ENCODE", nullable=True),
+        Column("spots", pa.int64(), "rows of the expression artifact", nullable=True),
+        Column("genes", pa.int64(), "genes predicted", nullable=True),
+        Column("ood_flagged", pa.int64(), "spots unlike the training tissue", nullable=True),
+        Column("mean_val_pcc", pa.float64(), "mean over genes of the bundle's held-out Pearson", nullable=True),
+        Column("tile_s", pa.float64(), "duration of TILE", nullable=True),
+        Column("encode_s", pa.float64(), "duration of ENCODE", nullable=True),
+        Column("predict_s", pa.float64(), "duration of PREDICT", nullable=True),
+        Column("report_s", pa.float64(), "duration of REPORT", nullable=True),
+    ),
+)
+
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:

@@ -1,0 +1,207 @@
+"""SUMMARISE: every row of the samplesheet, with its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+
+from histocast import __version__
+from histocast.artifacts import SUMMARY, Provenance, write_json, write_table
+from histocast.errors import DataError
+from histocast.records import CheckRecord, SampleRecord, SampleStatus, Stage, StageError, StatusRecord
+from histocast.report.page import count, percent, plural, write_page
+
+SLIDE_STAGES: tuple[Stage, ...] = ("tile", "encode", "predict", "report")
+
+DID_NOT_RUN = "DidNotRun"
+
+
+def summarise(check: CheckRecord, statuses: Sequence[StatusRecord], outdir: Path) -> list[SampleStatus]:
+    """Write ``summary.html``, ``summary.parquet`` and ``<sample>/status.json``.
+
+    A row without a record of a stage has failed there: nothing vanishes because a task left no trace.
+
+    Returns
+    -------
+    list[SampleStatus]
+        One a samplesheet row, in its order.
+
+    Raises
+    ------
+    DataError
+        A status record is of a sample that the samplesheet does not have.
+    OutputError
+        An output cannot be written.
+    """
+    found = _by_sample(check, statuses)
+    results = [_judge(sample, found[sample.sample]) for sample in check.samples]
+    for result in results:
+        write_json(outdir / result.sample / "status.json", result)
+    rows = [_row(result) for result in results]
+    provenance = Provenance(
+        artifact=SUMMARY.artifact,
+        schema_version=SUMMARY.version,
+        sample="*",
+        inputs={"bundle": check.bundle_digest, **({"genes": check.genes_digest} if check.genes_digest else {})},
+    )
+    write_table(outdir / "summary.parquet", pa.Table.from_pylist(rows, schema=SUMMARY.arrow()), provenance)
+    _write_summary_page(outdir / "summary.html", check, rows)
+    return results
+
+
+def _by_sample(check: CheckRecord, statuses: Iterable[StatusRecord]) -> dict[str, dict[str, StatusRecord]]:
+    """Records by sample and stage. Of two of one stage the failed one counts, so that no failure is hidden."""
+    found: dict[str, dict[str, StatusRecord]] = {sample.sample: {} for sample in check.samples}
+    for status in statuses:
+        if status.sample not in found:
+            raise DataError(
+                f"a status record of sample {status.sample!r}, stage {status.stage}",
+                expected="samples of samples.json alone",
+                where="--status",
+                advice="give the records of this run, and not of an older one",
+            )
+        stages = found[status.sample]
+        if status.stage not in stages or status.outcome == "failed":
+            stages[status.stage] = status
+    return found
+
+
+def _judge(sample: SampleRecord, records: dict[str, StatusRecord]) -> SampleStatus:
+    """Every stage up to the first that failed or left no record."""
+    name = sample.sample
+    check_outcome = StatusRecord(
+        sample=name, stage="check", outcome="failed" if sample.error else "ok", error=sample.error
+    )
+    stages = [check_outcome]
+    for stage in SLIDE_STAGES:
+        if stages[-1].outcome == "failed":
+            break
+        stages.append(records.get(stage) or _did_not_run(name, stage))
+    cleaned = tuple(_without_location(record, sample) for record in stages)
+    return SampleStatus(sample=name, outcome=cleaned[-1].outcome, stages=cleaned)
+
+
+def _did_not_run(sample: str, stage: Stage) -> StatusRecord:
+    return StatusRecord(
+        sample=sample,
+        stage=stage,
+        outcome="failed",
+        error=StageError(
+            kind=DID_NOT_RUN,
+            exit_code=70,
+            message=f"stage '{stage}' did not run, or ended without a record",
+            advice="look for its task in pipeline_info, then run again with -resume",
+        ),
+    )
+
+
+def _without_location(record: StatusRecord, sample: SampleRecord) -> StatusRecord:
+    """The record without the slide's path, which can hold an accession number."""
+    if record.error is None:
+        return record
+    error = record.error
+    return record.model_copy(
+        update={
+            "error": error.model_copy(
+                update={
+                    "message": _hide(error.message, sample),
+                    "advice": _hide(error.advice, sample) if error.advice else None,
+                }
+            )
+        }
+    )
+
+
+def _hide(text: str, sample: SampleRecord) -> str:
+    name = PurePosixPath(sample.slide).name
+    for location in (sample.slide, sample.slide.split("://")[-1], name):
+        if location and location != sample.sample:
+            text = text.replace(location, f"the slide of {sample.sample}")
+    return text
+
+
+def _row(result: SampleStatus) -> dict[str, Any]:
+    """One row of ``summary.parquet``."""
+    facts = {stage.stage: stage.facts for stage in result.stages}
+    last = result.stages[-1]
+    error = last.error
+    seconds = {f"{stage}_s": _number(facts.get(stage, {}), "seconds") for stage in SLIDE_STAGES}
+    encode, predict = facts.get("encode", {}), facts.get("predict", {})
+    return {
+        "sample": result.sample,
+        "outcome": result.outcome,
+        "failed_stage": last.stage if result.outcome == "failed" else None,
+        "error_kind": error.kind if error else None,
+        "message": error.message if error else None,
+        "advice": error.advice if error else None,
+        "tiles": _whole(facts.get("tile", {}), "tiles"),
+        "tissue_area_mm2": _number(facts.get("tile", {}), "tissue_area_mm2"),
+        "unreadable": _whole(encode, "unreadable"),
+        "tiles_per_s": _number(encode, "tiles_per_s"),
+        "spots": _whole(predict, "spots"),
+        "genes": _whole(predict, "genes"),
+        "ood_flagged": _whole(predict, "ood_flagged"),
+        "mean_val_pcc": _number(predict, "mean_val_pcc"),
+        **seconds,
+    }
+
+
+def _number(facts: dict[str, float | int | str], name: str) -> float | None:
+    return float(facts[name]) if name in facts else None
+
+
+def _whole(facts: dict[str, float | int | str], name: str) -> int | None:
+    return int(facts[name]) if name in facts else None
+
+
+def _write_summary_page(path: Path, check: CheckRecord, rows: list[dict[str, Any]]) -> None:
+    failures = [row for row in rows if row["outcome"] == "failed"]
+    total = len(rows)
+    headline = f"{count(total - len(failures))} of {plural(total, 'sample')} predicted"
+    sentence = f"{plural(len(failures), 'sample')} failed." if failures else "Every sample was predicted."
+    write_page(
+        path,
+        "summary.html",
+        headline=headline,
+        sentence=sentence if rows else "The samplesheet has no row.",
+        failures=[
+            {
+                "sample": row["sample"],
+                "stage": f"In {row['failed_stage']}",
+                "kind": "it did not run"
+                if row["error_kind"] == DID_NOT_RUN
+                else row["error_kind"] or "no reason given",
+                # Advice stands on its own line of the page; the message repeats it.
+                "message": (row["message"] or "").split("\n  what to do:")[0],
+                "advice": row["advice"],
+            }
+            for row in failures
+        ],
+        finished=[_finished(row) for row in rows if row["outcome"] == "ok"],
+        bundle_digest=check.bundle_digest,
+        genes_digest=check.genes_digest,
+        version=__version__,
+    )
+
+
+def _finished(row: dict[str, Any]) -> dict[str, str]:
+    sample, spots = row["sample"], row["spots"]
+    seconds = [row[f"{stage}_s"] for stage in SLIDE_STAGES if row[f"{stage}_s"] is not None]
+    return {
+        "sample": sample,
+        "link": f"{quote(sample)}/{quote(sample)}.html",
+        "tiles": _or_dash(row["tiles"], count),
+        "area": _or_dash(row["tissue_area_mm2"], "{:,.1f}".format),
+        "unreadable": _or_dash(row["unreadable"], count),
+        "unusual": percent(row["ood_flagged"] / spots) if spots and row["ood_flagged"] is not None else "\u2013",
+        "genes": _or_dash(row["genes"], count),
+        "seconds": f"{sum(seconds):,.0f}" if seconds else "\u2013",
+    }
+
+
+def _or_dash(value: Any, show: Any) -> str:
+    return "\u2013" if value is None else str(show(value))

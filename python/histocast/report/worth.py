@@ -1,0 +1,124 @@
+"""What the predictions are worth, in the words and tables of a sample's page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histocast.report.page import THIN_SPACE, count, percent, plural
+from histocast.report.sample_data import SampleData, choose_genes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROTOCOL_FACTS = {
+    "split": "Split",
+    "genes": "Genes",
+    "normalisation": "Normalisation",
+    "smoothing": "Smoothing",
+    "averaging": "Averaging",
+}
+
+# The table is there to look a gene up; a panel of all genes would make the page larger than its pictures.
+TABLE_GENES = 300
+
+BAR_WIDTH_PCC = 0.05
+HISTOGRAM_PX = (640, 120)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with a true minus sign; a dash where it is unknown."""
+    return f"{value:.{digits}f}".replace("-", "\u2212") if np.isfinite(value) else "\u2013"
+
+
+def protocols(metrics: pd.DataFrame) -> list[dict[str, Any]]:
+    """The bundle's metrics, one block for those that share the five facts of a protocol."""
+    names = list(PROTOCOL_FACTS)
+    groups = [(facts, group.to_dict("records")) for facts, group in metrics.groupby(names, sort=False)]
+    return [
+        {
+            "title": f"Protocol {number}" if len(groups) > 1 else "",
+            "facts": list(zip(PROTOCOL_FACTS.values(), facts, strict=True)),
+            "metrics": [
+                {"name": row["name"], "subject": row["subject"], "value": signed(row["value"], 3)} for row in rows
+            ],
+        }
+        for number, (facts, rows) in enumerate(groups, start=1)
+    ]
+
+
+def calibration_sentence(calibration: dict[str, Any]) -> str:
+    """What the interval columns promise."""
+    sections = int(calibration["sections"])
+    return (
+        f"Each prediction carries an interval meant to hold {int(calibration['coverage_percent'])}{THIN_SPACE}% of "
+        f"measured values ({calibration['method']}, {plural(sections, 'section')})."
+    )
+
+
+def accuracy(data: SampleData) -> dict[str, Any] | None:
+    """The spread of accuracy over genes; ``None`` where the bundle states none."""
+    known = data.genes["val_pcc"].to_numpy(np.float64, na_value=np.nan)
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return None
+    above = float((known > 0.2).mean())
+    text = (
+        f"Median {signed(float(np.median(known)))} over {plural(len(known), 'gene')}; {percent(above)} of them above "
+        "0.2. A map of a gene near 0 is no better than chance."
+    )
+    return {"text": text, "histogram": _histogram(known)}
+
+
+def _histogram(values: NDArray[np.float64]) -> dict[str, Any]:
+    low = min(np.floor(values.min() / BAR_WIDTH_PCC) * BAR_WIDTH_PCC, 0.0)
+    high = max(np.ceil(values.max() / BAR_WIDTH_PCC) * BAR_WIDTH_PCC, low + BAR_WIDTH_PCC)
+    edges = low + BAR_WIDTH_PCC * np.arange(round((high - low) / BAR_WIDTH_PCC) + 1)
+    counts, _ = np.histogram(values, np.append(edges[:-1], np.inf))
+    width, base = HISTOGRAM_PX
+    step = width / len(counts)
+    bars = []
+    for place, number in enumerate(counts):
+        height = round(base * number / counts.max(), 1)
+        title = f"{plural(int(number), 'gene')} from {signed(edges[place])} to {signed(edges[place + 1])}"
+        bars.append(
+            {
+                "x": round(place * step + 1, 1),
+                "y": round(base - height, 1),
+                "width": round(step - 2, 1),
+                "height": height,
+                "title": title,
+            }
+        )
+    every = max(len(counts) // 8, 1)
+    ticks = [
+        {
+            "x": round(place * step, 1),
+            "label": signed(edge),
+            "anchor": "start" if place == 0 else "end" if place == len(counts) else "middle",
+        }
+        for place, edge in enumerate(edges)
+        if place % every == 0
+    ]
+    alt = f"Histogram of the accuracy of {len(values)} genes, from {signed(values.min())} to {signed(values.max())}"
+    return {"bars": bars, "ticks": ticks, "base": base, "height": base + 22, "alt": alt}
+
+
+def gene_table(data: SampleData) -> dict[str, Any]:
+    """The genes predicted best, as rows."""
+    order = choose_genes(data.genes, count=TABLE_GENES)
+    rows = [
+        {
+            "symbol": row["gene_symbol"],
+            "gene_id": row["gene_id"],
+            "accuracy": signed(row["val_pcc"]),
+            "mean": signed(row["predicted_mean"]),
+            "sd": signed(row["predicted_sd"]),
+        }
+        for row in data.genes.iloc[order].reset_index(names="gene_id").to_dict("records")
+    ]
+    total = len(data.genes)
+    title = f"All {count(total)} genes" if total <= TABLE_GENES else f"The first {TABLE_GENES} of {count(total)} genes"
+    return {"title": title, "rows": rows}
