@@ -149,13 +149,10 @@ def provenance_of(record: SlideRecord, bundle: Bundle, *, tiles_digest: str) -> 
 
 
 def encode_batch(batch: TileBatch, bundle: Bundle, predictor: Predictor) -> dict[str, NDArray[Any]]:
-    """Feature columns of a batch's readable tiles, [tile, ...] each."""
+    """Feature columns of a batch's readable tiles, [tile, ...] each; none where no tile is readable."""
     pixels = batch.pixels if batch.readable.all() else batch.pixels[batch.readable]
     columns: dict[str, NDArray[Any]] = {}
-    for encoder in bundle.encoders:
-        if not len(pixels):
-            columns |= {name: np.empty((0, *spec.shape[1:]), np.float16) for name, spec in encoder.columns().items()}
-            continue
+    for encoder in bundle.encoders if len(pixels) else ():
         outputs = predictor.infer(encoder.name, {encoder.inputs[0].name: pixels})
         columns |= {f"{encoder.name}.{name}": output for name, output in outputs.items()}
     return columns

@@ -88,14 +88,15 @@ class FeatureRows:
     def add(
         self, tile_id: NDArray[np.int32], readable: NDArray[np.bool_], features: Mapping[str, NDArray[Any]]
     ) -> None:
-        """Append rows; ``features`` hold [tile, ...] of the readable ones alone, in the order of ``tile_id``."""
+        """Append rows; ``features`` holds [tile, ...] of the readable ones alone, in the order of ``tile_id``."""
         columns: list[pa.Array] = [
             pa.array(tile_id, pa.int32()),
             pa.array(np.where(readable, "ok", "unreadable").tolist(), pa.string()),
         ]
         for name, length in self._lengths.items():
             spread = np.zeros((len(tile_id), length), np.float16)
-            spread[readable] = to_float16(features[name], where=f"column {name!r}").reshape(-1, length)
+            if readable.any():
+                spread[readable] = to_float16(features[name], where=f"column {name!r}").reshape(-1, length)
             flat = pa.array(spread.reshape(-1), pa.float16())
             columns.append(pa.FixedSizeListArray.from_arrays(flat, length, mask=pa.array(~readable)))
             self._bytes += spread.nbytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -87,8 +88,8 @@ def verify_genes(path: Path, bundle: Bundle) -> None:
         raise ConfigError(
             f"{genes.num_rows} genes", expected=f"{bundle.gene_count}, as bundle.json states", where=where
         )
-    ids = genes.column("gene_id").to_pylist()
-    if repeated := sorted({gene for gene in ids if ids.count(gene) > 1} if len(set(ids)) < len(ids) else ()):
+    times = Counter(genes.column("gene_id").to_pylist())
+    if repeated := [gene for gene, count in times.items() if count > 1]:
         raise ConfigError(f"gene ids that stand twice: {', '.join(repeated[:5])}", expected="each once", where=where)
     for output in bundle.fusion.outputs:
         axis = output.shape[-1]
