@@ -1,0 +1,35 @@
+"""The two pictures TILE leaves for the report: the thumbnail, and what was found on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histocast.artifacts import write_atomically
+from histocast.tissue import TissueMap
+
+BACKGROUND, TISSUE, PEN = 0, 1, 2
+"""Values of ``tissue.png``."""
+
+_PALETTE = (255, 255, 255, 92, 158, 110, 230, 140, 40)
+
+
+def write_thumbnail(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write RGB [row, column, 3] as PNG, without any metadata."""
+    from PIL import Image
+
+    with write_atomically(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, compress_level=3)
+
+
+def write_tissue(path: Path, found: TissueMap) -> None:
+    """Write the masks as a palette PNG whose values are `BACKGROUND`, `TISSUE` and `PEN`."""
+    from PIL import Image
+
+    values = np.where(found.pen, PEN, np.where(found.tissue, TISSUE, BACKGROUND)).astype(np.uint8)
+    image = Image.fromarray(values)
+    image.putpalette(_PALETTE)
+    with write_atomically(path) as temporary:
+        image.save(temporary, bits=2)

@@ -1,0 +1,191 @@
+"""A table of spots as text or Parquet, column by column, with the line each row stands on."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histocast.errors import DataError, ErrorCollector, MissingInputError
+
+MAX_LISTED = 20
+"""Rows told one by one for each kind of fault; a swapped column would otherwise fill the log."""
+
+VISIUM_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
+_DELIMITERS = "\t,;"
+_EXPECTED = (
+    "a Spatial Transcriptomics selection (x, y, pixel_x, pixel_y), Visium tissue_positions (.csv or .parquet), "
+    "or CSV with the columns x, y"
+)
+
+
+@dataclass(frozen=True)
+class SpotTable:
+    """Cells by column name (lower case), in the table's order."""
+
+    columns: Mapping[str, Sequence[Any]]
+    lines: Sequence[int]
+    """Line of each row in the file, from 1; in Parquet, number of the row."""
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def numbers(self, name: str, faults: ErrorCollector, *, whole: bool = False) -> NDArray[np.float64]:
+        """A column as float64 [row]; what is no finite number is noted as a fault and becomes NaN."""
+        cells = self.columns[name]
+        try:
+            values = np.asarray(cells, np.float64)
+        except (TypeError, ValueError):
+            values = np.array([_to_float(cell) for cell in cells], np.float64)
+        good = np.isfinite(values)
+        if whole:
+            with np.errstate(invalid="ignore"):
+                good &= (values == np.round(values)) & (np.abs(values) < 2**31)
+        self.note(
+            np.flatnonzero(~good),
+            faults,
+            lambda row: f"{cells[row]!r}",
+            column=name,
+            expected="a whole number" if whole else "a number",
+        )
+        return np.where(good, values, np.nan)
+
+    def flags(self, name: str, faults: ErrorCollector) -> NDArray[np.bool_]:
+        """A column of 0 and 1 as bool [row]."""
+        values = self.numbers(name, faults)
+        known = np.isnan(values) | (values == 0) | (values == 1)
+        cells = self.columns[name]
+        self.note(np.flatnonzero(~known), faults, lambda row: f"{cells[row]!r}", column=name, expected="0 or 1")
+        return np.asarray(values == 1)
+
+    def names(self, name: str, faults: ErrorCollector) -> list[str]:
+        """A column of names, none of them empty."""
+        cells = ["" if cell is None else str(cell).strip() for cell in self.columns[name]]
+        empty = np.flatnonzero([not cell for cell in cells])
+        self.note(empty, faults, lambda _: "an empty cell", column=name, expected="the spot's name")
+        return cells
+
+    def note(
+        self,
+        rows: NDArray[np.int64],
+        faults: ErrorCollector,
+        say: Callable[[int], str],
+        *,
+        column: str | None = None,
+        expected: str | None = None,
+        advice: str | None = None,
+    ) -> None:
+        """Note a fault for each of ``rows``, the first `MAX_LISTED` of them one by one."""
+        for row in rows[:MAX_LISTED]:
+            faults.add(say(int(row)), row=self.lines[int(row)], column=column, expected=expected, advice=advice)
+        if len(rows) > MAX_LISTED:
+            faults.add(f"and {len(rows) - MAX_LISTED} more lines with the same fault", column=column, expected=expected)
+
+
+def read_spot_table(path: Path) -> SpotTable:
+    """Read a table of spots; text may be tab, comma or semicolon separated, gzipped, with BOM or CRLF.
+
+    A Visium ``tissue_positions_list.csv`` has no header; its columns are known by their number.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file, or it may not be read.
+    DataError
+        It is no text and no Parquet, it is empty, or its rows have different lengths.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingInputError("no such file", expected="a table of spots", where=str(path)) from error
+    except PermissionError as error:
+        raise MissingInputError("may not be read", where=str(path), advice="ask for permission to read it") from error
+    except IsADirectoryError as error:
+        raise DataError("a folder", expected=_EXPECTED, where=str(path)) from error
+    if data[:4] == b"PAR1":
+        return _read_parquet(data, path)
+    return _read_text(_decode(data, path), path)
+
+
+def unknown_layout(columns: Sequence[str], where: str, *, advice: str | None = None) -> DataError:
+    """Return the error for a table whose columns are those of no known layout."""
+    listed = ", ".join(repr(column) for column in columns[:12]) or "none"
+    return DataError(f"columns {listed}", expected=_EXPECTED, where=where, advice=advice)
+
+
+def _decode(data: bytes, path: Path) -> str:
+    try:
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        text = data.decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError("not UTF-8 text", expected=_EXPECTED, where=str(path)) from error
+    if "\0" in text:
+        raise DataError("not text", expected=_EXPECTED, where=str(path))
+    if not text.strip():
+        raise DataError("an empty file", expected=_EXPECTED, where=str(path))
+    return text
+
+
+def _read_text(text: str, path: Path) -> SpotTable:
+    first = next(line for line in text.splitlines() if line.strip())
+    delimiter = max(_DELIMITERS, key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows, lines = [], []
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            rows.append([cell.strip() for cell in cells])
+            lines.append(reader.line_num)
+    if len(rows[0]) == len(VISIUM_COLUMNS) and all(not math.isnan(_to_float(cell)) for cell in rows[0][1:]):
+        header = list(VISIUM_COLUMNS)
+    else:
+        header, rows, lines = [cell.lower() for cell in rows[0]], rows[1:], lines[1:]
+    _check_shape(header, rows, lines, where=str(path))
+    columns = {name: [row[number] for row in rows] for number, name in enumerate(header)}
+    return SpotTable(columns, lines)
+
+
+def _check_shape(header: list[str], rows: list[list[str]], lines: list[int], *, where: str) -> None:
+    faults = ErrorCollector(where)
+    for name in sorted({name for name in header if name and header.count(name) > 1}):
+        faults.add("the column stands twice", row=1, column=name, expected="each column once")
+    ragged = [at for at, row in enumerate(rows) if len(row) != len(header)]
+    for at in ragged[:MAX_LISTED]:
+        faults.add(f"{len(rows[at])} cells", row=lines[at], expected=f"{len(header)} cells, as in the header")
+    if len(ragged) > MAX_LISTED:
+        faults.add(f"and {len(ragged) - MAX_LISTED} more lines of another length")
+    if not rows:
+        faults.add("a header and no spots", expected="a line a spot")
+    faults.raise_if_any()
+
+
+def _read_parquet(data: bytes, path: Path) -> SpotTable:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except pa.ArrowException as error:
+        raise DataError("not a readable Parquet file", expected=_EXPECTED, where=str(path)) from error
+    if table.num_rows == 0:
+        raise DataError("no spots", expected="a row a spot", where=str(path))
+    columns = {
+        name.lower(): column.to_pylist() if pa.types.is_string(column.type) else column.to_numpy()
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+    return SpotTable(columns, range(1, table.num_rows + 1))
+
+
+def _to_float(cell: object) -> float:
+    try:
+        return float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan

@@ -1,0 +1,199 @@
+"""Measured spots: where a capture array's spots lie on the slide.
+
+    layout                                 name      centre (x, y)                 array (row, column)  in tissue
+    Spatial Transcriptomics selection TSV  <x>x<y>   pixel_x, pixel_y              y, x                 selected
+    Visium tissue_positions                barcode   pxl_col_in_fullres,           array_row, array_col in_tissue
+                                                     pxl_row_in_fullres
+    CSV                                    spot      x, y                          array_row, array_col in_tissue
+
+On an ST array x counts columns and y rows, as on the image. Visium gives pixels as (row, column), which is
+(y, x). Of a plain CSV only ``x`` and ``y`` are needed: spots are then named ``spot0``, ``spot1`` ..., take the
+nearest point of a lattice as wide as their median distance, and all count as tissue. Pixels are those of the
+image at full resolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histocast.errors import ErrorCollector
+from histocast.tiles.spot_table import VISIUM_COLUMNS, SpotTable, read_spot_table, unknown_layout
+
+_ST_COLUMNS = ("x", "y", "pixel_x", "pixel_y")
+
+
+@dataclass(frozen=True)
+class MeasuredSpots:
+    """Spots in the order of their table, an array [spot] each."""
+
+    names: list[str]
+    x_level0_px: NDArray[np.float64]
+    y_level0_px: NDArray[np.float64]
+    array_row: NDArray[np.int32]
+    array_col: NDArray[np.int32]
+    in_tissue: NDArray[np.bool_]
+    """Whether the table says so; the image is not asked."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def centres_level0_px(self) -> NDArray[np.float64]:
+        """Centres [spot, 2] as (x, y)."""
+        return np.stack([self.x_level0_px, self.y_level0_px], axis=1)
+
+    def row_major_rank(self) -> NDArray[np.int32]:
+        """Number of each spot when the array is read row by row."""
+        rank = np.empty(len(self), np.int32)
+        rank[np.lexsort((self.array_col, self.array_row))] = np.arange(len(self), dtype=np.int32)
+        return rank
+
+    def pitch_level0_px(self) -> float | None:
+        """Median distance between neighbouring spots, in level-0 pixels; none for a single spot."""
+        return median_pitch_px(self.centres_level0_px())
+
+
+def read_spots(path: Path, *, slide_size_px: tuple[int, int] | None = None) -> MeasuredSpots:
+    """Read a table of measured spots in any layout this module knows.
+
+    Parameters
+    ----------
+    path:
+        The table; text may be gzipped, with BOM or CRLF.
+    slide_size_px:
+        Width and height of the slide at level 0; spots in tissue must then lie within. Spots out of tissue
+        may lie beyond, as they do where an image was cropped.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file, or it may not be read.
+    DataError
+        The layout is unknown, or it lists every cell that is no number, every spot that stands twice and every
+        spot outside the slide, each with its line.
+    """
+    table = read_spot_table(path)
+    names = set(table.columns)
+    faults = ErrorCollector(str(path))
+    if names.issuperset(_ST_COLUMNS):
+        spots = _from_selection(table, faults)
+    elif names.issuperset(VISIUM_COLUMNS):
+        spots = _from_visium(table, faults)
+    elif names.issuperset(("x", "y")) and "new_x" not in names:
+        spots = _from_csv(table, faults)
+    else:
+        # x and y of a selection without pixels are array positions, a pixel apart if taken for centres.
+        advice = "add pixel_x and pixel_y, the centres in pixels of the image" if "new_x" in names else None
+        raise unknown_layout(list(table.columns), str(path), advice=advice)
+    _check_unique(spots, table, faults)
+    if slide_size_px is not None:
+        _check_inside(spots, table, faults, slide_size_px)
+    faults.raise_if_any()
+    return spots
+
+
+def median_pitch_px(centres_px: NDArray[np.float64]) -> float | None:
+    """Median distance between neighbours among ``centres_px`` [spot, 2]; none for fewer than two spots.
+
+    Neighbours are all spots hardly farther than the nearest ones are. The median of the very nearest alone
+    would come out short, by a twentieth on a real ST array, whose spots are printed with some scatter.
+    """
+    if len(centres_px) < 2:
+        return None
+    from scipy.spatial import cKDTree
+
+    # The spot itself, and the six neighbours of a hexagonal array.
+    distances = cKDTree(centres_px).query(centres_px, k=min(7, len(centres_px)))[0][:, 1:]
+    nearest = float(np.median(distances[:, 0]))
+    return float(np.median(distances[distances <= 1.25 * nearest]))
+
+
+def _from_selection(table: SpotTable, faults: ErrorCollector) -> MeasuredSpots:
+    column, row = (table.numbers(name, faults, whole=True) for name in ("x", "y"))
+    return MeasuredSpots(
+        names=[
+            f"{x:.0f}x{y:.0f}" if np.isfinite(x + y) else f"line {line}"
+            for x, y, line in zip(column, row, table.lines, strict=True)
+        ],
+        x_level0_px=table.numbers("pixel_x", faults),
+        y_level0_px=table.numbers("pixel_y", faults),
+        array_row=_to_int(row),
+        array_col=_to_int(column),
+        in_tissue=_flags_or_true(table, "selected", faults),
+    )
+
+
+def _from_visium(table: SpotTable, faults: ErrorCollector) -> MeasuredSpots:
+    return MeasuredSpots(
+        names=table.names("barcode", faults),
+        x_level0_px=table.numbers("pxl_col_in_fullres", faults),
+        y_level0_px=table.numbers("pxl_row_in_fullres", faults),
+        array_row=_to_int(table.numbers("array_row", faults, whole=True)),
+        array_col=_to_int(table.numbers("array_col", faults, whole=True)),
+        in_tissue=table.flags("in_tissue", faults),
+    )
+
+
+def _from_csv(table: SpotTable, faults: ErrorCollector) -> MeasuredSpots:
+    x, y = table.numbers("x", faults), table.numbers("y", faults)
+    if {"array_row", "array_col"} <= set(table.columns):
+        row, column = (table.numbers(name, faults, whole=True) for name in ("array_row", "array_col"))
+    else:
+        row, column = _fit_lattice(x, y)
+    names = table.names("spot", faults) if "spot" in table.columns else [f"spot{row}" for row in range(len(table))]
+    return MeasuredSpots(
+        names=names,
+        x_level0_px=x,
+        y_level0_px=y,
+        array_row=_to_int(row),
+        array_col=_to_int(column),
+        in_tissue=_flags_or_true(table, "in_tissue", faults),
+    )
+
+
+def _fit_lattice(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Nearest point (row, column) of a square lattice through the first corner, as wide as the median pitch."""
+    known = np.isfinite(x) & np.isfinite(y)
+    pitch = median_pitch_px(np.stack([x[known], y[known]], axis=1)) or 1.0
+    low_x, low_y = (float(axis[known].min()) if known.any() else 0.0 for axis in (x, y))
+    return np.round((y - low_y) / pitch), np.round((x - low_x) / pitch)
+
+
+def _flags_or_true(table: SpotTable, name: str, faults: ErrorCollector) -> NDArray[np.bool_]:
+    return table.flags(name, faults) if name in table.columns else np.ones(len(table), bool)
+
+
+def _to_int(values: NDArray[np.float64]) -> NDArray[np.int32]:
+    return np.nan_to_num(values, nan=0.0).astype(np.int32)
+
+
+def _check_unique(spots: MeasuredSpots, table: SpotTable, faults: ErrorCollector) -> None:
+    first_by_name: dict[str, int] = {}
+    first_by_place: dict[tuple[float, float], int] = {}
+    seen: dict[int, str] = {}
+    for row, (name, x, y) in enumerate(zip(spots.names, spots.x_level0_px, spots.y_level0_px, strict=True)):
+        same_name = first_by_name.setdefault(name, row)
+        same_place = first_by_place.setdefault((float(x), float(y)), row) if np.isfinite(x + y) else row
+        if name and same_name != row:
+            seen[row] = f"spot {name!r} is already on line {table.lines[same_name]}"
+        elif same_place != row:
+            seen[row] = f"a spot at ({x:g}, {y:g}) is already on line {table.lines[same_place]}"
+    table.note(np.array(sorted(seen), np.int64), faults, seen.__getitem__, expected="each spot once")
+
+
+def _check_inside(
+    spots: MeasuredSpots, table: SpotTable, faults: ErrorCollector, slide_size_px: tuple[int, int]
+) -> None:
+    width_px, height_px = slide_size_px
+    x, y = spots.x_level0_px, spots.y_level0_px
+    outside = spots.in_tissue & ((x < 0) | (x > width_px) | (y < 0) | (y > height_px))
+    table.note(
+        np.flatnonzero(outside),
+        faults,
+        lambda row: f"spot {spots.names[row]!r} at ({x[row]:g}, {y[row]:g}) lies outside the slide",
+        expected=f"x within 0 to {width_px} and y within 0 to {height_px}",
+        advice="give centres in pixels of the image at full resolution, x to the right and y down",
+    )
