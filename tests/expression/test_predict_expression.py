@@ -7,66 +7,37 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import anndata
 import numpy as np
-import onnxruntime
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
 from histocast.artifacts import EXPRESSION, open_parquet
-from histocast.bundle import Bundle, GraphSpec, bundle_digest
+from histocast.bundle import Bundle, bundle_digest
 from histocast.errors import ConfigError, DataError, MissingInputError, OutputError
 from histocast.expression import predict_expression
+from histocast.serving import open_predictor
 from histocast.serving.fusion_inputs import neighbour_index
 from sample_bundle import PITCH_PX, SlideFiles, gene_weights, write_bundle, write_slide_files
 from spot_files import SLIDE_DIGEST
 
 
-class SessionPredictor:
-    """The fusion graph in onnxruntime, as the protocol wants it."""
-
-    def __init__(self, folder: Path, bundle: Bundle) -> None:
-        self.bundle = bundle
-        self.session = onnxruntime.InferenceSession(folder / "fusion.onnx", providers=["CPUExecutionProvider"])
-        self.largest = 0
-
-    def contract(self, name: str) -> GraphSpec:
-        assert name == "fusion"
-        return self.bundle.fusion
-
-    def infer(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        assert name == "fusion"
-        self.largest = max(self.largest, len(inputs["target"]))
-        names = [output.name for output in self.session.get_outputs()]
-        return dict(zip(names, self.session.run(names, dict(inputs)), strict=True))
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> SessionPredictor:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-
 def predict(folder: Path, files: SlideFiles, bundle_folder: Path, bundle: Bundle, **options):
-    predictor = SessionPredictor(bundle_folder, bundle)
-    facts = predict_expression(
-        record=files.record,
-        tiles=files.tiles,
-        features=files.features,
-        thumbnail=files.thumbnail,
-        bundle_folder=bundle_folder,
-        bundle=bundle,
-        predictor=predictor,
-        outdir=folder,
-        **options,
-    )
-    assert predictor.largest <= bundle.fusion.region_spots
-    return facts
+    with open_predictor(bundle_folder, bundle, names=("fusion",), threads=1) as predictor:
+        return predict_expression(
+            record=files.record,
+            tiles=files.tiles,
+            features=files.features,
+            thumbnail=files.thumbnail,
+            bundle_folder=bundle_folder,
+            bundle=bundle,
+            predictor=predictor,
+            outdir=folder,
+            **options,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +274,7 @@ class TestPanel:
         assert facts["genes"] == 3
         subset = anndata.read_h5ad(tmp_path / "out" / "S1.h5ad")
         np.testing.assert_array_equal(subset[:, "ENSG00000000007"].X, data[:, "ENSG00000000007"].X)
-        assert sorted(subset.var["gene_symbol"]) == ["GENE2", "GENE20", "GENE7"]
+        assert subset.var["gene_symbol"].tolist() == ["GENE7", "GENE2", "GENE20"]
         assert "genes" in subset.uns["histocast"]["inputs"]
 
     def test_an_unknown_gene_is_refused(self, tmp_path, bundle_folder, bundle):

@@ -18,6 +18,7 @@ from histocast.expression.provenance import provenance_of
 from histocast.expression.table_file import write_expression_table
 from histocast.records import SlideRecord
 from histocast.serving.fusion_inputs import SpotFeatures
+from histocast.serving.panel import read_panel
 from histocast.serving.predictor import Predictor
 
 Facts = dict[str, float | int | str]
@@ -102,8 +103,6 @@ def _genes_to_predict(folder: Path, bundle: Bundle, panel: Path | None) -> tuple
         )
     if panel is None:
         return table, np.arange(len(ids))
-    from histocast.serving.panel import read_panel
-
     index = np.asarray(read_panel(panel, table), np.int64)
     return table.take(pa.array(index)), index
 
