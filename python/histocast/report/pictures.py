@@ -87,7 +87,7 @@ def png_uri(image: Rgb) -> str:
 
 
 def draw_tissue(thumbnail: Rgb, tissue: NDArray[np.uint8], *, frame: tuple[int, int, int, int] | None = None) -> Rgb:
-    """The thumbnail with the tissue outlined, pen marks tinted, and the mapped area framed.
+    """The thumbnail with the tissue outlined, pen marks painted, and the mapped area framed.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def draw_tissue(thumbnail: Rgb, tissue: NDArray[np.uint8], *, frame: tuple[int, 
     drawn = thumbnail.copy()
     background = mask == 0
     drawn[background] = (drawn[background] * 0.5 + 127).astype(np.uint8)
-    drawn[mask == PEN] = (drawn[mask == PEN] * 0.35 + np.array(PEN_RGB) * 0.65).astype(np.uint8)
+    drawn[mask == PEN] = PEN_RGB
     thickness = max(round(max(height, width) / 450), 1)
     contours, _ = cv2.findContours((mask == TISSUE).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(drawn, contours, -1, OUTLINE_RGB, thickness, cv2.LINE_AA)

@@ -172,7 +172,7 @@ def _genes_intro(data: SampleData) -> str:
         return "The one gene of the panel."
     if not known.any():
         return f"The {number} genes that vary most over this slide; how well each is predicted is not known."
-    return f"The {number} genes that the model predicts best, judged on sections it had not seen."
+    return f"The {number} genes that the model predicts best; r is their correlation on sections it had not seen."
 
 
 def _gene(data: SampleData, canvas: Canvas, place: int, scale: ColourScale) -> dict[str, Any]:

@@ -89,18 +89,14 @@ def _histogram(values: NDArray[np.float64]) -> dict[str, Any]:
                 "y": round(base - height, 1),
                 "width": round(step - 2, 1),
                 "height": height,
+                "middle": round((place + 0.5) * step, 1),
+                "count": count(int(number)) if number else "",
                 "title": title,
             }
         )
     every = max(len(counts) // 8, 1)
     ticks = [
-        {
-            "x": round(place * step, 1),
-            "label": signed(edge),
-            "anchor": "start" if place == 0 else "end" if place == len(counts) else "middle",
-        }
-        for place, edge in enumerate(edges)
-        if place % every == 0
+        {"x": round(place * step, 1), "label": signed(edge)} for place, edge in enumerate(edges) if place % every == 0
     ]
     alt = f"Histogram of the accuracy of {len(values)} genes, from {signed(values.min())} to {signed(values.max())}"
     return {"bars": bars, "ticks": ticks, "base": base, "height": base + 22, "alt": alt}
