@@ -23,6 +23,13 @@ _END_OF_IMAGE = b"\xff\xd9"
 # Writers pad a tile to an even length or a word; more than that after the end marker is damage.
 _PADDING_BYTES = 16
 
+_CHROMA = np.arange(256) - 128
+_RED = np.rint(1.402 * _CHROMA).astype(np.int32)
+_BLUE = np.rint(1.772 * _CHROMA).astype(np.int32)
+# Green needs both, and is rounded once: in 16-bit fixed point, the half added beforehand.
+_GREEN_OF_BLUE = np.rint((0.5 - 0.34414 * _CHROMA) * 65536).astype(np.int32)
+_GREEN_OF_RED = np.rint(-0.71414 * _CHROMA * 65536).astype(np.int32)
+
 
 @dataclass(frozen=True)
 class BlockFormat:
@@ -49,11 +56,12 @@ def decode_block(payload: Payload, block: BlockFormat, *, visible_width_px: int,
         The data is damaged, or of another size than the block's.
     """
     data = bytes(payload)
+    visible = (visible_height_px, visible_width_px)
     try:
         if block.compression == "jpeg":
-            pixels = _decode_jpeg(data, block, (visible_height_px, visible_width_px))
+            pixels = _decode_jpeg(data, block, visible)
         elif block.compression == "jpeg2000":
-            pixels = _decode_jpeg2000(data, block)
+            pixels = _decode_jpeg2000(data, block, visible)
         else:
             pixels = _decode_plain(data, block, visible_height_px)
     except _DECODER_ERRORS as error:
@@ -106,26 +114,29 @@ def check_jpeg_end(data: Payload) -> None:
 
 def _decode_jpeg(data: bytes, block: BlockFormat, visible: tuple[int, int]) -> Pixels:
     width, height, components = jpeg_frame_size(data)
-    fits = visible[1] <= width <= block.width_px and visible[0] <= height <= block.height_px
-    if not fits or components != 3:
-        raise UnreadableBlock(
-            f"a JPEG of {width} x {height} px and {components} components in a block of "
-            f"{block.width_px} x {block.height_px} px and 3"
-        )
+    _check_frame((height, width, components), block, visible)
     check_jpeg_end(data)
     pixels: Pixels = imagecodecs.jpeg8_decode(data, tables=block.tables, colorspace=block.colour, outcolorspace="RGB")
     return pixels
 
 
-def _decode_jpeg2000(data: bytes, block: BlockFormat) -> Pixels:
+def _decode_jpeg2000(data: bytes, block: BlockFormat, visible: tuple[int, int]) -> Pixels:
     stream = read_codestream(data)
-    if (stream.width_px, stream.height_px, stream.components, stream.bits) != (block.width_px, block.height_px, 3, 8):
-        raise UnreadableBlock(
-            f"JPEG 2000 data of {stream.width_px} x {stream.height_px} px, {stream.components} components and "
-            f"{stream.bits} bits in a block of {block.width_px} x {block.height_px} px, 3 and 8"
-        )
+    _check_frame((stream.height_px, stream.width_px, stream.components), block, visible)
+    if stream.bits != 8 or stream.subsampled:
+        raise UnreadableBlock("JPEG 2000 data of another depth or sampling than the slide's")
     pixels: Pixels = imagecodecs.jpeg2k_decode(data, numthreads=1)
     return pixels if block.colour == "RGB" else _ycbcr_to_rgb(pixels)
+
+
+def _check_frame(frame: tuple[int, int, int], block: BlockFormat, visible: tuple[int, int]) -> None:
+    """Refuse a frame that is larger than its block or smaller than what shows of it, before it is decoded."""
+    height, width, components = frame
+    if not (visible[0] <= height <= block.height_px and visible[1] <= width <= block.width_px) or components != 3:
+        raise UnreadableBlock(
+            f"data of {width} x {height} px and {components} components "
+            f"in a block of {block.width_px} x {block.height_px} px and 3"
+        )
 
 
 def _decode_plain(data: bytes, block: BlockFormat, visible_height_px: int) -> Pixels:
@@ -151,18 +162,9 @@ def _decode_plain(data: bytes, block: BlockFormat, visible_height_px: int) -> Pi
 
 
 def _ycbcr_to_rgb(pixels: Pixels) -> Pixels:
-    # ITU-R BT.601 at full range in 16-bit fixed point, as libjpeg has it.
-    luma = pixels[..., 0].astype(np.int32)
-    blue = pixels[..., 1].astype(np.int32) - 128
-    red = pixels[..., 2].astype(np.int32) - 128
-    half = 1 << 15
-    rgb = np.stack(
-        [
-            luma + ((91881 * red + half) >> 16),
-            luma + ((-22554 * blue - 46802 * red + half) >> 16),
-            luma + ((116130 * blue + half) >> 16),
-        ],
-        axis=-1,
-    )
+    """ITU-R BT.601 at full range, rounded as OpenSlide rounds it."""
+    luma, blue, red = (pixels[..., channel].astype(np.int32) for channel in range(3))
+    green = (_GREEN_OF_BLUE[blue] + _GREEN_OF_RED[red]) >> 16
+    rgb = np.stack([luma + _RED[red], luma + green, luma + _BLUE[blue]], axis=-1)
     clipped: Pixels = np.clip(rgb, 0, 255).astype(np.uint8)
     return clipped

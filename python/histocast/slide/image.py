@@ -107,7 +107,10 @@ class ImageReader:
             pixels = _decode(data)
         except (*_DECODER_ERRORS, UnreadableBlock) as error:
             raise DataError(
-                f"the image is damaged: {error}", where=self._source.name, advice="copy or export the image again"
+                f"the image cannot be decoded: {error}",
+                expected="8-bit RGB or grey, complete",
+                where=self._source.name,
+                advice="copy or export the image again",
             ) from error
         level = self.levels[0]
         if pixels.shape != (level.height_px, level.width_px, 3):
