@@ -1,0 +1,114 @@
+# make setup | demo | test | check | format | lock | schema | clean
+#
+# Everything is pinned in requirements/, with hashes. A stamp file stands for each finished step, so that a
+# second call does only what changed.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.ONESHELL:
+
+PYTHON ?= python3
+VENV := .venv
+TOOLS := .tools
+DEMO := demo
+UV := $(VENV)/bin/uv
+NEXTFLOW := $(shell command -v nextflow || echo $(TOOLS)/bin/nextflow)
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(CURDIR)/$(TOOLS)/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test check format lock schema clean
+
+help:
+	@echo 'make setup   .venv/ with histocast, and .tools/bin/nextflow where PATH has no nextflow'
+	echo 'make demo    run the pipeline over a synthetic archive; results under demo/results/'
+	echo 'make test    the whole test suite'
+	echo 'make check   style, types, layers, and whether generated files are current'
+	echo 'make format  mend style'
+	echo 'make lock    choose new versions for requirements/'
+	echo 'make schema  write nextflow_schema.json again'
+	echo 'make clean   remove what make demo made'
+
+# --- Environment
+
+setup: $(VENV)/.histocast.stamp $(NEXTFLOW)
+
+$(VENV)/.build.stamp: requirements/build.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "histocast needs Python 3.11 or later; say which: make PYTHON=python3.12 ...")'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements/build.lock
+	touch $@
+
+$(VENV)/.client.stamp: requirements/client.lock $(VENV)/.build.stamp
+	@echo 'installing what prediction needs'
+	$(UV) pip install --quiet --python $(VENV) --require-hashes -r requirements/client.lock
+	touch $@
+
+$(VENV)/.histocast.stamp: pyproject.toml $(VENV)/.client.stamp
+	@$(UV) pip install --quiet --python $(VENV) --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.dev.stamp: requirements/dev.lock $(VENV)/.histocast.stamp
+	@echo 'installing what training and tests need'
+	$(UV) pip install --quiet --python $(VENV) --require-hashes -r requirements/dev.lock
+	touch $@
+
+$(TOOLS)/bin/nextflow: requirements/nextflow/pom.xml requirements/nextflow/nextflow.sha256 requirements/nextflow/nextflow
+	@echo 'PATH has no nextflow: bringing one from Maven'
+	rm -rf $(TOOLS)/nextflow
+	mvn --quiet --batch-mode --file requirements/nextflow/pom.xml dependency:copy-dependencies \
+	    -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(TOOLS)/nextflow
+	(cd $(TOOLS)/nextflow && sha256sum --quiet --strict --check) < requirements/nextflow/nextflow.sha256
+	install -D -m 755 requirements/nextflow/nextflow $@
+
+# --- Demo
+
+demo: setup
+	@test -f $(DEMO)/archive/samplesheet.csv || histocast demo-data --outdir $(DEMO)/archive
+	rm -rf $(DEMO)/work $(DEMO)/results
+	nextflow -log $(DEMO)/nextflow.log run . -profile demo --outdir $(DEMO)/results -work-dir $(DEMO)/work
+	echo
+	echo 'Results:'
+	find $(DEMO)/results -type f | sort | sed 's/^/  /'
+	echo
+	echo 'How well the predictions meet the hidden truth of the demo archive:'
+	histocast demo-score --archive $(DEMO)/archive --results $(DEMO)/results
+
+clean:
+	rm -rf $(DEMO)/work $(DEMO)/results $(DEMO)/archive $(DEMO)/nextflow.log*
+
+# --- Quality
+
+test: $(VENV)/.dev.stamp $(NEXTFLOW)
+	python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev.stamp
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	python -m histocast.parameters | diff - nextflow_schema.json || \
+	    { echo 'nextflow_schema.json is not current: make schema' >&2; exit 1; }
+
+format: $(VENV)/.dev.stamp
+	ruff check --fix .
+	ruff format .
+
+schema: $(VENV)/.histocast.stamp
+	python -m histocast.parameters > nextflow_schema.json
+
+# --- Versions. Locks name versions and hashes, and no registry.
+
+COMPILE = $(UV) pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-header \
+    --no-annotate --no-emit-index-url --no-emit-find-links
+
+lock: $(VENV)/.build.stamp
+	$(COMPILE) pyproject.toml --extra train --group dev --output-file requirements/dev.lock
+	$(COMPILE) pyproject.toml --extra train --constraint requirements/dev.lock --output-file requirements/train.lock
+	$(COMPILE) pyproject.toml --constraint requirements/dev.lock --output-file requirements/client.lock
+	$(COMPILE) requirements/build.in --constraint requirements/dev.lock --output-file requirements/build.lock
+	rm -rf $(TOOLS)/nextflow
+	mvn --quiet --batch-mode --file requirements/nextflow/pom.xml dependency:copy-dependencies \
+	    -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(TOOLS)/nextflow
+	(cd $(TOOLS)/nextflow && sha256sum *.jar) > requirements/nextflow/nextflow.sha256
