@@ -28,8 +28,10 @@ from histocast.units import MAX_UM_PER_PX, MIN_UM_PER_PX
 
 NAME = "openslide"
 
-# A region of several stored tiles spares overhead; its grid follows theirs, so none is decoded twice.
-_BLOCK_PX = 512
+# Regions follow the grid of the stored tiles, so that none is decoded twice and damage flags one of them;
+# tiny tiles are joined, and 512 is asked for where the format does not say.
+_SMALL_BLOCK_PX = 256
+_UNKNOWN_BLOCK_PX = 512
 _CACHE_BYTES = 32 * 1024 * 1024
 # Formats whose file names siblings, which a copied object would lack.
 _SEVERAL_FILES = (".mrxs", ".vms", ".vmu", ".afi", ".dcm")
@@ -136,8 +138,8 @@ def _block_size(properties: Mapping[str, str], level: int) -> tuple[int, int]:
     sides = []
     for side in ("width", "height"):
         tile = number_or_none(properties.get(f"openslide.level[{level}].tile-{side}"), low=1, high=4096)
-        stored = int(tile) if tile else _BLOCK_PX
-        sides.append(stored * -(-_BLOCK_PX // stored))
+        stored = int(tile) if tile else _UNKNOWN_BLOCK_PX
+        sides.append(stored * max(1, round(_SMALL_BLOCK_PX / stored)))
     return sides[0], sides[1]
 
 

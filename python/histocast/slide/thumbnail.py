@@ -6,16 +6,20 @@ import os
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from histocast.errors import DataError
 from histocast.slide.reader import Level, Pixels, Reader
 from histocast.slide.sweep import sweep_tiles
 from histocast.slide.windows import Windows
 
+# Large windows spare overhead; where one of them touches damage it is read again in small ones.
 _WINDOW_PX = 512
+_SMALL_WINDOW_PX = 32
 # Where more than this share is damaged there is nothing to fill the holes from.
 _MAX_DAMAGED = 0.5
 _FILL_RADIUS_PX = 3
+_BATCH_TILES = 64
 
 
 def make_thumbnail(reader: Reader, *, max_px: int, where: str) -> tuple[Pixels, float]:
@@ -32,27 +36,37 @@ def make_thumbnail(reader: Reader, *, max_px: int, where: str) -> tuple[Pixels, 
     number = _choose_level(reader.levels, max_px)
     level = reader.levels[number]
     shrink = -(-max(level.width_px, level.height_px) // max_px)
-    side_px = max(1, _WINDOW_PX // shrink)
-    rows, columns = (-(-side // (shrink * side_px)) for side in (level.height_px, level.width_px))
-    lattice = np.indices((rows, columns)).reshape(2, -1)
-    windows = Windows(number, lattice[1] * side_px * shrink, lattice[0] * side_px * shrink, side_px * shrink)
-    mosaic = np.empty((rows * side_px, columns * side_px, 3), np.uint8)
-    damaged = np.zeros(mosaic.shape[:2], np.uint8)
-    threads = len(os.sched_getaffinity(0))
-    for batch in sweep_tiles(reader, windows, tile_px=side_px, batch_tiles=64, threads=threads):
-        for index, pixels, readable in zip(batch.index, batch.pixels, batch.readable, strict=True):
-            top, left = lattice[:, index] * side_px
-            mosaic[top : top + side_px, left : left + side_px] = pixels
-            damaged[top : top + side_px, left : left + side_px] = not readable
     height, width = -(-level.height_px // shrink), -(-level.width_px // shrink)
-    mosaic, damaged = mosaic[:height, :width], damaged[:height, :width]
-    share = float(damaged.mean())
-    if share > _MAX_DAMAGED:
+    pixels = np.empty((height, width, 3), np.uint8)
+    damaged = np.ones((height, width), np.uint8)
+    for window_px in (_WINDOW_PX, _SMALL_WINDOW_PX):
+        _paint_damaged(pixels, damaged, reader, number=number, shrink=shrink, side_px=max(1, window_px // shrink))
+        if not damaged.any():
+            return pixels, level.downsample * shrink
+    if (share := float(damaged.mean())) > _MAX_DAMAGED:
         raise DataError(
             f"{share:.0%} of the slide's overview cannot be decoded", where=where, advice="copy the slide again"
         )
-    filled = cv2.inpaint(mosaic, damaged, _FILL_RADIUS_PX, cv2.INPAINT_TELEA) if share else mosaic
-    return np.ascontiguousarray(filled), level.downsample * shrink
+    filled = cv2.inpaint(pixels, damaged, _FILL_RADIUS_PX, cv2.INPAINT_TELEA)
+    return np.asarray(filled, np.uint8), level.downsample * shrink
+
+
+def _paint_damaged(
+    pixels: Pixels, damaged: NDArray[np.uint8], reader: Reader, *, number: int, shrink: int, side_px: int
+) -> None:
+    """Read every square of ``side_px`` that is damaged still, and mark as sound what can be decoded."""
+    height, width = damaged.shape
+    corners = np.mgrid[0:height:side_px, 0:width:side_px].reshape(2, -1)
+    tops, lefts = corners[:, [damaged[top : top + side_px, left : left + side_px].any() for top, left in corners.T]]
+    windows = Windows(number, lefts * shrink, tops * shrink, side_px * shrink)
+    threads = len(os.sched_getaffinity(0))
+    for batch in sweep_tiles(reader, windows, tile_px=side_px, batch_tiles=_BATCH_TILES, threads=threads):
+        for index, tile, readable in zip(batch.index, batch.pixels, batch.readable, strict=True):
+            if readable:
+                top, left = tops[index], lefts[index]
+                rows, columns = min(side_px, height - top), min(side_px, width - left)
+                pixels[top : top + rows, left : left + columns] = tile[:rows, :columns]
+                damaged[top : top + rows, left : left + columns] = 0
 
 
 def _choose_level(levels: tuple[Level, ...], max_px: int) -> int:

@@ -1,0 +1,159 @@
+"""Damaged data flags the tiles it touches, with the reason; it is never white tissue and never a crash."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from histocast.errors import DataError
+from made_slides import Pixels, Recipe, paint_arrays, write_slide
+from read_back import read_all
+
+BLOCK = 7  # row 1, column 2 of 5 columns
+
+
+@dataclass(frozen=True)
+class Place:
+    """One stored block of a file."""
+
+    path: Path
+    offset: int
+    count: int
+    block: int = BLOCK
+
+    def overwrite(self, data: bytes, *, at: int = 0) -> None:
+        with self.path.open("r+b") as stream:
+            stream.seek(self.offset + at)
+            stream.write(data)
+
+    def set_count(self, count: int) -> None:
+        with tifffile.TiffFile(self.path) as file:
+            tag = file.pages.first.tags["TileByteCounts"]
+            code = {3: "<H", 4: "<I", 16: "<Q"}[int(tag.dtype)]
+        with self.path.open("r+b") as stream:
+            stream.seek(tag.valueoffset + self.block * struct.calcsize(code))
+            stream.write(struct.pack(code, count))
+
+    def frame(self) -> int:
+        return self.path.read_bytes()[self.offset : self.offset + 4096].index(b"\xff\xc0")
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Place], None]]] = {
+    "empty": ("empty", lambda place: place.set_count(0)),
+    "zeroed": ("no JPEG", lambda place: place.overwrite(bytes(place.count))),
+    "random": ("no JPEG", lambda place: place.overwrite(np.random.default_rng(0).bytes(place.count))),
+    "cut short": ("ends before", lambda place: place.set_count(place.count // 2)),
+    "only a header": ("within its header", lambda place: place.set_count(4)),
+    "of a giant": ("61680 x 61680", lambda place: place.overwrite(b"\xf0" * 4, at=place.frame() + 5)),
+    "of a dwarf": ("1 x 1", lambda place: place.overwrite(b"\0\1\0\1", at=place.frame() + 5)),
+    "claiming gigabytes": ("states a block of", lambda place: place.set_count(2**31)),
+    "lossless": ("unknown kind", lambda place: place.overwrite(b"\xff\xc3", at=place.frame())),
+}
+
+
+@pytest.fixture
+def slide_path(texture: Pixels, tmp_path: Path) -> Path:
+    return write_slide(tmp_path / "slide.svs", Recipe(1000, 777, (240, 240)), paint_arrays(texture))
+
+
+def place_of(path: Path, block: int = BLOCK) -> Place:
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        return Place(path, page.dataoffsets[block], page.databytecounts[block], block)
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_only_the_tiles_it_touches_are_flagged(name: str, slide_path: Path, open_at) -> None:
+    reason, damage = DAMAGES[name]
+    centres = [(x, y) for y in range(20, 777, 40) for x in range(20, 1000, 40)]
+    before, _, _ = read_all(open_at(slide_path), centres, tile_px=40, um_per_px=0.25)
+    damage(place_of(slide_path))
+    after, readable, reasons = read_all(open_at(slide_path), centres, tile_px=40, um_per_px=0.25)
+    touched = np.array([480 - 20 < x < 720 + 20 and 240 - 20 < y < 480 + 20 for x, y in centres])
+    np.testing.assert_array_equal(readable, ~touched)
+    assert set(reasons) == set(np.flatnonzero(touched).tolist())
+    assert all(reason in text for text in reasons.values())
+    np.testing.assert_array_equal(after[~touched], before[~touched])
+    assert not after[touched].any(), "an unreadable tile must not look like glass"
+
+
+def test_a_file_cut_off_after_its_directories(texture: Pixels, tmp_path: Path, open_at) -> None:
+    path = write_slide(tmp_path / "slide.tif", Recipe(1000, 777, (240, 240), layout="generic"), paint_arrays(texture))
+    place = place_of(path)
+    with path.open("r+b") as stream:
+        stream.truncate(place.offset + place.count // 2)
+    with tifffile.TiffFile(path) as file:
+        assert file.pages.first.dataoffsets[0] > file.pages.first.offset, "the directory lies before the data"
+    _, readable, reasons = read_all(open_at(path), [(120, 120), (600, 360), (900, 700)], tile_px=40, um_per_px=0.25)
+    assert readable.tolist() == [True, False, False]
+    assert "the file ends within the block" in reasons[1]
+
+
+def test_the_thumbnail_fills_holes_from_around_them(slide_path: Path, open_at) -> None:
+    whole, _ = open_at(slide_path).thumbnail(500)
+    DAMAGES["zeroed"][1](place_of(slide_path))
+    holed, _ = open_at(slide_path).thumbnail(500)
+    hole = holed[130:230, 250:350]
+    assert 0 < hole.mean() < 250
+    np.testing.assert_array_equal(holed[:100, :200], whole[:100, :200])
+
+
+def test_a_slide_without_a_readable_half_is_refused(slide_path: Path, open_at) -> None:
+    for block in range(20):
+        place_of(slide_path, block).set_count(0)
+    with pytest.raises(DataError, match="cannot be decoded"):
+        open_at(slide_path).thumbnail(500)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(8, b"\x40\0\0\0"), (24, b"\0\0\0\1\0\0\0\1"), (40, b"\xff"), (38, b"\0\0\0\0"), (10, b"\xff\xff")],
+    ids=["width of a billion", "tiles of one pixel", "components", "no components", "width"],
+)
+def test_a_damaged_jpeg2000_header_is_judged_before_decoding(
+    texture: Pixels, tmp_path: Path, open_at, field: int, value: bytes
+) -> None:
+    recipe = Recipe(1000, 777, (240, 240), compression="jpeg2000-rgb")
+    path = write_slide(tmp_path / "slide.svs", recipe, paint_arrays(texture))
+    place_of(path).overwrite(value, at=field)
+    _, readable, reasons = read_all(open_at(path), [(120, 120), (600, 360)], tile_px=40, um_per_px=0.25)
+    assert readable.tolist() == [True, False]
+    assert 1 in reasons
+
+
+def test_a_tiny_jpeg2000_precinct_is_refused() -> None:
+    import imagecodecs
+
+    from histocast.slide.jpeg2000 import read_codestream
+    from histocast.slide.reader import UnreadableBlock
+
+    data = bytearray(imagecodecs.jpeg2k_encode(np.zeros((64, 64, 3), np.uint8), codecformat="j2k", reversible=True))
+    assert read_codestream(bytes(data)).width_px == 64
+    start = data.index(b"\xff\x52")
+    layers = start + 6
+    for position, value in ((layers, b"\xff\xff"), (start + 9, b"\x20"), (start + 10, b"\x0f")):
+        damaged = bytearray(data)
+        damaged[position : position + len(value)] = value
+        with pytest.raises(UnreadableBlock):
+            read_codestream(bytes(damaged))
+
+
+def test_openslide_flags_just_the_damaged_region(texture: Pixels, tmp_path: Path, monkeypatch, open_at) -> None:
+    from histocast.slide import slide as slide_module
+
+    path = write_slide(tmp_path / "slide.svs", Recipe(1000, 777, (240, 240), quality=90), paint_arrays(texture))
+    DAMAGES["zeroed"][1](place_of(path))
+    monkeypatch.setattr(slide_module, "READERS", ("histocast.slide.openslide",))
+    centres = [(x, y) for y in range(60, 777, 120) for x in range(60, 1000, 120)]
+    slide = open_at(path)
+    assert slide.facts.reader == "openslide"
+    _, readable, reasons = read_all(slide, centres, tile_px=40, um_per_px=0.25)
+    assert not readable[[c for c, (x, y) in enumerate(centres) if 480 < x < 720 and 240 < y < 480]].any()
+    assert readable[[c for c, (x, y) in enumerate(centres) if x < 440 or y > 500]].all()
+    assert set(reasons.values()) == {"OpenSlide cannot decode the region"}
