@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ import tifffile
 
 from histocast.slide.reader import CannotOpen
 from histocast.storage import Source
+
+# What tifffile finds wrong is said by our own errors; without a handler it would print to standard error.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # What damaged directories make a parser raise; tifffile promises no single class.
