@@ -18,9 +18,9 @@ MARGIN_SHARE = 0.04
 # A core biopsy can be twenty times as long as wide; beyond this the maps would be slivers.
 MAX_ASPECT = 1.6
 FADE = 0.72
-UNREADABLE_RGB = (150, 155, 162)
+UNREADABLE_RGB = (108, 114, 122)
 UNUSUAL_RGB = (193, 68, 14)
-USUAL_RGB = (198, 205, 212)
+USUAL_RGB = (174, 184, 194)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def _figures(data: SampleData, record: SlideRecord) -> list[tuple[str, str]]:
         found.append(("Unusual tissue", percent(float(data.spots["ood_flag"].to_numpy()[readable].mean()))))
     accuracy = data.genes["val_pcc"].to_numpy(np.float64, na_value=np.nan)
     if np.isfinite(accuracy).any():
-        found.append(("Accuracy, held out", worth.signed(float(np.nanmean(accuracy)))))
+        found.append(("Mean r, held out", worth.signed(float(np.nanmean(accuracy)))))
     return found
 
 

@@ -171,10 +171,8 @@ def _write_summary_page(path: Path, check: CheckRecord, rows: list[dict[str, Any
         failures=[
             {
                 "sample": row["sample"],
-                "stage": f"In {row['failed_stage']}",
-                "kind": "it did not run"
-                if row["error_kind"] == DID_NOT_RUN
-                else row["error_kind"] or "no reason given",
+                "stage": row["failed_stage"],
+                "kind": None if row["error_kind"] == DID_NOT_RUN else row["error_kind"],
                 # Advice stands on its own line of the page; the message repeats it.
                 "message": (row["message"] or "").split("\n  what to do:")[0],
                 "advice": row["advice"],

@@ -1,0 +1,332 @@
+"""A sample's page is complete, correct, alone in the world, and honest about the slide it shows."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import anndata
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from page_parser import Page
+
+from histocast.bundle import Bundle, bundle_digest
+from histocast.errors import DataError, MissingInputError, OutputError
+from histocast.expression import predict_expression
+from histocast.report import report_sample
+from histocast.report.canvas import Canvas
+from histocast.report.colour import ColourScale, colour_table, round_step
+from histocast.report.page import percent, scale_bar
+from histocast.report.pictures import draw_tissue, jpeg_uri, read_tissue
+from histocast.report.sample_data import choose_genes
+from histocast.report.worth import protocols, signed
+from histocast.serving import open_predictor
+from sample_bundle import SlideFiles, write_bundle, write_slide_files
+
+
+@pytest.fixture(scope="module")
+def bundle_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    write_bundle(folder)
+    return folder
+
+
+def predict(files: SlideFiles, bundle_folder: Path, outdir: Path) -> None:
+    bundle = Bundle.model_validate_json((bundle_folder / "bundle.json").read_bytes())
+    with open_predictor(bundle_folder, bundle, names=("fusion",), threads=1) as predictor:
+        predict_expression(
+            record=files.record,
+            tiles=files.tiles,
+            features=files.features,
+            thumbnail=files.thumbnail,
+            bundle_folder=bundle_folder,
+            bundle=bundle,
+            predictor=predictor,
+            outdir=outdir,
+        )
+
+
+def write_report(files: SlideFiles, folder: Path, **changes: object) -> Page:
+    known = {
+        "expression": folder / f"{files.record.sample}.h5ad",
+        "record": files.record,
+        "tiles": files.tiles,
+        "thumbnail": files.thumbnail,
+        "tissue": files.tissue,
+        "outdir": folder,
+    }
+    return Page(report_sample(**{**known, **changes}))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, bundle_folder):
+    folder = tmp_path_factory.mktemp("slide")
+    files = write_slide_files(folder, bundle_digest(bundle_folder), columns=30, rows=24, unreadable=(375, 376))
+    predict(files, bundle_folder, folder)
+    return folder, files
+
+
+@pytest.fixture(scope="module")
+def page(done) -> Page:
+    return write_report(done[1], done[0])
+
+
+class TestPage:
+    def test_it_needs_nothing_but_itself(self, page):
+        assert all(resource.startswith("data:image/") for resource in page.resources)
+        assert not page.links
+        assert "script" not in page.tags
+        assert "url(" not in page.source
+        assert "http" not in page.source.replace("data:image", "")
+        assert "@import" not in page.source
+
+    def test_every_image_is_an_image_and_says_what_it_shows(self, page):
+        assert len(page.images) == 2 + 9 + 2 + 2
+        for image in page.images:
+            assert image["alt"]
+            data = base64.b64decode(image["src"].split(",", 1)[1])
+            assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is not None
+
+    def test_it_says_what_was_found_and_with_which_reservations(self, page, done):
+        data = anndata.read_h5ad(done[0] / "S1.h5ad")
+        assert "Predicted, with reservations" in page.text
+        assert f"30 genes predicted at {data.n_obs - 2:,} tiles" in page.text
+        assert "2 tiles (" in page.text
+        assert "could not be read and hold no prediction" in page.text
+
+    def test_it_states_scale_accuracy_protocol_and_use(self, page):
+        for said in (
+            "log1p_cp10k: natural logarithm of 1 + counts per 10,000",
+            "0.244",
+            "stain area",
+            "leave one section out, one patient",
+            "hold 90\u202f% of measured values",
+            "Research use only. Not for diagnosis.",
+            "not measurements",
+            "tiny 1.2.0, sha256:",
+            "sampled-sha256:5555",
+            "region_spots 1024",
+        ):
+            assert said in page.text, said
+
+    def test_it_is_the_same_page_twice(self, page, done):
+        assert write_report(done[1], done[0]).source == page.source
+
+    def test_the_best_genes_come_first(self, page, done):
+        genes = anndata.read_h5ad(done[0] / "S1.h5ad").var.sort_values("val_pcc", ascending=False)
+        places = [page.text.index(f"{symbol} r = ") for symbol in genes["gene_symbol"][:9]]
+        assert places == sorted(places)
+        assert f"{genes['gene_symbol'].iloc[9]} r = " not in page.text
+
+
+class TestOtherSlides:
+    def test_no_tissue(self, tmp_path, bundle_folder):
+        files = write_slide_files(tmp_path, bundle_digest(bundle_folder), empty=True)
+        predict(files, bundle_folder, tmp_path)
+        page = write_report(files, tmp_path)
+        assert "No tissue found" in page.text
+        assert len(page.images) == 2
+        assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
+
+    def test_nothing_readable(self, tmp_path, bundle_folder):
+        files = write_slide_files(tmp_path, bundle_digest(bundle_folder), unreadable=tuple(range(120)))
+        predict(files, bundle_folder, tmp_path)
+        page = write_report(files, tmp_path)
+        assert "Nothing predicted" in page.text
+        assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
+
+    def test_one_tile(self, tmp_path, bundle_folder):
+        files = write_slide_files(tmp_path, bundle_digest(bundle_folder), columns=1, rows=1)
+        predict(files, bundle_folder, tmp_path)
+        assert "30 genes predicted at 1 tile," in write_report(files, tmp_path).text
+
+    def test_it_stays_below_3_mb_on_the_worst_picture(self, done, tmp_path):
+        folder, files = done
+        noise = np.random.default_rng(0).integers(0, 256, (2048, 2048, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / "noise.png"), noise)
+        record = files.record.model_copy(update={"thumbnail_um_per_px": files.record.width_px * 0.5 / 2048})
+        page = write_report(files, folder, thumbnail=tmp_path / "noise.png", record=record, outdir=tmp_path)
+        assert len(page.source.encode()) < 3_000_000
+
+    def test_tissue_unlike_the_training_is_the_first_reservation(self, done, tmp_path):
+        data = anndata.read_h5ad(done[0] / "S1.h5ad")
+        data.obs["ood_flag"] = np.arange(data.n_obs) % 2 == 0
+        data.write_h5ad(tmp_path / "S1.h5ad")
+        page = write_report(done[1], tmp_path)
+        assert "50\u202f% of the tiles look unlike the tissue the model was trained on" in page.text
+
+    def test_what_comes_from_a_bundle_is_escaped(self, done, tmp_path):
+        data = anndata.read_h5ad(done[0] / "S1.h5ad")
+        data.var["gene_symbol"] = '<script>alert("x")</script>'
+        data.uns["histocast"]["bundle"]["intended_use"] = "<img src=http://x/y.png>"
+        data.write_h5ad(tmp_path / "S1.h5ad")
+        page = write_report(done[1], tmp_path)
+        assert "script" not in page.tags
+        assert all(resource.startswith("data:") for resource in page.resources)
+
+    def test_a_bundle_without_measured_accuracy_says_so(self, done, tmp_path):
+        data = anndata.read_h5ad(done[0] / "S1.h5ad")
+        data.var["val_pcc"] = np.float32(np.nan)
+        data.uns["histocast"]["metrics"] = data.uns["histocast"]["metrics"].iloc[:0]
+        data.write_h5ad(tmp_path / "S1.h5ad")
+        text = write_report(done[1], tmp_path).text
+        assert "states no measured accuracy" in text
+        assert "how well each is predicted is not known" in text
+
+
+class TestRefusals:
+    def test_expression_of_another_sample(self, done):
+        other = done[1].record.model_copy(update={"sample": "S2"})
+        with pytest.raises(DataError, match="'S1'"):
+            write_report(done[1], done[0], record=other, expression=done[0] / "S1.h5ad")
+
+    def test_no_file(self, done, tmp_path):
+        with pytest.raises(MissingInputError, match="sample S1"):
+            write_report(done[1], tmp_path)
+
+    @pytest.mark.parametrize("content", [b"", b"not HDF5 at all"])
+    def test_not_an_expression_file(self, done, tmp_path, content):
+        (tmp_path / "S1.h5ad").write_bytes(content)
+        with pytest.raises(DataError, match="sample S1"):
+            write_report(done[1], tmp_path)
+
+    def test_anndata_from_elsewhere(self, done, tmp_path):
+        anndata.AnnData(np.ones((2, 2), np.float32)).write_h5ad(tmp_path / "S1.h5ad")
+        with pytest.raises(DataError, match="run predict again"):
+            write_report(done[1], tmp_path)
+
+    def test_a_folder_that_cannot_be_made(self, done, tmp_path):
+        (tmp_path / "taken").write_text("")
+        with pytest.raises(OutputError):
+            write_report(done[1], done[0], outdir=tmp_path / "taken")
+
+
+class TestCanvas:
+    @pytest.mark.parametrize("layout", ["grid", "spots"])
+    def test_every_spot_is_painted_at_its_place_in_its_colour(self, done, layout):
+        _, files = done
+        record = files.record.model_copy(update={"layout": layout})
+        data = anndata.read_h5ad(done[0] / "S1.h5ad")
+        picture = np.full((150, 190, 3), 255, np.uint8)
+        canvas = Canvas.over(data.obsm["spatial"], thumbnail=picture, record=record)
+        values = np.arange(data.n_obs, dtype=float)
+        values[5] = np.nan
+        painted = canvas.paint(values, ColourScale(0, data.n_obs - 1))
+        origin_um = np.array(canvas.frame[:2]) * record.thumbnail_um_per_px
+        at = ((data.obsm["spatial"] * record.um_per_px - origin_um) / canvas.um_per_px).astype(int)
+        expected = colour_table("viridis")[np.round(np.nan_to_num(values) / (data.n_obs - 1) * 255).astype(int)]
+        found = painted[at[:, 1], at[:, 0]].astype(int)
+        readable = np.isfinite(values)
+        assert np.abs(found - expected)[readable].max() <= 3
+        assert np.ptp(found[5]) < 20, "a spot without a number is grey"
+
+    def test_a_grid_leaves_no_hole_and_paints_nothing_outside(self, done):
+        _, files = done
+        centres = np.stack(np.meshgrid(np.arange(12) + 0.5, np.arange(9) + 0.5), axis=-1).reshape(-1, 2) * 200
+        canvas = Canvas.over(centres, thumbnail=np.full((150, 190, 3), 255, np.uint8), record=files.record)
+        rows, columns = np.nonzero(canvas.spot_of_pixel >= 0)
+        block = canvas.spot_of_pixel[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert (block >= 0).all()
+        pixel_um = canvas.um_per_px / canvas.supersampling
+        assert np.ptp(columns) + 1 == pytest.approx(12 * 100 / pixel_um, abs=2)
+        assert np.ptp(rows) + 1 == pytest.approx(9 * 100 / pixel_um, abs=2)
+
+    def test_a_hundred_thousand_spots_fill_the_map(self, done):
+        _, files = done
+        centres = np.stack(np.meshgrid(np.arange(316) + 0.5, np.arange(316) + 0.5), axis=-1).reshape(-1, 2) * 200
+        record = files.record.model_copy(update={"thumbnail_um_per_px": 50.0})
+        canvas = Canvas.over(centres, thumbnail=np.full((632, 632, 3), 255, np.uint8), record=record)
+        assert (canvas.spot_of_pixel[30:-30, 30:-30] >= 0).all()
+
+    @pytest.mark.parametrize("size", [(1, 90), (90, 1), (1, 1)])
+    def test_slivers_are_not_drawn_as_slivers(self, done, size):
+        _, files = done
+        centres = np.stack(np.meshgrid(np.arange(size[0]), np.arange(size[1])), axis=-1).reshape(-1, 2) * 200.0
+        canvas = Canvas.over(centres, thumbnail=np.full((100, 100, 3), 255, np.uint8), record=files.record)
+        height, width = canvas.background.shape[:2]
+        assert max(height, width) <= 1.7 * min(height, width)
+
+    def test_equal_values_have_equal_colours_in_every_map(self):
+        scale = ColourScale.over(np.array([[0.0, 5.0], [1.0, 2.0]]))
+        np.testing.assert_array_equal(scale.colours(np.array([1.0])), scale.colours(np.array([[1.0]]))[0])
+
+
+class TestColours:
+    def test_palettes_go_from_dark_to_bright(self):
+        for palette in ("viridis", "cividis"):
+            luma = colour_table(palette) @ np.array([0.2126, 0.7152, 0.0722])
+            assert (np.diff(luma) > -1).all()
+            assert luma[-1] - luma[0] > 150
+
+    @pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.63, 3.41), (0.2161, 0.2843), (120, 98_000), (-5e-4, -1e-4)])
+    def test_ticks_are_round_and_inside(self, low, high):
+        ticks = ColourScale(low, high).ticks()
+        assert 3 <= len(ticks) <= 7
+        assert all(-0.01 <= position <= 100.01 for position, _ in ticks)
+        assert len({label for _, label in ticks}) == len(ticks)
+
+    def test_constant_and_absent_values_still_have_a_scale(self):
+        assert ColourScale.over(np.full(9, 2.0)).low < 2.0
+        assert ColourScale.over(np.array([np.nan])).high > 0
+
+    def test_steps_and_bars_are_round(self):
+        assert [round_step(about) for about in (0.11, 0.9, 3, 51)] == [0.2, 1, 5, 100]
+        assert scale_bar(1000, 8.0) == {"percent": 12.5, "label": "1\u202fmm"}
+
+
+class TestPictures:
+    def test_a_palette_mask_is_read_as_indices(self, tmp_path):
+        from PIL import Image
+
+        mask = np.array([[0, 1], [2, 1]], np.uint8)
+        image = Image.fromarray(mask, "P")
+        image.putpalette([255, 255, 255, 30, 90, 80, 200, 60, 20])
+        image.save(tmp_path / "tissue.png")
+        np.testing.assert_array_equal(read_tissue(tmp_path / "tissue.png", sample="S1"), mask)
+
+    def test_a_mask_of_another_size_is_fitted(self):
+        drawn = draw_tissue(np.full((80, 100, 3), 200, np.uint8), np.full((40, 50), 2, np.uint8))
+        assert (drawn == (200, 60, 20)).all()
+
+    def test_jpeg_keeps_to_its_size(self):
+        noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
+        assert len(jpeg_uri(noise, max_bytes=90_000)) < 90_000 * 4 / 3 + 100
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("share", "said"), [(0, "0"), (0.0001, "under 0.1"), (0.004, "0.4"), (0.0996, "10.0"), (0.5, "50"), (1, "100")]
+    )
+    def test_percent(self, share, said):
+        assert percent(share) == f"{said}\u202f%"
+
+    def test_numbers(self):
+        assert signed(-0.126) == "\u22120.13"
+        assert signed(float("nan")) == "\u2013"
+
+    def test_genes_are_chosen_by_accuracy_then_by_spread(self):
+        genes = pd.DataFrame({"val_pcc": [0.1, np.nan, 0.4, 0.4], "predicted_sd": [9.0, 8.0, 0.1, 0.5]})
+        assert choose_genes(genes, count=3).tolist() == [3, 2, 0]
+        assert choose_genes(genes.assign(val_pcc=np.nan), count=2).tolist() == [0, 1]
+
+    def test_metrics_are_grouped_by_protocol(self):
+        facts = {
+            "genes": "250",
+            "normalisation": "cp10k",
+            "smoothing": "none",
+            "averaging": "genes",
+            "subject": "model",
+        }
+        table = pd.DataFrame(
+            [
+                {"name": "PCC", "value": 0.24, "split": "patients", **facts},
+                {"name": "PCC", "value": 0.38, "split": "sections", **facts},
+                {"name": "MAE", "value": 0.5, "split": "patients", **facts},
+            ]
+        )
+        blocks = protocols(table)
+        assert [[metric["value"] for metric in block["metrics"]] for block in blocks] == [["0.240", "0.500"], ["0.380"]]
+        assert [block["title"] for block in blocks] == ["Protocol 1", "Protocol 2"]
