@@ -12,12 +12,16 @@ from __future__ import annotations
 from histocast.training.evaluate import cross_validate, evaluate
 from histocast.training.export import export_bundle, export_encoders
 from histocast.training.recipe import Recipe, read_recipe
-from histocast.training.section import prepare_section
+from histocast.training.section import SectionRecord, prepare_section
 from histocast.training.sheet import TrainingRow, read_training_sheet
-from histocast.training.train import train
+from histocast.training.summary import Evaluation
+from histocast.training.train import TrainRecord, train
 
 __all__ = [
+    "Evaluation",
     "Recipe",
+    "SectionRecord",
+    "TrainRecord",
     "TrainingRow",
     "cross_validate",
     "evaluate",

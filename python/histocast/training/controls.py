@@ -53,7 +53,8 @@ def _predict_stain_area(
 
     fusion = fusion_spec(training)
     areas = np.concatenate([stain_areas(training, section, fusion) for section in train])
-    options = RidgeOptions(scales=("target",))
+    # Pearson of one feature is the same for every penalty, and would leave its size to chance.
+    options = RidgeOptions(scales=("target",), choose_by="mse")
     index, group = section_index(train), inner_split(train, by=by).group
     columns = [slice(place, place + 1) for place in range(areas.shape[1])]
     fits = [fit_ridge(areas[:, column], labels, section=index, group=group, options=options) for column in columns]

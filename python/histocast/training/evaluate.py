@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from histocast.artifacts import GENES, Provenance, read_table, write_json, write_table
+from histocast.artifacts import GENES, Provenance, read_table, write_atomically, write_json, write_table
 from histocast.bundle import Bundle, read_bundle
 from histocast.errors import UsageError
 from histocast.progress import log, track
@@ -24,8 +25,8 @@ from histocast.training.metrics import Truth, coverage, gene_metrics, mean_known
 from histocast.training.recipe import Recipe
 from histocast.training.section import Section
 from histocast.training.summary import MODEL, Evaluation, GeneRow, SectionRow, render_markdown, summarise_rows
-from histocast.training.train import TRAIN_FILE, TrainRecord, train
-from histocast.training.training_set import TrainingSet, list_sections, open_training_set
+from histocast.training.train import TRAIN_FILE, TrainRecord, train_fold
+from histocast.training.training_set import TrainingSet, open_training_set
 
 Floats = NDArray[np.float64]
 
@@ -55,18 +56,27 @@ def evaluate(set_folder: Path, *, models: Sequence[Path], outdir: Path, threads:
     DataError
         The sections do not fit a model's recipe.
     """
+    found = [_Model(folder, read_record(folder / TRAIN_FILE, TrainRecord), read_bundle(folder)) for folder in models]
+    _refuse_unfit(found)
     sections: list[SectionRow] = []
     genes: list[GeneRow] = []
-    found = [_Model(folder, read_record(folder / TRAIN_FILE, TrainRecord), read_bundle(folder)) for folder in models]
-    for model in track(found, label="evaluate", total=len(found), unit="models"):
-        of_sections, of_genes = _judge(set_folder, model, threads=threads)
-        sections += of_sections
-        genes += of_genes
+    with ExitStack() as stack:
+        opened: dict[str, TrainingSet] = {}
+        for model in track(found, label="evaluate", total=len(found), unit="models"):
+            # The sections and the panel do not depend on the labels, and are read once for both protocols.
+            recipe = model.record.recipe.model_copy(update={"protocol": PROTOCOLS[0]})
+            key = recipe.model_dump_json()
+            if key not in opened:
+                opened[key] = stack.enter_context(open_training_set(set_folder, recipe))
+            judge = _judge(opened[key], model, threads=threads)
+            sections += judge.sections
+            genes += judge.genes
     evaluation = summarise_rows(sections, genes, [model.record for model in found])
     outdir.mkdir(parents=True, exist_ok=True)
     _write_rows(outdir / "sections.parquet", [row._asdict() for row in sections], artifact="evaluation_sections")
     _write_rows(outdir / "genes.parquet", [row._asdict() for row in genes], artifact="evaluation_genes")
-    (outdir / "evaluation.md").write_text(render_markdown(evaluation), encoding="utf-8")
+    with write_atomically(outdir / "evaluation.md") as temporary:
+        temporary.write_text(render_markdown(evaluation), encoding="utf-8")
     write_json(outdir / "evaluation.json", evaluation)
     return evaluation
 
@@ -80,13 +90,14 @@ def cross_validate(
     threads: int = 1,
 ) -> Evaluation:
     """Train every fold under every protocol into ``outdir/models`` and evaluate them."""
-    split = split_sections(list_sections(set_folder), by=recipe.folds)
-    log(f"cross-validate {recipe.name}: {split.description}, {len(split.folds)} folds")
     models = []
-    for protocol in protocols:
-        for fold in split.folds:
-            models.append(outdir / "models" / f"{recipe.method}-{protocol}-{fold.name}")
-            train(set_folder, recipe=recipe, fold=fold.name, protocol=protocol, outdir=models[-1])
+    with open_training_set(set_folder, recipe) as training:
+        split = split_sections(training.records, by=recipe.folds)
+        log(f"cross-validate {recipe.name}: {split.description}, {len(split.folds)} folds")
+        for protocol in protocols:
+            for fold in split.folds:
+                models.append(outdir / "models" / f"{recipe.method}-{protocol}-{fold.name}")
+                train_fold(training, fold=fold.name, protocol=protocol, outdir=models[-1])
     return evaluate(set_folder, models=models, outdir=outdir, threads=threads)
 
 
@@ -112,37 +123,44 @@ def predict_section(
     return expression[section.measured], sd[section.measured]
 
 
-def _judge(set_folder: Path, model: _Model, *, threads: int) -> tuple[list[SectionRow], list[GeneRow]]:
+def _refuse_unfit(models: Sequence[_Model]) -> None:
+    if not models:
+        raise UsageError("no model", expected="folders of trained folds")
+    for model in models:
+        if not model.record.test:
+            raise UsageError(
+                "a model that saw every section",
+                expected="models of folds",
+                where=str(model.folder),
+                advice="train with --fold, and export the model of all sections afterwards",
+            )
+    names = {model.record.recipe.name for model in models}
+    if len(names) > 1:
+        raise UsageError(
+            f"models of the recipes {', '.join(sorted(names))}",
+            expected="models of one recipe, whose figures can stand in one table",
+            advice="evaluate each recipe into a folder of its own",
+        )
+
+
+def _judge(training: TrainingSet, model: _Model, *, threads: int) -> _SectionJudge:
     from histocast.serving import open_predictor
 
     record = model.record
-    if not record.test:
-        raise UsageError(
-            "a model that saw every section",
-            expected="models of folds",
-            where=str(model.folder),
-            advice="train with --fold, and export the model of all sections afterwards",
-        )
-    sections: list[SectionRow] = []
-    genes: list[GeneRow] = []
-    with (
-        open_training_set(set_folder, record.recipe) as training,
-        open_predictor(model.folder, model.bundle, names=("fusion",), threads=threads) as predictor,
-    ):
-        test = training.choose(record.test)
-        by = split_sections(training.records, by=record.recipe.folds).by
-        controls = predict_controls(
-            training, train=training.choose(record.train), test=test, protocol=record.protocol, by=by
-        )
-        judge = _SectionJudge(model, training)
+    by = split_sections(training.records, by=record.recipe.folds).by
+    test = training.choose(record.test)
+    judge = _SectionJudge(model, training)
+    with open_predictor(model.folder, model.bundle, names=("fusion",), threads=threads) as predictor:
         for section in test:
             expression, sd = predict_section(training, section, bundle=model.bundle, predictor=predictor)
             judge.judge_model(section, expression, sd)
-            for subject, predictions in controls.items():
-                judge.judge(section, subject, predictions[section.record.sample])
-        sections += judge.sections
-        genes += judge.genes
-    return sections, genes
+    controls = predict_controls(
+        training, train=training.choose(record.train), test=test, protocol=record.protocol, by=by
+    )
+    for subject, predictions in controls.items():
+        for section in test:
+            judge.judge(section, subject, predictions[section.record.sample])
+    return judge
 
 
 class _SectionJudge:

@@ -16,11 +16,11 @@ from histocast.bundle import (
     OutOfDistribution,
     read_bundle,
     sha256_of_file,
-    verify_files,
 )
 from histocast.errors import ConfigError, MissingInputError, UsageError
 from histocast.progress import log
 from histocast.records import read_record
+from histocast.serving import verify_bundle
 from histocast.training.labels import SCALES
 from histocast.training.model_card import render_model_card
 from histocast.training.recipe import Recipe
@@ -112,10 +112,10 @@ def export_bundle(
         "metrics": _figures(evaluation, record) if evaluation else (),
     }
     bundle = Bundle.model_validate({**trained.model_dump(), **{k: _plain(v) for k, v in changes.items()}})
-    verify_files(outdir, bundle)
     with write_atomically(outdir / "README.md") as temporary:
         temporary.write_text(render_model_card(bundle, record), encoding="utf-8")
     write_json(outdir / "bundle.json", bundle)
+    verify_bundle(outdir)
     log(f"export {bundle.name} {bundle.version}: {bundle.gene_count} genes, {len(bundle.metrics)} figures")
     return bundle
 

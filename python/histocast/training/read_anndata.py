@@ -26,7 +26,7 @@ def read_anndata(path: Path) -> CountMatrix:
 
     try:
         data = anndata.read_h5ad(path)
-    except (OSError, KeyError, anndata.io.AnnDataReadError) as error:
+    except (OSError, KeyError, ValueError, TypeError) as error:
         raise DataError("not a readable AnnData file", expected=".h5ad", where=str(path)) from error
     matrix = data.layers.get("counts", data.X)
     if matrix is None or not data.n_obs:

@@ -78,7 +78,7 @@ def read_recipe(
     UsageError
         The recipe has no panel and none is given.
     ConfigError
-        The file is not a recipe.
+        The file is not a recipe, or there is no such method.
     """
     content, folder = _read_content(name)
     given = content.get("panel")

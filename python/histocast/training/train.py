@@ -94,15 +94,20 @@ def train(
     DataError
         The sections do not fit together or the recipe.
     """
-    chosen = protocol or recipe.protocol
     with open_training_set(set_folder, recipe) as training:
-        split = split_sections(training.records, by=recipe.folds)
-        part = split.fold(fold)
-        sections = training.choose(part.train)
-        fitted = fit(training, sections, protocol=chosen, by=split.by)
-        record = _write_model(training, sections, fitted, part, chosen, split.description, outdir)
+        return train_fold(training, fold=fold, protocol=protocol or recipe.protocol, outdir=outdir)
+
+
+def train_fold(training: TrainingSet, *, fold: str | None, protocol: Protocol, outdir: Path) -> TrainRecord:
+    """`train` on a set that is open already."""
+    recipe = training.recipe
+    split = split_sections(training.records, by=recipe.folds)
+    part = split.fold(fold)
+    sections = training.choose(part.train)
+    fitted = fit(training, sections, protocol=protocol, by=split.by)
+    record = _write_model(training, sections, fitted, part, protocol, split.description, outdir)
     log(
-        f"train {recipe.name} {recipe.method} {chosen}, fold {part.name}: {record.train_spots} spots, "
+        f"train {recipe.name} {recipe.method} {protocol}, fold {part.name}: {record.train_spots} spots, "
         f"held-out Pearson {record.heldout_pearson:.3f}"
     )
     return record

@@ -1,0 +1,105 @@
+"""A training set whose counts follow its features by known weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from histocast.artifacts import write_json
+from histocast.bundle import Bundle
+from histocast.records import LevelRecord, SlideRecord
+from histocast.training import Recipe, prepare_section
+from spot_files import SLIDE_DIGEST, square_array, write_features, write_tiles
+
+COLUMNS, ROWS = 11, 9
+PITCH_PX, UM_PER_PX = 290.0, 0.69
+DIM = 96
+SIGNALS = 4
+PANEL = tuple(f"GENE{number}" for number in range(60))
+OTHERS = tuple(f"OTHER{number}" for number in range(40))
+
+
+def made_recipe(**changes: object) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "made",
+            "geometry": {"tile_px": 224, "um_per_px": UM_PER_PX, "pitch_um": 200.0},
+            "panel": PANEL,
+            "options": {"alphas": [0.001, 0.01, 0.1, 1.0, 10.0]},
+            **changes,
+        }
+    )
+
+
+def made_features(seed: int) -> np.ndarray:
+    """Features [spot, dim] whose first four are smooth over the section and decide expression."""
+    random = np.random.default_rng(seed)
+    rows, cols = (axis.ravel() for axis in np.mgrid[:ROWS, :COLUMNS])
+    features = random.normal(size=(COLUMNS * ROWS, DIM))
+    for signal in range(SIGNALS):
+        slope, shift = random.normal(size=2), random.uniform(0, 6)
+        features[:, signal] = 1.5 * np.sin(rows * slope[0] / 2 + cols * slope[1] / 2 + shift)
+    # What dyes a whole section: removed by standardising within the slide.
+    return features + random.normal(scale=0.3, size=DIM)
+
+
+def made_counts(features: np.ndarray, seed: int) -> np.ndarray:
+    """Counts [spot, gene]: Poisson with a rate that is log-linear in the signals."""
+    weights = np.random.default_rng(99).normal(scale=0.5, size=(SIGNALS, len(PANEL) + len(OTHERS)))
+    signals = features[:, :SIGNALS] - features[:, :SIGNALS].mean(axis=0)
+    return np.random.default_rng(seed).poisson(6.0 * np.exp(signals @ weights))
+
+
+def write_stages(folder: Path, *, sample: str, seed: int, unreadable: tuple[int, ...] = ()) -> np.ndarray:
+    """What TILE and ENCODE would have written; returns the features."""
+    folder.mkdir(parents=True, exist_ok=True)
+    centres, array_row, array_col = square_array(COLUMNS, ROWS, pitch_px=PITCH_PX)
+    write_tiles(folder / "tiles.parquet", centres, array_row=array_row, array_col=array_col, sample=sample)
+    features = made_features(seed)
+    ids = np.arange(len(features))
+    columns = {"morphology.embedding": features}
+    write_features(folder / "features.parquet", ids, columns, unreadable=unreadable, sample=sample)
+    record = SlideRecord(
+        sample=sample,
+        slide_digest=SLIDE_DIGEST,
+        reader="made",
+        width_px=3400,
+        height_px=2800,
+        levels=(LevelRecord(width_px=3400, height_px=2800, downsample=1.0),),
+        um_per_px=UM_PER_PX,
+        um_per_px_source="samplesheet",
+        tile_px=224,
+        requested_um_per_px=UM_PER_PX,
+        pitch_um=PITCH_PX * UM_PER_PX,
+        layout="spots",
+        tile_count=len(features),
+        tissue_area_mm2=1.0,
+        pen_fraction=0.0,
+        thumbnail_um_per_px=8.0,
+        bundle_digest="sha256:0",
+    )
+    write_json(folder / "slide.json", record)
+    return features
+
+
+def spot_names() -> list[str]:
+    _, rows, cols = square_array(COLUMNS, ROWS)
+    return [f"{col}x{row}" for row, col in zip(rows, cols, strict=True)]
+
+
+def write_counts(path: Path, counts: np.ndarray, *, spots: list[str], genes: tuple[str, ...] = PANEL + OTHERS) -> Path:
+    lines = ["\t".join(["", *genes])]
+    lines += ["\t".join([spot, *map(str, row)]) for spot, row in zip(spots, counts, strict=True)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def make_training_set(folder: Path, bundle: Bundle, *, patients: dict[str, str]) -> Path:
+    """Sections by sample name, prepared into ``folder/set``."""
+    for number, (sample, patient) in enumerate(patients.items()):
+        stages = folder / "stages" / sample
+        features = write_stages(stages, sample=sample, seed=number, unreadable=(5,) if number == 0 else ())
+        counts = write_counts(stages / "counts.tsv", made_counts(features, 50 + number), spots=spot_names())
+        prepare_section(stages, patient=patient, counts=counts, bundle=bundle, outdir=folder / "set")
+    return folder / "set"

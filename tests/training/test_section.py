@@ -1,0 +1,106 @@
+"""A section keeps its counts with their spots, and notices when files are exchanged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+from made_sections import OTHERS, PANEL, made_counts, made_recipe, spot_names, write_counts, write_stages
+
+from histocast.bundle import Bundle
+from histocast.errors import DataError, MissingInputError
+from histocast.records import read_record
+from histocast.training import prepare_section
+from histocast.training.section import SectionRecord, open_section
+from histocast.training.training_set import list_sections, open_training_set
+
+GENES = PANEL + OTHERS
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> Path:
+    write_stages(tmp_path / "stages", sample="S1", seed=0, unreadable=(3, 40))
+    return tmp_path / "stages"
+
+
+def test_counts_meet_their_spots_whatever_their_order(stages: Path, tmp_path: Path, encoder_bundle: Bundle) -> None:
+    counts = made_counts(np.random.default_rng(0).normal(size=(99, 96)), seed=1)
+    order = np.random.default_rng(2).permutation(99)
+    # Four spots were not counted, one that was counted has no tile, and one is empty.
+    kept = order[(order != 7) & (order != 8) & (order != 50) & (order != 98)]
+    shuffled = counts[kept]
+    shuffled[0] = 0
+    names = [spot_names()[spot] for spot in kept]
+    table = write_counts(tmp_path / "c.tsv", np.vstack([shuffled, counts[:1]]), spots=[*names, "99x99"])
+    record = prepare_section(stages, patient="P", counts=table, bundle=encoder_bundle, outdir=tmp_path / "set")
+    assert (record.spots, record.spots_without_tile, record.tiles_without_counts) == (95, 1, 4)
+    assert (record.empty_spots, record.genes) == (1, len(GENES))
+    assert record.gene_id_source == "symbol"
+    assert record.total_counts == shuffled.sum()
+    with open_section(tmp_path / "set" / "S1") as section:
+        # Not: the four uncounted, the two unreadable, the empty one.
+        assert len(section) == 92 + sum(spot in (3, 40) for spot in (kept[0],))
+        assert len(section.store) == 99
+        for row, spot in enumerate(section.measured):
+            np.testing.assert_array_equal(section.counts[row].toarray()[0], counts[spot])
+
+
+def test_raw_counts_of_all_genes_are_kept_as_anndata(made_set: Path) -> None:
+    data = anndata.read_h5ad(made_set / "A1" / "counts.h5ad")
+    assert data.shape == (99, len(GENES))
+    assert list(data.var["gene_symbol"]) == list(GENES)
+    assert data.X.dtype == np.int32
+    assert list(data.obs_names) == spot_names()
+
+
+def test_counts_of_another_section_are_refused(stages: Path, tmp_path: Path, encoder_bundle: Bundle) -> None:
+    table = write_counts(tmp_path / "c.tsv", np.ones((2, len(GENES)), int), spots=["AACGT-1", "TTGCA-1"])
+    with pytest.raises(DataError, match="none of which has a tile"):
+        prepare_section(stages, patient="P", counts=table, bundle=encoder_bundle, outdir=tmp_path / "set")
+
+
+def test_an_exchanged_file_is_noticed(stages: Path, tmp_path: Path, encoder_bundle: Bundle) -> None:
+    counts = made_counts(np.zeros((99, 96)), seed=1)
+    table = write_counts(tmp_path / "c.tsv", counts, spots=spot_names())
+    prepare_section(stages, patient="P", counts=table, bundle=encoder_bundle, outdir=tmp_path / "set")
+    write_stages(tmp_path / "set" / "S1", sample="S1", seed=5)
+    with pytest.raises(DataError, match=r"features\.parquet is not the file"), open_section(tmp_path / "set" / "S1"):
+        pass
+
+
+def test_a_section_carries_what_made_it_and_no_path(made_set: Path, encoder_bundle: Bundle) -> None:
+    record = read_record(made_set / "B1" / "section.json", SectionRecord)
+    assert record.encoders == encoder_bundle.encoders
+    assert record.digests["slide"].startswith("sampled-sha256:")
+    assert str(made_set) not in (made_set / "B1" / "section.json").read_text()
+
+
+def test_sections_of_other_encoders_do_not_mix(made_set: Path, tmp_path: Path, encoder_bundle: Bundle) -> None:
+    other = encoder_bundle.model_copy(
+        update={"encoders": (encoder_bundle.encoders[0].model_copy(update={"sha256": "0" * 64}),)}
+    )
+    for sample, bundle in (("S1", encoder_bundle), ("S2", other)):
+        write_stages(tmp_path / sample, sample=sample, seed=0)
+        table = write_counts(tmp_path / "c.tsv", made_counts(np.zeros((99, 96)), 1), spots=spot_names())
+        prepare_section(tmp_path / sample, patient="P", counts=table, bundle=bundle, outdir=tmp_path / "set")
+    with pytest.raises(DataError, match="S2 was made with other tiles or encoders than S1"):
+        list_sections(tmp_path / "set")
+    with pytest.raises(MissingInputError, match="no prepared section"):
+        list_sections(tmp_path / "S1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"panel": ("GENE1", "NOGENE")}, "1 panel genes were not measured: NOGENE"),
+        ({"geometry": {"tile_px": 224, "um_per_px": 0.5, "pitch_um": 200.0}}, "tiles of 224 px at 0.69"),
+        ({"features": ("morphology.embedding", "uni.embedding")}, "no features uni.embedding"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_the_set_is_refused(
+    changes: dict[str, object], message: str, made_set: Path
+) -> None:
+    with pytest.raises(DataError, match=message), open_training_set(made_set, made_recipe(**changes)):
+        pass
