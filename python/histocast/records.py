@@ -31,6 +31,8 @@ class SampleRecord(Record):
     version: str | None = None
     """What changes when the object is overwritten: its ETag, or size and time of a local file."""
     size_bytes: int | None = None
+    spots_version: str | None = None
+    """What changes when the table of spots is overwritten."""
     error: StageError | None = None
     """Why this row cannot be processed, where ``--on_slide_error skip`` lets the others go on."""
 

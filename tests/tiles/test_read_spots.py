@@ -142,7 +142,7 @@ def test_all_faults_of_a_table_at_once(table):
     assert "expected: a whole number" in message
     assert "line 6, column 'pixel_x': 'far'" in message
     assert "line 6, column 'selected': 'yes'" in message
-    assert "line 7: spot '4x2' is already on line 2" in message
+    assert "line 7: duplicate spot '4x2', first on line 2" in message
     assert "line 7: spot '4x2' at (9000, 20) lies outside the slide" in message
     assert "line 8, column 'pixel_x': 'inf'" in message
     assert "line 8, column 'selected': '2'" in message
@@ -150,7 +150,7 @@ def test_all_faults_of_a_table_at_once(table):
 
 
 def test_two_spots_at_one_place_are_refused(table):
-    assert "a spot at (100, 50) is already on line 2" in faults_of(table(CSV + "100,50\n"))
+    assert "duplicate spot at (100, 50), first on line 2" in faults_of(table(CSV + "100,50\n"))
 
 
 def test_spots_outside_are_refused_only_in_tissue(table):

@@ -58,6 +58,22 @@ _TRANSIENT = (
 )
 
 
+def connect(connections: int) -> S3Client:
+    """Return a client that keeps up to ``connections`` open; threads may share it.
+
+    Making one takes a tenth of a second, so that whoever asks about many objects makes one for all.
+    """
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        max_pool_connections=connections,
+        # Ours alone, since botocore's retries do not cover a body that stops half-way.
+        retries={"total_max_attempts": 1},
+    )
+    client: S3Client = boto3.session.Session().client("s3", config=config)
+    return client
+
+
 class _ShortBody(OSError):
     """The connection closed before the whole body came."""
 
@@ -84,6 +100,8 @@ class S3Source:
         self._version = version
         self._stat: ObjectStat | None = None
         self._client = client
+        # A client that was given serves others too, and is theirs to close.
+        self._owns_client = client is None
         self._attempts = attempts
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
@@ -101,7 +119,7 @@ class S3Source:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
-        if self._client is not None:
+        if self._client is not None and self._owns_client:
             self._client.close()
             self._client = None
 
@@ -178,14 +196,7 @@ class S3Source:
     def _connected(self) -> S3Client:
         with self._lock:
             if self._client is None:
-                config = Config(
-                    connect_timeout=CONNECT_TIMEOUT_S,
-                    read_timeout=READ_TIMEOUT_S,
-                    max_pool_connections=CONCURRENCY,
-                    # Ours alone, since botocore's retries do not cover a body that stops half-way.
-                    retries={"total_max_attempts": 1},
-                )
-                self._client = boto3.session.Session().client("s3", config=config)
+                self._client = connect(CONCURRENCY)
             return self._client
 
     def _get(self, start: int, length: int) -> bytes:

@@ -178,9 +178,9 @@ def _check_unique(spots: MeasuredSpots, table: SpotTable, faults: ErrorCollector
         same_name = first_by_name.setdefault(name, row)
         same_place = first_by_place.setdefault((float(x), float(y)), row) if np.isfinite(x + y) else row
         if name and same_name != row:
-            seen[row] = f"spot {name!r} is already on line {table.lines[same_name]}"
+            seen[row] = f"duplicate spot {name!r}, first on line {table.lines[same_name]}"
         elif same_place != row:
-            seen[row] = f"a spot at ({x:g}, {y:g}) is already on line {table.lines[same_place]}"
+            seen[row] = f"duplicate spot at ({x:g}, {y:g}), first on line {table.lines[same_place]}"
     table.note(np.array(sorted(seen), np.int64), faults, seen.__getitem__, expected="each spot once")
 
 

@@ -1,0 +1,123 @@
+"""Is everything there, and is it what it says it is? Asked before the first slide is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from histocast.artifacts import GENES, read_table
+from histocast.bundle import bundle_digest, sha256_of_file
+from histocast.check.samplesheet import SheetRow, read_samplesheet
+from histocast.errors import ErrorCollector, HistocastError
+from histocast.progress import Meter
+from histocast.records import CheckRecord, SampleRecord, StageError
+from histocast.serving import verify_bundle
+from histocast.serving.panel import read_panel
+from histocast.storage import ObjectStat
+from histocast.storage.survey import stat_sources
+
+Answer = ObjectStat | HistocastError
+
+
+def check_samples(
+    samplesheet: str | Path,
+    *,
+    bundle_folder: Path,
+    genes: Path | None = None,
+    on_slide_error: Literal["fail", "skip"] = "fail",
+) -> CheckRecord:
+    """Judge a samplesheet, everything it points to, the bundle and the gene panel.
+
+    The stores are asked for every slide and spot table, 64 at a time: ten thousand rows take seconds. Their
+    answers (version and size) go into the record, so that a slide that is overwritten counts as another input.
+
+    Parameters
+    ----------
+    samplesheet:
+        Path or ``s3://`` URI of a CSV table ``sample,slide[,mpp][,spots]``.
+    bundle_folder:
+        The bundle, which is verified whole.
+    genes:
+        Panel of genes to predict, each of which the bundle must know.
+    on_slide_error:
+        ``fail``: a slide or spot table that is absent or may not be read is a fault of the samplesheet;
+        ``skip``: it is written down in that sample's record, and the others go on.
+
+    Raises
+    ------
+    DataError
+        Every fault of the samplesheet at once, or every fault of the panel.
+    ConfigError
+        The bundle is not what it says it is.
+    MissingInputError
+        There is no samplesheet, bundle or panel, or it may not be read.
+    StorageUnavailable
+        A store did not answer, also after retries; the same check may pass later.
+    """
+    rows, faults = read_samplesheet(str(samplesheet))
+    answers = _ask_stores(rows)
+    samples = [_judge(row, answers, faults, on_slide_error=on_slide_error) for row in rows]
+    faults.raise_if_any("mend the samplesheet and run again")
+    verify_bundle(bundle_folder)
+    if genes is not None:
+        table, _ = read_table(bundle_folder / "genes.parquet", GENES)
+        read_panel(genes, table)
+    return CheckRecord(
+        bundle_digest=bundle_digest(bundle_folder),
+        genes_digest=f"sha256:{sha256_of_file(genes)}" if genes else None,
+        samples=tuple(samples),
+    )
+
+
+def _ask_stores(rows: Sequence[SheetRow]) -> dict[str, Answer]:
+    """The stores' answers by URI; each object is asked for once, however many rows share it."""
+    names: dict[str, str] = {}
+    for row in rows:
+        names.setdefault(row.slide, f"slide of sample {row.sample}")
+        if row.spots:
+            names.setdefault(row.spots, f"spots of sample {row.sample}")
+    objects = list(names.items())
+    answers: dict[str, Answer] = {}
+    with Meter("check", total=len(objects), unit="objects") as meter:
+        for index, answer in stat_sources(objects):
+            answers[objects[index][0]] = answer
+            meter.advance()
+    return answers
+
+
+def _judge(
+    row: SheetRow, answers: dict[str, Answer], faults: ErrorCollector, *, on_slide_error: Literal["fail", "skip"]
+) -> SampleRecord:
+    error: StageError | None = None
+    for column, uri in (("slide", row.slide), ("spots", row.spots)):
+        answer = answers[uri] if uri else None
+        if not isinstance(answer, HistocastError):
+            continue
+        if on_slide_error == "fail":
+            faults.add(
+                f"{column} of sample {row.sample}: {answer.found}",
+                row=row.line,
+                column=column,
+                expected=answer.expected or "an object that can be read",
+                advice=_advise(answer, uri),
+            )
+        elif error is None:
+            error = StageError.from_exception(answer)
+    slide, spots = answers[row.slide], answers[row.spots] if row.spots else None
+    return SampleRecord(
+        sample=row.sample,
+        slide=row.slide,
+        mpp=row.mpp,
+        spots=row.spots,
+        version=slide.version if isinstance(slide, ObjectStat) else None,
+        size_bytes=slide.size_bytes if isinstance(slide, ObjectStat) else None,
+        spots_version=spots.version if isinstance(spots, ObjectStat) else None,
+        error=error,
+    )
+
+
+def _advise(answer: HistocastError, uri: str | None) -> str | None:
+    if uri is None or uri.startswith("s3://"):
+        return answer.advice
+    return f"{answer.advice}; a relative path begins at the samplesheet's folder" if answer.advice else None
