@@ -47,6 +47,7 @@ OPEN_UM = 12.0
 """Half the width of the narrowest strip of tissue; coloured fringes of edges are narrower."""
 MAX_HOLE_UM2 = 20_000.0
 """Largest hole that counts as tissue: an adipocyte of 150 um, not a duct or a vessel."""
+MIN_SPECK_UM2 = 400.0
 MIN_TISSUE_UM2 = 10_000.0
 """Smallest piece of tissue: the area under one capture spot of 100 um."""
 
@@ -111,12 +112,13 @@ def measure_texture(green: NDArray[np.float32], where: NDArray[np.bool_], um_per
 
 
 def clean_mask(mask: NDArray[np.bool_], um_per_px: float) -> NDArray[np.bool_]:
-    """Join fibres, remove specks and lines, fill small holes, drop pieces smaller than a capture spot."""
-    mask = drop_small(open_gaps(mask, OPEN_UM / 2, um_per_px), 400.0, um_per_px)
-    # Before closing, which would make a line as broad as a strip of tissue.
+    """Join fibres, fill small holes, and remove specks, lines and pieces smaller than a capture spot."""
+    # Lines first, since closing would make them as broad as a strip of tissue. Holes before the opening, which
+    # would remove the membranes of fat cells as too thin, while what they enclose is not.
+    mask = drop_small(mask, MIN_SPECK_UM2, um_per_px)
     mask = drop_lines(mask, max_width_um=40.0, min_length_um=2_500.0, um_per_px=um_per_px)
-    mask = open_gaps(close_gaps(mask, CLOSE_UM, um_per_px), OPEN_UM, um_per_px)
-    return drop_small(fill_holes(mask, MAX_HOLE_UM2, um_per_px), MIN_TISSUE_UM2, um_per_px)
+    mask = fill_holes(close_gaps(mask, CLOSE_UM, um_per_px), MAX_HOLE_UM2, um_per_px)
+    return drop_small(open_gaps(mask, OPEN_UM, um_per_px), MIN_TISSUE_UM2, um_per_px)
 
 
 def _resize(image: NDArray[np.uint8] | NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
