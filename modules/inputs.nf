@@ -53,6 +53,7 @@ def read_samples(samples_json) {
                 size_bytes: sample.size_bytes,
                 mpp: sample.mpp,
                 spots: sample.spots,
+                spots_version: sample.spots_version,
                 bundle_digest: record.bundle_digest,
                 genes_digest: record.genes_digest,
                 histocast_version: workflow.manifest.version,

@@ -178,13 +178,19 @@ def summarise(
     status: Annotated[list[Path], typer.Option(help="A <stage>.status.json, or a folder of them; give it often.")],
     outdir: options.Outdir = Path(),
 ) -> None:
-    """Account for every row of the samplesheet: summary.html, summary.parquet, <sample>/status.json."""
+    """Account for every row of the samplesheet: summary.html, summary.parquet, <sample>/status.json.
+
+    Prints a line for each sample that failed.
+    """
     from histocast.records import CheckRecord, StatusRecord, read_record
     from histocast.report import summarise as write_summary
 
     files = [file for path in status for file in (sorted(path.rglob("*.status.json")) if path.is_dir() else [path])]
     records = [read_record(file, StatusRecord) for file in files]
-    write_summary(read_record(samples, CheckRecord), records, outdir=outdir)
+    for result in write_summary(read_record(samples, CheckRecord), records, outdir=outdir):
+        for stage in result.stages:
+            if stage.error:
+                typer.echo(f"{result.sample}, {stage.stage}: {stage.error.message.splitlines()[0]}")
 
 
 def _run_stage(stage: Stage, sample: str, outdir: Path, work: Callable[[], Facts], *, record_errors: bool) -> None:
