@@ -1,0 +1,145 @@
+"""The shipped demo bundle is what its script makes, and predicts what the slides hide."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from histocast.artifacts import EXPRESSION, GENES, read_table
+from histocast.bundle import read_bundle
+from histocast.demo import make_archive, score_demo
+from histocast.demo.expression import list_genes
+from histocast.demo.recipes import SlideRecipe, list_demo_recipes
+from histocast.serving import verify_bundle
+
+MAX_BYTES = 5_000_000
+
+
+@pytest.fixture(scope="module")
+def shipped(root: Path) -> Path:
+    return root / "assets" / "demo-bundle"
+
+
+def run_verb(root: Path, *words: str | Path) -> None:
+    command = [sys.executable, "-m", "histocast", *map(str, words)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root / "python")}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def made_again(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the script's commands, but for the figures of cross-validation, which take longest."""
+    folder, recipe = tmp_path_factory.mktemp("again"), root / "assets" / "demo-recipe.json"
+    run_verb(root, "demo-data", "--training", "--seed", "0", "--outdir", folder / "data")
+    run_verb(root, "prepare", "--input", folder / "data/training.csv", "--recipe", recipe, "--outdir", folder / "set")
+    run_verb(root, "train", "--set", folder / "set", "--recipe", recipe, "--outdir", folder / "model")
+    run_verb(root, "export", "--model", folder / "model", "--encoders", folder / "set/encoders",
+             "--outdir", folder / "bundle")  # fmt: skip
+    return folder / "bundle"
+
+
+def run_graph(path: Path, seed: int) -> list[np.ndarray]:
+    """Outputs of a graph for inputs that its contract allows; named axes get four places."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(seed)
+
+    def fill(node: Any) -> np.ndarray:
+        shape = [side if isinstance(side, int) else 4 for side in node.shape]
+        if "uint8" in node.type:
+            smooth = rng.integers(0, 256, (*shape[:1], 7, 7, 3))
+            return np.kron(smooth, np.ones((1, shape[1] // 7, shape[2] // 7, 1))).astype(np.uint8)
+        return np.ones(shape, bool) if "bool" in node.type else rng.standard_normal(shape).astype(np.float32)
+
+    return session.run(None, {node.name: fill(node) for node in session.get_inputs()})
+
+
+def test_it_is_whole_and_small(shipped: Path):
+    bundle = verify_bundle(shipped)
+    assert bundle.geometry.tile_px == 224
+    assert bundle.geometry.um_per_px == 0.5
+    assert bundle.geometry.pitch_um == 112
+    assert sum(path.stat().st_size for path in shipped.rglob("*") if path.is_file()) < MAX_BYTES
+
+
+def test_its_panel_is_the_generators(root: Path, shipped: Path):
+    genes, _ = read_table(shipped / "genes.parquet", GENES)
+    assert genes["gene_id"].to_pylist() == [gene.gene_id for gene in list_genes()]
+    recipe = json.loads((root / "assets" / "demo-recipe.json").read_text(encoding="utf-8"))
+    assert recipe["panel"] == [gene.symbol for gene in list_genes()]
+
+
+def test_it_states_figures_beside_controls(shipped: Path):
+    subjects = {metric.subject for metric in read_bundle(shipped).metrics}
+    assert {"model", "training mean", "stain area", "shuffled spots"} <= subjects
+
+
+def test_nothing_in_it_names_the_machine_that_made_it(shipped: Path):
+    for path in shipped.rglob("*"):
+        if path.is_file():
+            assert not re.search(rb"/(work|tmp|home|root|usr)/\w", path.read_bytes()), path.name
+
+
+def test_the_script_makes_the_same_numbers_again(shipped: Path, made_again: Path):
+    old, new = read_bundle(shipped), read_bundle(made_again)
+    for part in ("name", "version", "geometry", "scale", "calibration", "gene_count"):
+        assert getattr(new, part) == getattr(old, part), part
+    assert new.fusion.feeds == old.fusion.feeds
+    assert new.ood.threshold == pytest.approx(old.ood.threshold, rel=1e-4)
+    assert new.ood.mean == pytest.approx(old.ood.mean, rel=1e-4, abs=1e-5)
+    for spec in (*old.encoders, old.fusion):
+        assert spec.file is not None
+        for before, after in zip(run_graph(shipped / spec.file, 1), run_graph(made_again / spec.file, 1), strict=True):
+            np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-3, err_msg=spec.file)
+    genes, again = (read_table(folder / "genes.parquet", GENES)[0] for folder in (shipped, made_again))
+    for column in genes.column_names:
+        if genes[column].type in ("float", "double"):
+            np.testing.assert_allclose(again[column].to_numpy(), genes[column].to_numpy(), rtol=1e-3, atol=1e-3)
+        else:
+            assert again[column].equals(genes[column]), column
+
+
+@pytest.fixture(scope="module")
+def predicted(root: Path, shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small slide that the demo does not hold, with its predictions."""
+    archive, results = tmp_path_factory.mktemp("archive"), tmp_path_factory.mktemp("results")
+    recipe = list_demo_recipes(7)[0]
+    small = SlideRecipe(**{**recipe.model_dump(), "width_px": 5000, "height_px": 4600})
+    make_archive(archive, recipes=[small])
+    slide, folder = archive / "slides/D1.tiff", results / "D1"
+    bundle, outdir = ("--bundle", shipped), ("--outdir", folder)
+    inputs = ("--slide-record", folder / "slide.json", "--tiles", folder / "tiles.parquet")
+    run_verb(root, "tile", "--sample", "D1", "--slide", slide, *bundle, *outdir)
+    run_verb(root, "encode", "--slide", slide, *inputs, *bundle, *outdir)
+    run_verb(root, "predict", *inputs, "--features", folder / "features.parquet",
+             "--thumbnail", folder / "thumbnail.png", *bundle, *outdir)  # fmt: skip
+    return archive, results
+
+
+def test_predictions_follow_the_hidden_truth(predicted: tuple[Path, Path]):
+    score = score_demo(*predicted)
+    median = score.median_by_programme()
+    assert score.spots[0] > 100
+    assert median["stroma"] > 0.7
+    assert median["tumour"] > 0.6
+    assert median["immune"] > 0.4
+    # What the slide does not show must not be predicted.
+    assert abs(median["unrelated"]) < 0.3
+    assert np.nanmean(score.pearson) > 0.45
+
+
+def test_predictions_are_numbers_for_every_gene(predicted: tuple[Path, Path]):
+    table, _ = read_table(predicted[1] / "D1" / "D1.parquet", EXPRESSION)
+    values = np.stack([table[gene.gene_id].to_numpy() for gene in list_genes()])
+    assert np.isfinite(values).all()
+    assert values.std(axis=1).max() > 0.3
