@@ -36,7 +36,12 @@ SURROUND = 5.0
 
 GRADIENT_CHANNELS = ("haematoxylin", "eosin", "density")
 BLOCKS = 7
+
 EPSILON = 1e-6
+"""Added to squared amounts of dye, so that a flat tile is flat and not the rounding of its arithmetic."""
+
+VARIATION_FLOOR = 1e-4
+"""Added to the squared coefficient of variation for the same reason: of a constant it is 1 - 1 in float32."""
 
 
 def feature_names() -> tuple[str, ...]:
@@ -89,7 +94,7 @@ class Texture(nn.Module):
         energy = across2 + down2 + EPSILON
         mean_energy = mean_of(energy)
         strength = mean_of(torch.sqrt(energy))
-        variation = torch.sqrt(torch.clamp(mean_energy / (strength * strength) - 1.0, min=0.0))
+        variation = torch.sqrt(torch.clamp(mean_energy / (strength * strength) - 1.0, min=0.0) + VARIATION_FLOOR)
         features = [strength * 10.0, variation]
         if self.window_px:
             cosine = nn.functional.avg_pool2d(across2 - down2, self.window_px)
