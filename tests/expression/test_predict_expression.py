@@ -138,7 +138,7 @@ class TestAnnData:
         assert known["scale"]["name"] == "log1p_cp10k"
         assert known["calibration"]["coverage_percent"] == 90
         assert known["parameters"]["region_spots"] == 1024
-        assert known["metrics"]["value"].tolist() == [0.2441, 0.1312, 0.0021, 0.893]
+        assert known["metrics"]["value"].tolist() == [0.2441, 0.3712, 0.893, 0.1312, 0.0021]
         assert set(known["metrics"].columns) >= {"split", "genes", "normalisation", "smoothing", "averaging"}
 
     def test_the_picture_lies_under_the_spots(self, data):

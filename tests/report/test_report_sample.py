@@ -101,7 +101,8 @@ class TestPage:
         for said in (
             "log1p_cp10k: natural logarithm of 1 + counts per 10,000",
             "0.244",
-            "stain area",
+            "Stain area",
+            "50 best predicted (HPG)",
             "leave one section out, one patient",
             "hold 90\u202f% of measured values",
             "Research use only. Not for diagnosis.",
@@ -312,21 +313,23 @@ class TestWords:
         assert choose_genes(genes, count=3).tolist() == [3, 2, 0]
         assert choose_genes(genes.assign(val_pcc=np.nan), count=2).tolist() == [0, 1]
 
-    def test_metrics_are_grouped_by_protocol(self):
-        facts = {
-            "genes": "250",
-            "normalisation": "cp10k",
-            "smoothing": "none",
-            "averaging": "genes",
-            "subject": "model",
-        }
-        table = pd.DataFrame(
-            [
-                {"name": "PCC", "value": 0.24, "split": "patients", **facts},
-                {"name": "PCC", "value": 0.38, "split": "sections", **facts},
-                {"name": "MAE", "value": 0.5, "split": "patients", **facts},
-            ]
-        )
-        blocks = protocols(table)
-        assert [[metric["value"] for metric in block["metrics"]] for block in blocks] == [["0.240", "0.500"], ["0.380"]]
+    def test_metrics_are_a_table_a_protocol_with_controls_beside_the_model(self):
+        facts = {"normalisation": "cp10k", "smoothing": "none", "averaging": "genes"}
+        rows = [
+            ("pearson", 0.13, "sections", "250", "stain area"),
+            ("pearson", 0.24, "sections", "250", "model"),
+            ("pearson_hpg50", 0.4, "sections", "50 best", "model"),
+            ("mae", 0.5, "sections", "250", "model"),
+            ("own figure", 0.38, "patients", "250", "model"),
+        ]
+        names = ("name", "value", "split", "genes", "subject")
+        blocks = protocols(pd.DataFrame([{**dict(zip(names, row, strict=True)), **facts} for row in rows]))
         assert [block["title"] for block in blocks] == ["Protocol 1", "Protocol 2"]
+        assert blocks[0]["subjects"] == ["Model", "Stain area"]
+        assert [(row["name"], row["note"], row["cells"]) for row in blocks[0]["measures"]] == [
+            ("Pearson r", "", ["0.240", "0.130"]),
+            ("Pearson r, best 50", "50 best", ["0.400", "\u2013"]),
+            ("Mean absolute error", "", ["0.500", "\u2013"]),
+        ]
+        assert ("Genes", "250") in blocks[0]["facts"]
+        assert blocks[1]["measures"][0]["name"] == "own figure"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +16,31 @@ if TYPE_CHECKING:
 
 PROTOCOL_FACTS = {
     "split": "Split",
-    "genes": "Genes",
     "normalisation": "Normalisation",
     "smoothing": "Smoothing",
     "averaging": "Averaging",
 }
+
+MODEL = "model"
+
+MEASURES = {
+    "pearson": "Pearson r",
+    "pearson_median": "Pearson r, median gene",
+    "pearson_share_above_0.2": "Share of genes with r above 0.2",
+    "pearson_hpg50": "Pearson r, best 50",
+    "pearson_heg50": "Pearson r, 50 of highest mean",
+    "pearson_hvg50": "Pearson r, 50 of highest variance",
+    "pearson_hpg50_chosen_on_test": "Pearson r, best 50 as published",
+    "spearman": "Spearman",
+    "mse": "Mean squared error",
+    "mae": "Mean absolute error",
+    "rvd": "Variance collapse (RVD)",
+    "ssim": "Similarity of maps (SSIM)",
+    "morans_i_agreement": "Agreement of Moran's I",
+    "coverage_80": "Coverage of the 80 % interval",
+    "coverage_90": "Coverage of the 90 % interval",
+}
+"""How a page calls the figures training writes; others appear by their own name."""
 
 # The table is there to look a gene up; a panel of all genes would make the page larger than its pictures.
 TABLE_GENES = 300
@@ -34,19 +55,35 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def protocols(metrics: pd.DataFrame) -> list[dict[str, Any]]:
-    """The bundle's metrics, one block for those that share the five facts of a protocol."""
+    """The bundle's metrics: a table for those that share a protocol, a row a measure and a column a subject.
+
+    The genes most rows are about stand with the protocol; a row about others says so itself.
+    """
     names = list(PROTOCOL_FACTS)
     groups = [(facts, group.to_dict("records")) for facts, group in metrics.groupby(names, sort=False)]
     return [
-        {
-            "title": f"Protocol {number}" if len(groups) > 1 else "",
-            "facts": list(zip(PROTOCOL_FACTS.values(), facts, strict=True)),
-            "metrics": [
-                {"name": row["name"], "subject": row["subject"], "value": signed(row["value"], 3)} for row in rows
-            ],
-        }
+        {"title": f"Protocol {number}" if len(groups) > 1 else "", **_protocol([str(fact) for fact in facts], rows)}
         for number, (facts, rows) in enumerate(groups, start=1)
     ]
+
+
+def _protocol(facts: list[str], rows: list[dict[Any, Any]]) -> dict[str, Any]:
+    subjects = sorted({row["subject"]: None for row in rows}, key=lambda subject: subject != MODEL)
+    values = {(row["name"], row["genes"], row["subject"]): row["value"] for row in rows}
+    measures = list(dict.fromkeys((row["name"], row["genes"]) for row in rows))
+    usual_genes = Counter(genes for _, genes in measures).most_common(1)[0][0]
+    return {
+        "facts": [("Genes", usual_genes), *zip(PROTOCOL_FACTS.values(), facts, strict=True)],
+        "subjects": [subject.capitalize() for subject in subjects],
+        "measures": [
+            {
+                "name": MEASURES.get(name, name),
+                "note": genes if genes != usual_genes else "",
+                "cells": [signed(values.get((name, genes, subject), np.nan), 3) for subject in subjects],
+            }
+            for name, genes in measures
+        ],
+    }
 
 
 def calibration_sentence(calibration: dict[str, Any]) -> str:
