@@ -1,0 +1,158 @@
+"""Claims: a graph runs as its contract says or an error tells which tensor of which graph does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from histocast.bundle import Bundle, EncoderSpec, TensorSpec
+from histocast.errors import ConfigError, MissingInputError
+from histocast.serving import open_predictor
+from known_encoders import expected_embedding, write_encoder, write_shipped_bundle
+
+Change = dict[str, object]
+
+
+def tiles(count: int, *, tile_px: int = 32, top: int = 256) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, top, (count, tile_px, tile_px, 3)).astype(np.uint8)
+
+
+def with_encoder(bundle: Bundle, **changes: object) -> Bundle:
+    return bundle.model_copy(update={"encoders": (bundle.encoders[0].model_copy(update=changes),)})
+
+
+def reshaped(spec: EncoderSpec, **changes: object) -> tuple[TensorSpec, ...]:
+    return (spec.outputs[0].model_copy(update=changes),)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_graph_of_a_bundle_runs_by_its_name(tmp_path: Path, threads: int) -> None:
+    bundle = write_shipped_bundle(tmp_path)
+    with open_predictor(tmp_path, bundle, names=("morphology", "fusion"), threads=threads) as predictor:
+        for count in (1, 5):
+            found = predictor.infer("morphology", {"tiles": tiles(count)})
+            assert found["embedding"].dtype == np.float32
+            np.testing.assert_allclose(found["embedding"], expected_embedding(tiles(count)), atol=1e-6)
+        features = {"target": np.ones((3, 6), np.float32), "neighbour": np.ones((3, 25, 6), np.float32)}
+        predicted = predictor.infer("fusion", {**features, "neighbour_mask": np.ones((3, 25), bool)})
+        assert {name: value.shape for name, value in predicted.items()} == {"expression": (3, 30), "sd": (3, 30)}
+        assert predictor.contract("fusion") == bundle.fusion
+
+
+def test_threads_may_share_a_predictor(tmp_path: Path) -> None:
+    bundle = write_shipped_bundle(tmp_path)
+    batches = [tiles(number + 1) for number in range(8)]
+    with (
+        open_predictor(tmp_path, bundle, names=("morphology",), threads=1) as predictor,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        found = list(pool.map(lambda batch: predictor.infer("morphology", {"tiles": batch})["embedding"], batches))
+    for batch, embedding in zip(batches, found, strict=True):
+        np.testing.assert_allclose(embedding, expected_embedding(batch), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"tiles": tiles(2).astype(np.float32)}, "dtype float32"),
+        ({"tiles": tiles(2, tile_px=30)}, "30, 30, 3"),
+        ({"tiles": tiles(2)[0]}, "shape"),
+        ({"pixels": tiles(2)}, "pixels"),
+        ({}, "tiles"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(tmp_path: Path, inputs: dict[str, np.ndarray], message: str) -> None:
+    bundle = write_shipped_bundle(tmp_path)
+    with (
+        open_predictor(tmp_path, bundle, names=("morphology",), threads=1) as predictor,
+        pytest.raises(ConfigError, match=message) as raised,
+    ):
+        predictor.infer("morphology", inputs)
+    assert "morphology" in str(raised.value)
+
+
+def test_axes_of_one_name_must_be_of_one_length(tmp_path: Path) -> None:
+    bundle = write_shipped_bundle(tmp_path)
+    uneven = {"target": np.ones((3, 6), np.float32), "neighbour": np.ones((2, 25, 6), np.float32)}
+    with (
+        open_predictor(tmp_path, bundle, names=("fusion",), threads=1) as predictor,
+        pytest.raises(ConfigError, match="neighbour"),
+    ):
+        predictor.infer("fusion", {**uneven, "neighbour_mask": np.ones((3, 25), bool)})
+
+
+def test_nan_is_an_error_that_names_graph_and_tensor(tmp_path: Path) -> None:
+    bundle = write_shipped_bundle(tmp_path, encoder=write_encoder(tmp_path, logarithm=True))
+    with open_predictor(tmp_path, bundle, names=("morphology",), threads=1) as predictor:
+        assert np.isfinite(
+            predictor.infer("morphology", {"tiles": np.full((1, 32, 32, 3), 255, np.uint8)})["embedding"]
+        ).all()
+        with pytest.raises(ConfigError, match=r"'morphology', tensor 'embedding': 12 of 12 values are NaN") as raised:
+            predictor.infer("morphology", {"tiles": tiles(2, top=50)})
+    assert raised.value.exit_code == 78
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda spec: {"outputs": reshaped(spec, name="features")}, "embedding"),
+        (lambda spec: {"outputs": reshaped(spec, dtype="float16")}, "dtype float32"),
+        (lambda spec: {"outputs": reshaped(spec, shape=("tile", 7))}, r"\['tile', 6\]"),
+        (lambda spec: {"outputs": reshaped(spec, shape=("spot", 6))}, r"\['tile', 6\]"),
+        (lambda spec: {"outputs": reshaped(spec, shape=("tile", 6, 1))}, r"\['tile', 6\]"),
+        (lambda spec: {"outputs": reshaped(spec, shape=(4, 6))}, r"\['tile', 6\]"),
+    ],
+)
+def test_a_graph_that_differs_from_its_contract_is_not_opened(
+    tmp_path: Path, change: Callable[[EncoderSpec], Change], message: str
+) -> None:
+    bundle = write_shipped_bundle(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        open_predictor(tmp_path, with_encoder(bundle, **change(bundle.encoders[0])), names=("morphology",), threads=1)
+
+
+def test_a_name_the_bundle_lacks_is_refused_with_those_it_has(tmp_path: Path) -> None:
+    bundle = write_shipped_bundle(tmp_path)
+    with pytest.raises(ConfigError, match=r"\['fusion', 'morphology'\]"):
+        open_predictor(tmp_path, bundle, names=("uni",), threads=1)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x08\x12\x00" * 50])
+def test_bytes_that_are_no_graph_are_a_configuration_error(tmp_path: Path, content: bytes) -> None:
+    bundle = write_shipped_bundle(tmp_path)
+    (tmp_path / "encoders/morphology.onnx").write_bytes(content)
+    with pytest.raises(ConfigError, match="cannot load"):
+        open_predictor(tmp_path, bundle, names=("morphology",), threads=1)
+
+
+def test_a_graph_the_licence_keeps_out_is_asked_for_and_taken_when_it_is_the_right_one(tmp_path: Path) -> None:
+    bundle = with_encoder(write_shipped_bundle(tmp_path), file=None, gated=True)
+    with open_predictor(tmp_path, bundle, names=("morphology",), threads=1) as predictor:
+        assert predictor.infer("morphology", {"tiles": tiles(2)})["embedding"].shape == (2, 6)
+    write_encoder(tmp_path, scale=2.0)
+    with pytest.raises(ConfigError, match="sha256"):
+        open_predictor(tmp_path, bundle, names=("morphology",), threads=1)
+    (tmp_path / "encoders/morphology.onnx").unlink()
+    with pytest.raises(MissingInputError, match="licence") as raised:
+        open_predictor(tmp_path, bundle, names=("morphology",), threads=1)
+    assert raised.value.exit_code == 66
+
+
+def test_a_server_is_refused_rather_than_ignored(tmp_path: Path) -> None:
+    bundle = write_shipped_bundle(tmp_path)
+    with pytest.raises(ConfigError, match="in process"):
+        open_predictor(tmp_path, bundle, names=("morphology",), threads=1, triton_url="grpc://a:8001")
+
+
+def test_importing_the_package_loads_no_runtime() -> None:
+    program = (
+        "import sys, histocast.serving, histocast.encode; print('onnxruntime' in sys.modules, 'torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+    assert found.stdout.split() == ["False", "False"]
