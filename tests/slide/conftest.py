@@ -10,9 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
+from faulty_proxy import bucket, proxy
 from histocast.slide import Slide, open_slide
 from histocast.storage import open_source
 from made_slides import Pixels
+
+__all__ = ["bucket", "proxy"]
 
 OpenSlideAt = Callable[..., Slide]
 

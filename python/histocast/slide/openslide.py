@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 
+from histocast.errors import DataError
 from histocast.slide.reader import (
     CannotOpen,
     Level,
@@ -36,19 +37,51 @@ _CACHE_BYTES = 32 * 1024 * 1024
 # Formats whose file names siblings, which a copied object would lack.
 _SEVERAL_FILES = (".mrxs", ".vms", ".vmu", ".afi", ".dcm")
 
+_PLAIN_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+
 
 def open_reader(source: Source, *, scratch: Path) -> OpenSlideReader:
-    """See `histocast.slide.reader.OpenReader`."""
-    if not source.is_local and source.uri.lower().endswith(_SEVERAL_FILES):
-        raise CannotOpen("the format spreads a slide over several files, which must lie on a local disk")
+    """See `histocast.slide.reader.OpenReader`.
+
+    Raises
+    ------
+    DataError
+        The format spreads a slide over several files, and they are not all there. No other reader may try:
+        a MIRAX index file is a JPEG preview, which shows the label.
+    """
+    several_files = source.uri.lower().endswith(_SEVERAL_FILES)
+    if several_files and not source.is_local:
+        raise _incomplete("a slide of several files in a store", source)
+    if not several_files and source.read(0, 8).startswith(_PLAIN_IMAGES):
+        raise CannotOpen("it is a plain image")
     path = source.local_copy(scratch)
-    if openslide.OpenSlide.detect_format(path) is None:
-        raise CannotOpen("OpenSlide does not know the format")
     try:
-        return OpenSlideReader(path, is_copy=not source.is_local)
+        return _opened(path, is_copy=not source.is_local)
+    except CannotOpen as error:
+        if several_files:
+            raise _incomplete("a slide whose other files are absent or damaged", source) from error
+        if not source.is_local:
+            path.unlink()
+        raise
+
+
+def _opened(path: Path, *, is_copy: bool) -> OpenSlideReader:
+    try:
+        if openslide.OpenSlide.detect_format(path) is None:
+            raise CannotOpen("OpenSlide does not know the format")
+        return OpenSlideReader(path, is_copy=is_copy)
     except openslide.OpenSlideError as error:
         reason = str(error).replace(str(path), "the file").replace(path.name, "the file")
         raise CannotOpen(f"OpenSlide cannot open it: {reason}") from error
+
+
+def _incomplete(found: str, source: Source) -> DataError:
+    return DataError(
+        found,
+        expected="the index file with all its companions, on a local disk",
+        where=source.name,
+        advice="copy the whole slide to a local disk, or convert it to one pyramidal TIFF",
+    )
 
 
 class OpenSlideReader:

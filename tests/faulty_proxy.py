@@ -1,0 +1,122 @@
+"""A proxy before an S3 server that counts requests and fails on purpose."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+
+BUCKET = "archive"
+
+Fate = str
+"""What becomes of a request: ``ok``, ``503``, ``500``, ``429``, ``403``, ``cut``, ``reset`` or ``stall``."""
+
+
+class FaultyProxy(ThreadingHTTPServer):
+    """Hands requests on to a store; `fate` decides what becomes of each, by its number from 0."""
+
+    daemon_threads = True
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.upstream = urlsplit(upstream)
+        self.fate: Callable[[int], Fate] = lambda _: "ok"
+        self.before: Callable[[int], None] = lambda _: None
+        self.requests: list[tuple[str, str | None]] = []
+        """Method and range of every request."""
+        self.lock = threading.Lock()
+        self.open_now = self.most_open = 0
+        self.stalled = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, *_: object) -> None:
+        """A client that went away is what these tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FaultyProxy
+
+    def log_message(self, *_: object) -> None: ...
+
+    def do_HEAD(self) -> None:
+        self._handle()
+
+    def do_GET(self) -> None:
+        self._handle()
+
+    def _handle(self) -> None:
+        server = self.server
+        with server.lock:
+            number = len(server.requests)
+            server.requests.append((self.command, self.headers.get("Range")))
+            server.open_now += 1
+            server.most_open = max(server.most_open, server.open_now)
+        try:
+            server.before(number)
+            self._answer(server.fate(number))
+        finally:
+            with server.lock:
+                server.open_now -= 1
+
+    def _answer(self, fate: Fate) -> None:
+        if fate.isdigit():
+            self.send_response(int(fate))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if fate == "reset":
+            self.close_connection = True
+            return
+        if fate == "stall":
+            self.server.stalled.set()
+            time.sleep(3)
+            self.close_connection = True
+            return
+        connection = http.client.HTTPConnection(self.server.upstream.hostname, self.server.upstream.port, timeout=30)
+        connection.request(self.command, self.path, headers=dict(self.headers))
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
+                self.send_header(name, value)
+        self.end_headers()
+        if fate == "cut":
+            self.wfile.write(body[: len(body) // 2])
+            self.close_connection = True
+        else:
+            self.wfile.write(body)
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str):
+    """The client of a store that holds one empty bucket."""
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=BUCKET)
+    return client
+
+
+@pytest.fixture
+def proxy(bucket: object, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """The proxy, to which the environment points boto3; retries and time-outs are short."""
+    server = FaultyProxy(s3_endpoint)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    monkeypatch.setattr("histocast.storage.s3.BACKOFF_S", 0.01)
+    monkeypatch.setattr("histocast.storage.s3.READ_TIMEOUT_S", 1)
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()

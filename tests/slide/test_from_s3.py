@@ -1,0 +1,110 @@
+"""A slide in a bucket is the same slide, read in few requests, or copied where most of it is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from faulty_proxy import BUCKET
+from histocast.errors import DataError
+from made_slides import Pixels, Recipe, halved, paint_arrays, write_slide
+from read_back import read_all
+
+
+@pytest.fixture
+def large(texture: Pixels, tmp_path: Path) -> Path:
+    """4000 x 2331 px in 200 blocks of about 30 kB."""
+    wide = np.tile(texture, (3, 4, 1))
+    recipe = Recipe(4000, 2331, (240, 240), sizes=halved(4000, 2331, 4), quality=95)
+    return write_slide(tmp_path / "large.svs", recipe, paint_arrays(wide, wide[2::4, 2::4]))
+
+
+def test_same_facts_and_pixels(shared_data: Path, bucket, open_at) -> None:
+    path = shared_data / "slides" / "CMU-1-Small-Region.svs"
+    bucket.upload_file(str(path), BUCKET, "a/slide.svs")
+    near, far = open_at(path), open_at(f"s3://{BUCKET}/a/slide.svs")
+    assert near.facts == far.facts
+    np.testing.assert_array_equal(near.thumbnail(500)[0], far.thumbnail(500)[0])
+    centres = np.random.default_rng(0).uniform([0, 0], [2220, 2967], (50, 2))
+    left, right = (read_all(slide, centres, tile_px=128, um_per_px=1.0)[0] for slide in (near, far))
+    np.testing.assert_array_equal(left, right)
+
+
+def test_a_few_tiles_are_a_few_requests_and_no_copy(large: Path, proxy, bucket, open_at, tmp_path: Path) -> None:
+    bucket.upload_file(str(large), BUCKET, "large.svs")
+    slide = open_at(f"s3://{BUCKET}/large.svs")
+    header = len(proxy.requests)
+    assert header <= 8
+    centres = [(x, y) for x in range(300, 1500, 100) for y in range(300, 900, 100)]
+    far, _, _ = read_all(slide, centres, tile_px=100, um_per_px=0.25)
+    asked = [wanted for method, wanted in proxy.requests[header:] if method == "GET"]
+    assert len(asked) <= 2
+    assert not list((tmp_path / "scratch").glob("*"))
+    near, _, _ = read_all(open_at(large), centres, tile_px=100, um_per_px=0.25)
+    np.testing.assert_array_equal(near, far)
+
+
+def test_most_of_the_bytes_are_copied_once_and_removed(large: Path, proxy, bucket, tmp_path: Path) -> None:
+    from histocast.slide import open_slide
+    from histocast.storage import open_source
+
+    bucket.upload_file(str(large), BUCKET, "large.svs")
+    centres = np.mgrid[0:4000:200, 0:2331:200].reshape(2, -1).T.astype(float)
+    scratch = tmp_path / "scratch"
+    with open_source(f"s3://{BUCKET}/large.svs") as source:
+        with open_slide(source, sample="S1", mpp=None, scratch=scratch) as slide:
+            read_all(slide, centres, tile_px=200, um_per_px=0.25)
+            assert [path.stat().st_size for path in scratch.iterdir()] == [large.stat().st_size]
+            before = len(proxy.requests)
+            read_all(slide, centres, tile_px=100, um_per_px=0.5)
+            assert len(proxy.requests) == before
+        assert not list(scratch.iterdir())
+
+
+def test_a_format_only_openslide_reads_is_copied(texture: Pixels, bucket, open_at, tmp_path: Path) -> None:
+    import tifffile
+
+    path = tmp_path / "slide.tif"
+    rgba = np.dstack([texture, np.full(texture.shape[:2], 255, np.uint8)])
+    tifffile.imwrite(path, rgba, photometric="rgb", extrasamples=["unassalpha"], tile=(128, 128), metadata=None)
+    bucket.upload_file(str(path), BUCKET, "slide.tif")
+    slide = open_at(f"s3://{BUCKET}/slide.tif", mpp=0.5)
+    assert slide.facts.reader == "openslide"
+    tiles, _, _ = read_all(slide, [[500, 388.5]], tile_px=1000, um_per_px=0.5)
+    np.testing.assert_array_equal(tiles[0][111:888], texture)
+
+
+@pytest.mark.parametrize("where", ["store", "disk"])
+def test_a_slide_of_several_files_is_not_taken_for_its_preview(
+    where: str, texture: Pixels, bucket, open_at, tmp_path: Path
+) -> None:
+    """The index file of a MIRAX slide is a JPEG that shows the label: it must not pass as a plain image."""
+    path = tmp_path / "slide.mrxs"
+    path.write_bytes(cv2.imencode(".jpg", texture)[1].tobytes())
+    bucket.upload_file(str(path), BUCKET, "slide.mrxs")
+    with pytest.raises(DataError, match="copy the whole slide"):
+        open_at(path if where == "disk" else f"s3://{BUCKET}/slide.mrxs", mpp=0.5)
+
+
+@pytest.mark.parametrize("fate", ["503", "cut", "reset"])
+def test_faults_change_no_pixel(fate: str, large: Path, proxy, bucket, open_at) -> None:
+    bucket.upload_file(str(large), BUCKET, "large.svs")
+    random = np.random.default_rng(4)
+    unlucky = set(random.choice(400, 60, replace=False).tolist())
+    proxy.fate = lambda number: fate if number in unlucky else "ok"
+    centres = random.uniform([0, 0], [2000, 1200], (80, 2))
+    far, readable, _ = read_all(open_at(f"s3://{BUCKET}/large.svs"), centres, tile_px=64, um_per_px=0.25)
+    near, _, _ = read_all(open_at(large), centres, tile_px=64, um_per_px=0.25)
+    assert readable.all()
+    np.testing.assert_array_equal(near, far)
+
+
+def test_replaced_while_it_is_read(large: Path, proxy, bucket, open_at) -> None:
+    bucket.upload_file(str(large), BUCKET, "large.svs")
+    slide = open_at(f"s3://{BUCKET}/large.svs")
+    bucket.put_object(Bucket=BUCKET, Key="large.svs", Body=large.read_bytes()[::-1])
+    with pytest.raises(DataError, match="overwritten"):
+        read_all(slide, [[500, 500]], tile_px=64, um_per_px=0.25)

@@ -1,0 +1,34 @@
+"""Merged requests cover every range and stay within their bounds."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from histocast.storage.ranges import plan_requests
+
+
+@given(
+    ranges=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 500)), max_size=60),
+    gap=st.integers(0, 800),
+    most=st.integers(1, 3_000),
+)
+def test_every_range_is_covered_once(ranges: list[tuple[int, int]], gap: int, most: int) -> None:
+    requests = list(plan_requests(ranges, max_gap_bytes=gap, max_request_bytes=most))
+    assert sorted(index for request in requests for index in request.members) == list(range(len(ranges)))
+    for request in requests:
+        ends = [request.start]
+        for index in sorted(request.members, key=lambda member: ranges[member]):
+            start, length = ranges[index]
+            assert request.start <= start
+            assert start + length <= request.start + request.length
+            assert start - max(ends) <= gap, "a gap too wide was read"
+            ends.append(start + length)
+        longest = max(ranges[index][1] for index in request.members)
+        assert request.length <= max(most, longest)
+
+
+@given(ranges=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 500)), max_size=60))
+def test_requests_go_through_the_file_once(ranges: list[tuple[int, int]]) -> None:
+    starts = [request.start for request in plan_requests(ranges, max_gap_bytes=50, max_request_bytes=1000)]
+    assert starts == sorted(starts)

@@ -1,0 +1,192 @@
+"""S3 objects are read in few requests, and come whole, of one version, or as a clear error."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+
+from faulty_proxy import BUCKET
+from histocast.errors import DataError, MissingInputError, StorageUnavailable, UsageError
+from histocast.storage import open_source, sampled_digest
+from histocast.storage.s3 import ATTEMPTS, CONCURRENCY
+
+URI = f"s3://{BUCKET}/slides/a slide+ü.svs"
+KEY = URI.removeprefix(f"s3://{BUCKET}/")
+
+
+@pytest.fixture
+def stored(bucket, content: bytes) -> None:
+    bucket.upload_fileobj(io.BytesIO(content), BUCKET, KEY)
+
+
+@pytest.fixture
+def ranges() -> list[tuple[int, int]]:
+    """A thousand pieces of 12 kB with gaps, out of order, as a slide's tiles are."""
+    return [((index * 7919) % 1000 * 20_000, 12_000) for index in range(1000)]
+
+
+def read(ranges: list[tuple[int, int]], uri: str = URI, **options: object) -> dict[int, bytes]:
+    with open_source(uri, **options) as source:
+        return {index: bytes(piece) for index, piece in source.read_ranges(ranges)}
+
+
+def check(pieces: dict[int, bytes], ranges: list[tuple[int, int]], content: bytes) -> None:
+    assert set(pieces) == set(range(len(ranges)))
+    assert all(pieces[index] == content[start : start + length] for index, (start, length) in enumerate(ranges))
+
+
+def test_ranges_come_in_few_requests(stored, proxy, content: bytes, ranges) -> None:
+    check(read(ranges), ranges, content)
+    gets = [asked for method, asked in proxy.requests if method == "GET"]
+    assert len(gets) <= 4
+    assert proxy.most_open <= CONCURRENCY
+
+
+def test_far_ranges_are_not_joined(stored, proxy, content: bytes) -> None:
+    far = [(0, 10), (5_000_000, 10), (12_000_000, 10), (19_999_990, 100)]
+    check(read(far), far, content)
+    assert sorted(asked for method, asked in proxy.requests if method == "GET") == [
+        "bytes=0-9",
+        "bytes=12000000-12000009",
+        "bytes=19999990-19999999",
+        "bytes=5000000-5000009",
+    ]
+
+
+def test_reading_and_copying(stored, content: bytes, tmp_path) -> None:
+    with open_source(URI) as source:
+        assert source.stat().size_bytes == len(content)
+        assert source.read(0, 0) == b""
+        assert source.read(19_999_990, 100) == content[19_999_990:]
+        assert source.read(50_000_000, 100) == b""
+        assert source.read(1000, 18_000_000) == content[1000:18_001_000]
+        copy = source.local_copy(tmp_path / "scratch")
+        assert copy.read_bytes() == content
+        assert copy.suffix == ".svs"
+        assert "slide" not in copy.name
+        (tmp_path / "same").write_bytes(content)
+        with open_source(str(tmp_path / "same")) as local:
+            assert sampled_digest(source) == sampled_digest(local)
+
+
+@pytest.mark.parametrize("fate", ["503", "500", "429", "cut", "reset"])
+def test_passing_faults_are_ridden_out(fate: str, stored, proxy, content: bytes, ranges) -> None:
+    proxy.fate = lambda number: fate if number % 3 == 1 else "ok"
+    check(read(ranges), ranges, content)
+
+
+def test_a_stall_is_given_up_and_asked_again(stored, proxy, content: bytes) -> None:
+    proxy.fate = lambda number: "stall" if number == 1 else "ok"
+    check(read([(0, 1000)]), [(0, 1000)], content)
+    assert proxy.stalled.is_set()
+
+
+@pytest.mark.parametrize("fate", ["503", "cut", "reset"])
+def test_a_lasting_fault_is_transient_and_ends(fate: str, stored, proxy) -> None:
+    proxy.fate = lambda number: fate if number else "ok"
+    started = time.monotonic()
+    with pytest.raises(StorageUnavailable) as caught:
+        read([(0, 1000)])
+    assert caught.value.exit_code == 75
+    assert len(proxy.requests) == 1 + ATTEMPTS
+    assert time.monotonic() - started < 10
+
+
+def test_an_object_overwritten_between_stages_is_refused(stored, bucket, content: bytes) -> None:
+    with open_source(URI) as source:
+        version = source.stat().version
+    assert read([(0, 5)], version=version)[0] == content[:5]
+    bucket.upload_fileobj(io.BytesIO(content[::-1]), BUCKET, KEY)
+    with pytest.raises(DataError, match="overwritten") as caught:
+        read([(0, 5)], version=version)
+    assert caught.value.exit_code == 65
+
+
+def test_an_object_overwritten_while_it_is_read_never_mixes(stored, proxy, bucket, content: bytes) -> None:
+    far = [(start, 10) for start in range(0, 20_000_000, 1_100_000)]
+    replaced = False
+
+    def replace(number: int) -> None:
+        nonlocal replaced
+        if number > 5 and not replaced:
+            replaced = True
+            bucket.put_object(Bucket=BUCKET, Key=KEY, Body=bytes(len(content)))
+
+    proxy.before = replace
+    with pytest.raises(DataError, match="overwritten") as caught:
+        read(far)
+    assert caught.value.exit_code == 65
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [(f"s3://{BUCKET}/absent.svs", "no such object"), ("s3://no-such-bucket/a.svs", "no such")],
+)
+def test_what_is_not_there(uri: str, words: str, bucket) -> None:
+    with open_source(uri) as source, pytest.raises(MissingInputError, match=words) as caught:
+        source.stat()
+    assert caught.value.exit_code == 66
+
+
+def test_what_may_not_be_read(stored, proxy) -> None:
+    proxy.fate = lambda _: "403"
+    with open_source(URI, name="slide of sample S1") as source, pytest.raises(MissingInputError) as caught:
+        source.stat()
+    assert caught.value.exit_code == 66
+    assert "slide of sample S1: access is forbidden" in caught.value.message
+    assert "grant the permission" in caught.value.message
+    assert "svs" not in caught.value.message
+    assert len(proxy.requests) == 1, "a refusal is not worth another try"
+
+
+def test_without_credentials(bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    with open_source(URI) as source, pytest.raises(MissingInputError, match="no credentials"):
+        source.stat()
+
+
+def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch, s3_endpoint: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("histocast.storage.s3.BACKOFF_S", 0.01)
+    with open_source(URI) as source, pytest.raises(StorageUnavailable):
+        source.stat()
+
+
+def test_an_unknown_profile_is_said(bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with open_source(URI) as source, pytest.raises(MissingInputError, match="nobody"):
+        source.stat()
+
+
+def test_requester_pays(stored, proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = proxy.RequestHandlerClass.do_HEAD
+
+    def do_head(handler) -> None:
+        seen.append(handler.headers.get("x-amz-request-payer"))
+        original(handler)
+
+    monkeypatch.setattr(proxy.RequestHandlerClass, "do_HEAD", do_head)
+    monkeypatch.setenv("AWS_REQUEST_PAYER", "requester")
+    with open_source(URI) as source:
+        source.stat()
+    assert seen == ["requester"]
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3://bucket", "s3://bucket/", "s3:///key"])
+def test_what_is_no_uri(uri: str) -> None:
+    with pytest.raises(UsageError, match="bucket/key"):
+        open_source(uri)
+
+
+def test_a_full_scratch_disk_is_an_output_error(stored, tmp_path) -> None:
+    from histocast.errors import OutputError
+
+    (tmp_path / "file").write_bytes(b"")
+    with open_source(URI) as source, pytest.raises(OutputError, match="HISTOCAST_SCRATCH"):
+        source.local_copy(tmp_path / "file")
