@@ -240,7 +240,9 @@ class TestCanvas:
         centres = np.stack(np.meshgrid(np.arange(316) + 0.5, np.arange(316) + 0.5), axis=-1).reshape(-1, 2) * 200
         record = files.record.model_copy(update={"thumbnail_um_per_px": 50.0})
         canvas = Canvas.over(centres, thumbnail=np.full((632, 632, 3), 255, np.uint8), record=record)
-        assert (canvas.spot_of_pixel[30:-30, 30:-30] >= 0).all()
+        rows, columns = np.nonzero(canvas.spot_of_pixel >= 0)
+        assert len(rows) > 0.7 * canvas.spot_of_pixel.size
+        assert (canvas.spot_of_pixel[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] >= 0).all()
 
     @pytest.mark.parametrize("size", [(1, 90), (90, 1), (1, 1)])
     def test_slivers_are_not_drawn_as_slivers(self, done, size):

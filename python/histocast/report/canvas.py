@@ -15,6 +15,8 @@ from histocast.report.pictures import Rgb
 # Wide enough for three maps side by side on a screen of double density.
 CANVAS_PX = 560
 MARGIN_SHARE = 0.04
+# Room below the spots, so that the scale bar hides none.
+SCALE_BAR_SHARE = 0.08
 # A core biopsy can be twenty times as long as wide; beyond this the maps would be slivers.
 MAX_ASPECT = 1.6
 FADE = 0.72
@@ -99,6 +101,7 @@ def _frame(centres: NDArray[np.float64], *, reach: float, shape: tuple[int, ...]
     low, high = centres.min(axis=0) - reach, centres.max(axis=0) + reach
     margin = MARGIN_SHARE * (high - low).max()
     low, high = low - margin, high + margin
+    high[1] += SCALE_BAR_SHARE * (high - low).max()
     size = high - low
     size = np.maximum(size, size.max() / MAX_ASPECT)
     start = np.floor((low + high - size) / 2).astype(int)
@@ -107,9 +110,9 @@ def _frame(centres: NDArray[np.float64], *, reach: float, shape: tuple[int, ...]
 
 
 def _crop(image: Rgb, frame: tuple[int, int, int, int]) -> Rgb:
-    """The framed part; what lies outside the picture is white, as glass."""
+    """The framed part; what lies outside the picture is as pale as glass."""
     x, y, width, height = frame
-    part = np.full((height, width, 3), 255, np.uint8)
+    part = np.full((height, width, 3), 245, np.uint8)
     top, left = max(y, 0), max(x, 0)
     bottom, right = min(y + height, image.shape[0]), min(x + width, image.shape[1])
     if bottom > top and right > left:

@@ -26,6 +26,7 @@ MODEL = "model"
 MEASURES = {
     "pearson": "Pearson r",
     "pearson_median": "Pearson r, median gene",
+    "pearson_iqr": "Pearson r, interquartile range over genes",
     "pearson_share_above_0.2": "Share of genes with r above 0.2",
     "pearson_hpg50": "Pearson r, best 50",
     "pearson_heg50": "Pearson r, 50 of highest mean",
@@ -36,11 +37,13 @@ MEASURES = {
     "mae": "Mean absolute error",
     "rvd": "Variance collapse (RVD)",
     "ssim": "Similarity of maps (SSIM)",
-    "morans_i_agreement": "Agreement of Moran's I",
+    "morans_i_truth": "Moran's I, measured",
+    "morans_i_predicted": "Moran's I, predicted",
+    "morans_i_agreement": "Agreement of Moran's I over genes",
     "coverage_80": "Coverage of the 80 % interval",
     "coverage_90": "Coverage of the 90 % interval",
 }
-"""How a page calls the figures training writes; others appear by their own name."""
+"""How a page calls the figures training writes, in the order it shows them; others follow by their own name."""
 
 # The table is there to look a gene up; a panel of all genes would make the page larger than its pictures.
 TABLE_GENES = 300
@@ -70,7 +73,11 @@ def protocols(metrics: pd.DataFrame) -> list[dict[str, Any]]:
 def _protocol(facts: list[str], rows: list[dict[Any, Any]]) -> dict[str, Any]:
     subjects = sorted({row["subject"]: None for row in rows}, key=lambda subject: subject != MODEL)
     values = {(row["name"], row["genes"], row["subject"]): row["value"] for row in rows}
-    measures = list(dict.fromkeys((row["name"], row["genes"]) for row in rows))
+    order = list(MEASURES)
+    measures = sorted(
+        dict.fromkeys((row["name"], row["genes"]) for row in rows),
+        key=lambda measure: order.index(measure[0]) if measure[0] in MEASURES else len(order),
+    )
     usual_genes = Counter(genes for _, genes in measures).most_common(1)[0][0]
     return {
         "facts": [("Genes", usual_genes), *zip(PROTOCOL_FACTS.values(), facts, strict=True)],
