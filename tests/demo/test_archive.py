@@ -62,6 +62,16 @@ def test_unreadable_spots_are_left_out(archive: Path, tmp_path: Path):
     assert score_demo(archive, tmp_path).spots == (50, 50)
 
 
+def test_a_slide_without_spots_has_no_score(archive: Path, tmp_path: Path):
+    predict_with(archive, tmp_path, lambda truth: truth)
+    names = [gene.gene_id for gene in list_genes()]
+    write_predictions(tmp_path, "S2", np.zeros((0, 2)), np.zeros((0, len(names))), names)
+    score = score_demo(archive, tmp_path)
+    assert score.spots == (60, 0)
+    assert np.isnan(score.pearson[:, 1]).all()
+    assert "1.00" in str(score)
+
+
 def test_missing_results_and_foreign_genes_are_refused(archive: Path, tmp_path: Path):
     with pytest.raises(MissingInputError, match="S1"):
         score_demo(archive, tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from functools import lru_cache
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -93,6 +94,19 @@ def cell_walls(cell_um: float, *, wall_um: float) -> NDArray[np.uint8]:
     grid[:, 0] += 0.5 * (grid[:, 1] % 2)
     centres = (grid + rng.uniform(-0.33, 0.33, grid.shape)) * step_um % period_um
     pixels = (np.stack(np.meshgrid(np.arange(TEXTURE_PX), np.arange(TEXTURE_PX)), axis=-1) + 0.5) * TEXTURE_UM_PER_PX
+    # Cells press on one another: walls bend over about half a cell.
+    bends = [smooth_field(pixels.shape[:2], length=cell_um / 3, rng=rng) for _ in range(2)]
+    pixels = (pixels + 0.05 * cell_um * np.stack(bends, axis=-1)) % period_um
     distance, _ = cKDTree(centres, boxsize=period_um).query(pixels, k=2, workers=-1)
     to_wall = (distance[..., 1] - distance[..., 0]) / 2
     return np.asarray(255 * np.exp(-((to_wall / wall_um) ** 2)), np.uint8)
+
+
+@lru_cache(maxsize=4)
+def wall_angles(cell_um: float, *, wall_um: float) -> Field:
+    """Direction of the walls of `cell_walls`: radians [row, column], 0 along the columns."""
+    walls = cell_walls(cell_um, wall_um=wall_um).astype(np.float32)
+    down, across = (np.asarray(slope, np.float32) for slope in np.gradient(walls))
+    size = (9, 9)
+    xx, yy, xy = (cv2.blur(product, size) for product in (across * across, down * down, across * down))
+    return np.asarray(0.5 * np.arctan2(2 * xy, xx - yy) + np.pi / 2, np.float32)

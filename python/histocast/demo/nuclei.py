@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.demo.fields import TEXTURE_PX, cell_walls, make_rng
+from histocast.demo.fields import TEXTURE_PX, cell_walls, make_rng, wall_angles
 from histocast.demo.terrain import CELL_UM, COMPARTMENTS, Terrain, glass_share, softmax
 
 H_MAX = 1.6
@@ -175,5 +175,7 @@ def _add_adipocyte_nuclei(
     column, row = np.floor(fat).astype(np.int64).T % TEXTURE_PX
     keep = (walls[row, column] > 200) & (_look_up(adipose, fat) > 0.8) & (rng.uniform(0, 1, len(fat)) < 0.10)
     fat = fat[keep]
-    picked = start + rng.integers(0, 4 * DIRECTIONS, len(fat))
+    angle = wall_angles(ADIPOCYTE_UM, wall_um=ADIPOCYTE_WALL_UM)[row[keep], column[keep]]
+    direction = np.rint(angle / np.pi * DIRECTIONS).astype(np.int64) % DIRECTIONS
+    picked = start + direction * 4 + rng.integers(0, 4, len(fat))
     return np.concatenate([points, fat]), np.concatenate([stamp, picked])

@@ -17,6 +17,9 @@ from histocast.errors import DataError, MissingInputError
 
 SHOWN_GENES = 12
 
+MIN_SPOTS = 3
+"""Two points always correlate."""
+
 
 @dataclass(frozen=True)
 class DemoScore:
@@ -32,15 +35,16 @@ class DemoScore:
     def median_by_programme(self) -> dict[str, float]:
         """Median over samples and genes of each programme, best first."""
         programmes = dict.fromkeys(gene.programme for gene in self.genes)
-        medians = {
-            name: float(np.nanmedian(self.pearson[[gene.programme == name for gene in self.genes]]))
-            for name in programmes
-        }
+        medians = {}
+        for name in programmes:
+            values = self.pearson[[gene.programme == name for gene in self.genes]]
+            known = values[np.isfinite(values)]
+            medians[name] = float(np.median(known)) if known.size else float("nan")
         return dict(sorted(medians.items(), key=lambda item: -item[1]))
 
     def __str__(self) -> str:
         header = f"{'gene':<10}{'programme':<14}" + "".join(f"{name:>8}" for name in self.samples) + f"{'mean':>8}"
-        means = np.nanmean(self.pearson, axis=1)
+        means = _mean_known(self.pearson, axis=1)
         order = np.argsort(-means, kind="stable")
         head, tail = order[:SHOWN_GENES], order[SHOWN_GENES:][-4:]
 
@@ -51,7 +55,9 @@ class DemoScore:
 
         spots = ", ".join(f"{name} {count}" for name, count in zip(self.samples, self.spots, strict=True))
         programmes = ", ".join(f"{name} {value:.2f}" for name, value in self.median_by_programme().items())
-        per_sample = "".join(f"{value:8.2f}" for value in (*np.nanmean(self.pearson, axis=0), np.nanmean(means)))
+        per_sample = "".join(
+            f"{value:8.2f}" for value in (*_mean_known(self.pearson, axis=0), _mean_known(means, axis=0))
+        )
         skipped = len(order) - len(head) - len(tail)
         return "\n".join(
             [
@@ -91,8 +97,17 @@ def _predicted_genes(table: pa.Table, where: Path) -> dict[str, str]:
     return found
 
 
+def _mean_known(values: NDArray[np.float64], *, axis: int) -> NDArray[np.float64]:
+    """Mean of what is not NaN; NaN where nothing is."""
+    known = np.isfinite(values)
+    total, count = np.where(known, values, 0.0).sum(axis=axis), known.sum(axis=axis)
+    return np.asarray(np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0))
+
+
 def correlate(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pearson of matching columns of two [spot, gene] arrays; NaN where one is constant."""
+    """Pearson of matching columns of two [spot, gene] arrays; NaN where one is constant or spots are few."""
+    if len(left) < MIN_SPOTS:
+        return np.full(left.shape[1], np.nan)
     a, b = left - left.mean(axis=0), right - right.mean(axis=0)
     norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
     return np.asarray(np.divide((a * b).sum(axis=0), norm, out=np.full(len(norm), np.nan), where=norm > 0))
