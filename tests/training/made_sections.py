@@ -36,7 +36,9 @@ def made_features(seed: int) -> np.ndarray:
     """Features [spot, dim] whose first four are smooth over the section and decide expression."""
     random = np.random.default_rng(seed)
     rows, cols = (axis.ravel() for axis in np.mgrid[:ROWS, :COLUMNS])
-    features = random.normal(size=(COLUMNS * ROWS, DIM))
+    # Real features move together: eight hidden quantities that expression does not follow.
+    mixing = np.random.default_rng(98).normal(size=(8, DIM))
+    features = random.normal(scale=0.5, size=(COLUMNS * ROWS, 8)) @ mixing
     for signal in range(SIGNALS):
         slope, shift = random.normal(size=2), random.uniform(0, 6)
         features[:, signal] = 1.5 * np.sin(rows * slope[0] / 2 + cols * slope[1] / 2 + shift)
@@ -48,7 +50,7 @@ def made_counts(features: np.ndarray, seed: int) -> np.ndarray:
     """Counts [spot, gene]: Poisson with a rate that is log-linear in the signals."""
     weights = np.random.default_rng(99).normal(scale=0.5, size=(SIGNALS, len(PANEL) + len(OTHERS)))
     signals = features[:, :SIGNALS] - features[:, :SIGNALS].mean(axis=0)
-    return np.random.default_rng(seed).poisson(6.0 * np.exp(signals @ weights))
+    return np.random.default_rng(seed).poisson(40.0 * np.exp(signals @ weights))
 
 
 def write_stages(folder: Path, *, sample: str, seed: int, unreadable: tuple[int, ...] = ()) -> np.ndarray:

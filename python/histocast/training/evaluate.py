@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from histocast.artifacts import GENES, Provenance, read_table, write_atomically, write_json, write_table
 from histocast.bundle import Bundle, read_bundle
 from histocast.errors import UsageError
+from histocast.methods.correlation import gene_pearson
 from histocast.progress import log, track
 from histocast.records import read_record
 from histocast.serving.fusion_inputs import regions
@@ -187,8 +188,7 @@ class _SectionJudge:
         }
         self.judge(section, MODEL, expression, extra=intervals)
         orders = shuffled_orders(len(section), seed=self.model.record.recipe.seed)
-        truth = self._truth(section)
-        pearson = [mean_known(gene_metrics(truth, expression[order])["pearson"]) for order in orders]
+        pearson = [mean_known(gene_pearson(labels, expression[order])) for order in orders]
         self._add(section, SHUFFLED, {"pearson": float(np.mean(pearson))})
 
     def judge(
