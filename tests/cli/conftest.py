@@ -17,12 +17,14 @@ Verb = Callable[..., subprocess.CompletedProcess[str]]
 def histocast(root: Path) -> Verb:
     """Run ``histocast ARGS`` and return what it printed and its exit code."""
 
-    def run(*arguments: object, user: int | None = None, env: dict[str, str] | None = None):
-        command: Sequence[str] = [sys.executable, "-m", "histocast", *map(str, arguments)]
-        variables = {**os.environ, "PYTHONPATH": str(root / "python"), **(env or {})}
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=120, check=False, user=user, env=variables
+    def run(*arguments: object, unprivileged: bool = False, env: dict[str, str] | None = None):
+        # Root reads whatever it likes, until it gives up the capability to.
+        drop = (
+            ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if unprivileged and os.geteuid() == 0 else []
         )
+        command: Sequence[str] = [*drop, sys.executable, "-m", "histocast", *map(str, arguments)]
+        variables = {**os.environ, "PYTHONPATH": str(root / "python"), **(env or {})}
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=variables)
 
     return run
 

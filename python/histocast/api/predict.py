@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
-from histocast.errors import ConfigError, UsageError
+from histocast.errors import ConfigError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from histocast.bundle import Bundle
@@ -44,9 +44,17 @@ def available_threads() -> int:
 def scratch_folder(outdir: Path) -> Iterator[Path]:
     """Yield a folder for large temporary files: ``HISTOCAST_SCRATCH``, else one within ``outdir``."""
     parent = Path(os.environ.get("HISTOCAST_SCRATCH", outdir))
-    parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".scratch-", dir=parent) as folder:
-        yield Path(folder)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = TemporaryDirectory(prefix=".scratch-", dir=parent)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make a folder here: {error.strerror}",
+            where=str(parent),
+            advice="choose a folder that can be written by --outdir, or for scratch by HISTOCAST_SCRATCH",
+        ) from error
+    with folder as name:
+        yield Path(name)
 
 
 @contextmanager
@@ -82,10 +90,10 @@ def check(
     from histocast.check import check_samples
     from histocast.storage import fetch_file
 
-    outdir.mkdir(parents=True, exist_ok=True)
-    folder, _ = fetch_bundle(bundle, outdir)
-    panel = fetch_file(genes, outdir) if genes else None
-    record = check_samples(samplesheet, bundle_folder=folder, genes=panel, on_slide_error=on_slide_error)
+    with scratch_folder(outdir) as scratch:
+        folder, _ = fetch_bundle(bundle, outdir)
+        panel = fetch_file(genes, scratch) if genes else None
+        record = check_samples(samplesheet, bundle_folder=folder, genes=panel, on_slide_error=on_slide_error)
     write_json(outdir / "samples.json", record)
     return record
 
