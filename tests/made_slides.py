@@ -6,6 +6,7 @@ any size is written in the memory of one block.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -146,13 +147,22 @@ def _write_level(
         else (b"", b"")
     )
 
+    # Painters that repeat themselves make slides of any size in the time of one period.
+    seen: dict[bytes, bytes] = {}
+
+    def encoded(pixels: Pixels) -> bytes:
+        digest = hashlib.blake2b(pixels, digest_size=16).digest()
+        if digest not in seen:
+            data = encode_block(pixels, recipe)
+            # An Aperio block carries no marker that tells its colour: only the photometric tag does.
+            seen[digest] = split_tables(data)[1] if is_jpeg and recipe.shared_tables else data
+        return seen[digest]
+
     def blocks() -> Iterator[bytes]:
         for top in range(0, height, block_height):
             rows = min(block_height, height - top) if strips else block_height
             for left in range(0, width, block_width):
-                data = encode_block(paint(level, top, left, rows, block_width), recipe)
-                # An Aperio block carries no marker that tells its colour: only the photometric tag does.
-                yield split_tables(data)[1] if is_jpeg and recipe.shared_tables else data
+                yield encoded(np.ascontiguousarray(paint(level, top, left, rows, block_width)))
 
     ycbcr = (is_jpeg and recipe.colour == "ycbcr") or recipe.compression == "jpeg2000"
     per_cm = 10_000 / recipe.um_per_px if recipe.um_per_px and recipe.layout != "aperio" else None
