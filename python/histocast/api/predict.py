@@ -193,6 +193,7 @@ def predict(
             bundle=read,
             predictor=predictor,
             genes=fetch_file(genes, scratch) if genes else None,
+            scratch=scratch,
             outdir=outdir,
         )
 
