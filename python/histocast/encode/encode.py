@@ -29,8 +29,9 @@ from histocast.serving.predictor import Predictor
 if TYPE_CHECKING:
     from histocast.slide import Slide, TileBatch
 
-BATCH_TILES = 32
-"""Tiles in one call: enough to fill a vector unit or a request, few enough to stay near the cache."""
+BATCH_TILES = 64
+TILES_PER_THREAD = 8
+"""Tiles in one call: a request of useful size to a server, and enough for each of many threads here."""
 
 SHOWN_REASONS = 3
 
@@ -89,7 +90,7 @@ def encode_tiles(
         centres_level0_px,
         tile_px=bundle.geometry.tile_px,
         um_per_px=bundle.geometry.um_per_px,
-        batch_tiles=BATCH_TILES,
+        batch_tiles=max(BATCH_TILES, TILES_PER_THREAD * threads),
         threads=threads,
     )
     with (
