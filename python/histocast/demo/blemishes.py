@@ -15,11 +15,11 @@ INK = {"blue": (1.00, 0.62, 0.21), "green": (1.00, 0.40, 0.56), "black": (1.05, 
 LINE_UM = 190.0
 COARSE = 4
 
-BLUR_SIGMA_UM = 4.5
+BLUR_SIGMA_UM = 6.5
 """A defocus that still shows on a thumbnail of 4 um/px."""
 
-BLUR_MARGIN_PX = 32
-"""Rows beyond a strip that the blur looks at: three sigma at 0.42 um/px."""
+BLUR_MARGIN_PX = 48
+"""Rows beyond a strip that the blur looks at: three sigma at 0.41 um/px."""
 
 
 def outline_pen(recipe: SlideRecipe) -> NDArray[np.float64]:

@@ -84,7 +84,7 @@ def list_demo_recipes(seed: int) -> tuple[SlideRecipe, ...]:
             stain=PINK,
             mix=Mix(immune=0.35),
             pen="blue",
-            out_of_focus=(0.27, 0.33, 0.1),
+            out_of_focus=(0.27, 0.33, 0.12),
         ),
         SlideRecipe(
             sample="D3",
