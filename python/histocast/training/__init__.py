@@ -9,6 +9,7 @@ export_bundle     a model folder and its figures -> a bundle to deploy
 
 from __future__ import annotations
 
+from histocast.training.compare import compare_expression
 from histocast.training.evaluate import cross_validate, evaluate
 from histocast.training.export import export_bundle, export_encoders
 from histocast.training.recipe import Recipe, read_recipe
@@ -23,6 +24,7 @@ __all__ = [
     "SectionRecord",
     "TrainRecord",
     "TrainingRow",
+    "compare_expression",
     "cross_validate",
     "evaluate",
     "export_bundle",

@@ -30,6 +30,10 @@ TABLE_METRICS = (
 )  # fmt: skip
 
 
+CONTROL_METRICS = ("pearson", "mse", "mae")
+"""What a bundle carries of a control; evaluation.json has the rest."""
+
+
 class SectionRow(NamedTuple):
     """One metric of one subject on one held-out section."""
 
@@ -118,7 +122,7 @@ class Evaluation(Record):
         raise KeyError((protocol, subject, method))
 
     def metrics(self, protocol: Protocol, *, method: str) -> tuple[Metric, ...]:
-        """Every figure of a method under a protocol, as a bundle carries it; controls beside the model."""
+        """Figures of a method under a protocol, as a bundle carries them; controls beside the model."""
         return tuple(
             Metric(
                 name=figure.metric,
@@ -134,6 +138,7 @@ class Evaluation(Record):
             if summary.protocol == protocol and summary.method == method
             for figure in summary.figures
             if figure.mean is not None
+            and figure.metric in (TABLE_METRICS if summary.subject == MODEL else CONTROL_METRICS)
         )
 
 
