@@ -117,6 +117,27 @@ def test_another_process_exports_the_same_bytes(exported: dict[str, tuple[Path, 
         assert sha256_of_file(tmp_path / "encoders" / f"{name}.onnx") == spec.sha256
 
 
+def test_every_annotated_axis_is_what_it_says() -> None:
+    """In a process of its own, because the hook must come before the first import."""
+    program = """
+from jaxtyping import install_import_hook
+modules = [f"histocast.methods.{name}" for name in ("stain", "smoothing", "morphology", "nuclei")]
+with install_import_hook(modules, "beartype.beartype"):
+    from histocast.methods.morphology import Morphology
+    from histocast.methods.nuclei import NucleiMap
+import torch
+tiles = torch.randint(0, 256, (3, 100, 100, 3), dtype=torch.uint8)
+for encoder in (Morphology, NucleiMap):
+    encoder(tile_px=100, um_per_px=0.5)(tiles)
+try:
+    NucleiMap(tile_px=100, um_per_px=0.5)(tiles.float())
+except Exception as error:
+    print(type(error).__name__)
+"""
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=100)
+    assert found.stdout.strip() == "TypeCheckError"
+
+
 def test_every_number_of_the_embedding_has_a_name_of_its_own() -> None:
     assert run_torch("morphology", limit_tiles(224)[:1], 0.5).shape == (1, len(FEATURE_NAMES))
     assert len(set(FEATURE_NAMES)) == len(FEATURE_NAMES) >= 50

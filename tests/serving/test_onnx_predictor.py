@@ -35,7 +35,7 @@ def reshaped(spec: EncoderSpec, **changes: object) -> tuple[TensorSpec, ...]:
 def test_every_graph_of_a_bundle_runs_by_its_name(tmp_path: Path, threads: int) -> None:
     bundle = write_shipped_bundle(tmp_path)
     with open_predictor(tmp_path, bundle, names=("morphology", "fusion"), threads=threads) as predictor:
-        for count in (1, 5):
+        for count in (1, 8, 21):
             found = predictor.infer("morphology", {"tiles": tiles(count)})
             assert found["embedding"].dtype == np.float32
             np.testing.assert_allclose(found["embedding"], expected_embedding(tiles(count)), atol=1e-6)
@@ -43,6 +43,15 @@ def test_every_graph_of_a_bundle_runs_by_its_name(tmp_path: Path, threads: int) 
         predicted = predictor.infer("fusion", {**features, "neighbour_mask": np.ones((3, 25), bool)})
         assert {name: value.shape for name, value in predicted.items()} == {"expression": (3, 30), "sd": (3, 30)}
         assert predictor.contract("fusion") == bundle.fusion
+
+
+def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
+    bundle = write_shipped_bundle(tmp_path)
+    found = []
+    for threads in (1, 3):
+        with open_predictor(tmp_path, bundle, names=("morphology",), threads=threads) as predictor:
+            found.append(predictor.infer("morphology", {"tiles": tiles(21)})["embedding"])
+    assert found[0].tobytes() == found[1].tobytes()
 
 
 def test_threads_may_share_a_predictor(tmp_path: Path) -> None:
