@@ -1,4 +1,4 @@
-# make setup | demo | test | check | format | lock | schema | clean
+# make setup | demo | triton | test | check | format | lock | schema | clean
 #
 # Everything is pinned in requirements/, with hashes. A stamp file stands for each finished step, so that a
 # second call does only what changed.
@@ -18,11 +18,12 @@ NEXTFLOW := $(shell command -v nextflow || echo $(TOOLS)/bin/nextflow)
 export PATH := $(CURDIR)/$(VENV)/bin:$(CURDIR)/$(TOOLS)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check format lock schema clean
+.PHONY: help setup demo triton test check format lock schema clean
 
 help:
 	@echo 'make setup   .venv/ with histocast, and .tools/bin/nextflow where PATH has no nextflow'
 	echo 'make demo    run the pipeline over a synthetic archive; results under demo/results/'
+	echo 'make triton  .tools/bin/tritonserver, an inference server for this machine, which the tests use'
 	echo 'make test    the whole test suite'
 	echo 'make check   style, types, layers, and whether generated files are current'
 	echo 'make format  mend style'
@@ -62,12 +63,29 @@ $(TOOLS)/bin/nextflow: requirements/nextflow/pom.xml requirements/nextflow/nextf
 	(cd $(TOOLS)/nextflow && sha256sum --quiet --strict --check) < requirements/nextflow/nextflow.sha256
 	install -D -m 755 requirements/nextflow/nextflow $@
 
+triton: $(TOOLS)/triton/.stamp
+
+$(TOOLS)/triton/.stamp: requirements/triton.lock requirements/tritonserver $(VENV)/.build.stamp
+	@echo 'bringing an inference server from PyPI'
+	$(UV) venv --quiet --clear --python $(VENV)/bin/python $(TOOLS)/triton
+	$(UV) pip install --quiet --python $(TOOLS)/triton --require-hashes -r requirements/triton.lock
+	read -r packages version < <($(TOOLS)/triton/bin/python -c \
+	    'import sys, sysconfig; print(sysconfig.get_path("purelib"), "%d.%d" % sys.version_info[:2])')
+	# The stub runs models in this version of Python; the wheel leaves out that it is a program.
+	mkdir -p $(TOOLS)/triton/backends
+	cp -r "$$packages/pytriton/tritonserver/backends/python" $(TOOLS)/triton/backends/
+	install -m 755 "$$packages/pytriton/tritonserver/python_backend_stubs/$$version/triton_python_backend_stub" \
+	    $(TOOLS)/triton/backends/python/
+	install -D -m 755 requirements/tritonserver $(TOOLS)/bin/tritonserver
+	touch $@
+
 # --- Demo
 
 demo: setup
 	@test -f $(DEMO)/archive/samplesheet.csv || histocast demo-data --outdir $(DEMO)/archive
 	rm -rf $(DEMO)/work $(DEMO)/results
-	nextflow -log $(DEMO)/nextflow.log run . -profile demo --outdir $(DEMO)/results -work-dir $(DEMO)/work
+	[ -t 1 ] && lively=true || lively=false
+	nextflow -log $(DEMO)/nextflow.log run . -ansi-log $$lively -profile demo --outdir $(DEMO)/results -work-dir $(DEMO)/work
 	echo
 	echo 'Results:'
 	find $(DEMO)/results -type f | sort | sed 's/^/  /'
@@ -80,7 +98,7 @@ clean:
 
 # --- Quality
 
-test: $(VENV)/.dev.stamp $(NEXTFLOW)
+test: $(VENV)/.dev.stamp $(NEXTFLOW) $(TOOLS)/triton/.stamp
 	python -m pytest $(PYTEST_ARGS)
 
 check: $(VENV)/.dev.stamp
@@ -108,6 +126,7 @@ lock: $(VENV)/.build.stamp
 	$(COMPILE) pyproject.toml --extra train --constraint requirements/dev.lock --output-file requirements/train.lock
 	$(COMPILE) pyproject.toml --constraint requirements/dev.lock --output-file requirements/client.lock
 	$(COMPILE) requirements/build.in --constraint requirements/dev.lock --output-file requirements/build.lock
+	$(COMPILE) requirements/triton.in --output-file requirements/triton.lock
 	rm -rf $(TOOLS)/nextflow
 	mvn --quiet --batch-mode --file requirements/nextflow/pom.xml dependency:copy-dependencies \
 	    -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(TOOLS)/nextflow

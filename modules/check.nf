@@ -2,7 +2,7 @@ include { option } from './inputs.nf'
 
 // Judges every row of the samplesheet, the bundle and the gene panel before the first slide is opened.
 process CHECK {
-    tag "${samplesheet_uri}"
+    tag "${samplesheet_uri.toString().tokenize('/').last()}"
     label 'process_light'
     // It asks the store what lies there now, which no cache can know.
     cache false

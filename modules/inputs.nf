@@ -12,10 +12,8 @@ def local_file(uri) {
 
 // A command line option for an input that is staged, or a value, or absent.
 def option(name, staged, uri) {
-    if (staged) {
-        return "${name} ${staged}"
-    }
-    return uri ? "${name} ${quoted(uri)}" : ''
+    def value = staged ?: uri
+    return value ? "${name} ${quoted(value)}" : ''
 }
 
 // Text as one word of the shell, whatever it holds.

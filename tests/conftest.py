@@ -4,12 +4,39 @@ from __future__ import annotations
 
 import os
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+AnyReport = TypeVar("AnyReport", pytest.TestReport, pytest.CollectReport)
+
 ROOT = Path(__file__).resolve().parents[1]
+
+# What a machine may lack and still prove the rest: data that is no part of the repository, and root's means.
+_LAWFUL_SKIPS = ("real data is absent", "needs root", "no tmpfs can be mounted")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that skips for want of a tool where ``CI=true``: a green run has run everything."""
+    return _without_silent_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Fail a module that skips whole for want of a tool where ``CI=true``."""
+    return _without_silent_skip((yield))
+
+
+def _without_silent_skip(report: AnyReport) -> AnyReport:
+    if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(lawful in reason for lawful in _LAWFUL_SKIPS):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, which CI does not accept: {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,74 @@
+"""Parameters: one declaration, and a slip of the pen costs no task."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from histocast.parameters import Parameters, pipeline_schema
+from pipeline_runs import Launcher, write_samplesheet
+
+
+def test_the_schema_is_the_one_of_the_model(root: Path) -> None:
+    assert json.loads((root / "nextflow_schema.json").read_text()) == pipeline_schema()
+
+
+def test_the_configuration_has_the_defaults_of_the_model(launch: Launcher, root: Path) -> None:
+    flat = launch.execute([launch.nextflow, "config", root, "-flat"]).stdout
+    configured = dict(re.findall(r"^params\.(\w+) = (.*)$", flat, flags=re.MULTILINE))
+
+    def as_written(value: object) -> str:
+        return f"'{value}'" if isinstance(value, str) else {None: "null", False: "false"}.get(value, str(value))  # type: ignore[call-overload]
+
+    expected = {
+        name: as_written(None if field.is_required() else field.default)
+        for name, field in Parameters.model_fields.items()
+    }
+    assert configured == expected
+
+
+def test_help_lists_every_parameter_and_runs_nothing(launch: Launcher) -> None:
+    run = launch("--help")
+
+    assert run.code == 0
+    for name, field in Parameters.model_fields.items():
+        assert f"--{name} " in run.output
+        assert field.description in run.output
+    assert "[fail | skip; default: fail]" in run.output
+    assert not run.outdir.exists()
+
+
+def test_every_wrong_parameter_is_told_at_once_with_what_was_meant(launch: Launcher) -> None:
+    run = launch(
+        *("--inptu", "x", "--max_unreadable", "2", "--on_slide_error", "maybe", "--triton-url", "x"),
+        *("--max_cpus", "some", "--zebra", "--bundle"),
+    )
+
+    assert run.code != 0
+    for told in (
+        "8 wrong parameters",
+        "--inptu is unknown; did you mean --input?",
+        "--triton-url is unknown; did you mean --triton_url?",
+        "--zebra is unknown\n",
+        "--input is missing",
+        "--bundle stands without a value",
+        "--max_unreadable is '2', expected a number, at least 0, at most 1",
+        "--on_slide_error is 'maybe', expected fail or skip",
+        "--max_cpus is 'some', expected a whole number, at least 1",
+    ):
+        assert told in run.output
+    assert "Submitted" not in run.output
+
+
+@pytest.mark.parametrize("missing", ["--input", "--bundle"])
+def test_an_input_that_is_absent_is_named(launch: Launcher, tmp_path: Path, missing: str) -> None:
+    there = write_samplesheet(tmp_path / "sheet.csv", {"A": "a.tiff"})
+    given = {"--input": there, "--bundle": tmp_path, missing: tmp_path / "nowhere"}
+
+    run = launch(*(part for pair in given.items() for part in pair))
+
+    assert run.code != 0
+    assert f"{tmp_path}/nowhere" in run.output

@@ -1,0 +1,116 @@
+"""One bad slide never sinks the batch and never vanishes; resuming computes what changed and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata
+import boto3
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline_runs import Launcher, count_by_process, write_samplesheet
+
+STAGES = ("TILE", "ENCODE", "PREDICT", "REPORT")
+RESULTS = ("h5ad", "parquet", "html")
+
+
+@pytest.fixture
+def three_slides(tmp_path: Path, make_slide: Callable[..., Path]) -> Path:
+    """A samplesheet of two good slides and a text file that claims to be one."""
+    folder = tmp_path / "slides with 'odd' names"
+    folder.mkdir()
+    make_slide(folder / "first slide.tiff", seed=1)
+    make_slide(folder / "second.tiff", seed=2)
+    (folder / "third.svs").write_text("This is no slide.\n" * 100)
+    return write_samplesheet(
+        folder / "samplesheet.csv", {"S1": "first slide.tiff", "S2": "second.tiff", "S3": "third.svs"}
+    )
+
+
+def test_a_bad_slide_is_accounted_for_and_resuming_recomputes_only_what_changed(
+    launch: Launcher, three_slides: Path, bundle: Path, make_slide: Callable[..., Path]
+) -> None:
+    given = ("--input", three_slides, "--bundle", bundle)
+
+    failed = launch(*given)
+
+    assert failed.code != 0
+    assert "1 slide failed; every other one is done" in failed.output
+    assert "S3, tile:" in failed.output
+    assert "--on_slide_error skip" in failed.output
+    assert not failed.tasks("FAILED"), "a bad slide is a record, not a failed task"
+    for sample in ("S1", "S2"):
+        for suffix in RESULTS:
+            assert (failed.outdir / sample / f"{sample}.{suffix}").stat().st_size > 0
+    assert sorted(path.name for path in (failed.outdir / "S3").iterdir()) == ["status.json"]
+    status = json.loads((failed.outdir / "S3" / "status.json").read_text())
+    assert status["outcome"] == "failed"
+    assert status["stages"][-1]["stage"] == "tile"
+    assert status["stages"][-1]["error"]["exit_code"] == 65
+    assert pq.read_table(failed.outdir / "summary.parquet")["sample"].to_pylist() == ["S1", "S2", "S3"]
+    assert "S3" in (failed.outdir / "summary.html").read_text()
+
+    done = [f"{stage} {sample}" for stage in STAGES for sample in ("S1", "S2")] + ["SUMMARISE", "TILE S3"]
+    resumed = launch(*given, "--on_slide_error", "skip", "-resume")
+
+    assert resumed.code == 0, resumed.output
+    assert "1 slide failed" in resumed.output
+    assert resumed.tasks("CACHED") == sorted(done)
+    assert resumed.tasks("COMPLETED") == []
+
+    make_slide(three_slides.parent / "second.tiff", seed=3)
+    changed = launch(*given, "--on_slide_error", "skip", "-resume")
+
+    assert changed.code == 0, changed.output
+    assert changed.tasks("COMPLETED") == sorted([*(f"{stage} S2" for stage in STAGES), "SUMMARISE"])
+    assert changed.tasks("CACHED") == sorted([*(f"{stage} S1" for stage in STAGES), "TILE S3"])
+
+
+def test_an_overwritten_object_runs_again_and_predictions_from_s3_are_those_from_disk(
+    launch: Launcher, tmp_path: Path, bundle: Path, make_slide: Callable[..., Path], s3_endpoint: str
+) -> None:
+    s3 = boto3.client("s3", endpoint_url=s3_endpoint)
+    s3.create_bucket(Bucket="archive")
+    for name, seed in (("a", 1), ("b", 2)):
+        s3.upload_file(str(make_slide(tmp_path / f"{name}.tiff", seed=seed)), "archive", f"{name}'s.tiff")
+    for path in bundle.rglob("*"):
+        if path.is_file():
+            s3.upload_file(str(path), "archive", f"bundles/demo/{path.relative_to(bundle)}")
+    sheet = write_samplesheet(
+        tmp_path / "sheet.csv", {"A": "s3://archive/a's.tiff", "B": "s3://archive/b's.tiff", "L": "a.tiff"}
+    )
+    s3.upload_file(str(make_slide(tmp_path / "other.tiff", seed=4)), "archive", "other.tiff")
+    given = ("--input", sheet, "--bundle", "s3://archive/bundles/demo")
+
+    first = launch(*given)
+
+    assert first.code == 0, first.output
+    remote, local = (anndata.read_h5ad(first.outdir / sample / f"{sample}.h5ad") for sample in ("A", "L"))
+    np.testing.assert_array_equal(remote.X, local.X)
+    np.testing.assert_array_equal(remote.obsm["spatial"], local.obsm["spatial"])
+    assert "s3://" not in (first.outdir / "summary.html").read_text()
+
+    s3.copy({"Bucket": "archive", "Key": "other.tiff"}, "archive", "b's.tiff")
+    second = launch(*given, "-resume")
+
+    assert second.code == 0, second.output
+    assert second.tasks("COMPLETED") == sorted([*(f"{stage} B" for stage in STAGES), "SUMMARISE"])
+    assert count_by_process(second.tasks("CACHED")) == dict.fromkeys(STAGES, 2)
+
+
+def test_every_fault_of_a_samplesheet_is_told_at_once_and_before_any_slide_is_opened(
+    launch: Launcher, tmp_path: Path, bundle: Path
+) -> None:
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text("sample,slide,mpp\nA,absent.tiff,0.5\nA,absent.tiff,nought\nB,s3:/typo,\n")
+
+    run = launch("--input", sheet, "--bundle", bundle)
+
+    assert run.code != 0
+    for fault in ("sheet.csv, line 2", "sheet.csv, line 3", "sheet.csv, line 4", "'nought'", "no such file"):
+        assert fault in run.output
+    assert {row["process"] for row in run.trace()} == {"PREDICT_SLIDES:CHECK"}
