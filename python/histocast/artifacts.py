@@ -117,6 +117,59 @@ GENES = TableSchema(
     ),
 )
 
+_NAMED_GENE = (
+    Column("gene_id", pa.string(), "Ensembl gene without version; the symbol where none is known"),
+    Column("gene_symbol", pa.string(), "symbol as asked for; the approved one where an id was asked for"),
+    Column("approved_symbol", pa.string(), "approved symbol; null where the gene is unknown", nullable=True),
+)
+
+GENE_NAMES = TableSchema(
+    "gene-names",
+    1,
+    (
+        *_NAMED_GENE,
+        Column("name", pa.string(), "approved name", nullable=True),
+        Column("species", pa.string(), "'human' or 'mouse'"),
+        Column("authority_id", pa.string(), "HGNC:<n> or MGI:<n>", nullable=True),
+        Column("ncbi_gene_id", pa.string(), "NCBI Gene", nullable=True),
+        Column("uniprot_ids", pa.list_(pa.string()), "UniProt accessions"),
+        Column("previous", pa.list_(pa.string()), "symbols the gene was approved under before"),
+        Column("families", pa.list_(pa.string()), "HGNC gene groups, by number"),
+        Column("matched_by", pa.string(), "'id', 'approved', 'previous', 'alias'; null where unknown", nullable=True),
+        Column("reason", pa.string(), "why the gene is unknown; null where it is known", nullable=True),
+        Column("digest", pa.string(), "sha256 of the row's other columns"),
+    ),
+)
+
+GENE_TEXTS = TableSchema(
+    "gene-texts",
+    1,
+    (
+        *_NAMED_GENE,
+        Column("text", pa.string(), "what the encoder reads"),
+        Column("source", pa.string(), "where the text is from: 'ncbi+go', 'refined', 'llm:<model>' ..."),
+        Column("digest", pa.string(), "sha256 of the text"),
+    ),
+)
+
+# A file called genes.parquet in a bundle is `GENES`; this one says what is known of genes, measured or not.
+GENE_EMBEDDINGS = TableSchema(
+    "gene-embeddings",
+    1,
+    (
+        *_NAMED_GENE,
+        Column("text", pa.string(), "what the encoder read"),
+        Column("source", pa.string(), "where the text is from"),
+        Column("text_sha256", pa.string(), "sha256 of the text"),
+        Column("encoder", pa.string(), "name of the text encoder, with its pooling"),
+        Column("encoder_revision", pa.string(), "commit or digest of the encoder's weights"),
+        Column("tokens", pa.int32(), "tokens of the text; null where the encoder does not say", nullable=True),
+        Column("truncated", pa.bool_(), "whether the encoder read the beginning only; null if unknown", nullable=True),
+        Column("digest", pa.string(), "sha256 of the embedding's bytes with its encoder and text"),
+    ),
+)
+"""Besides these: ``embedding``, a fixed-size list of f32 as long as the encoder's output."""
+
 SUMMARY = TableSchema(
     "summary",
     1,

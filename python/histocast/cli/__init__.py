@@ -10,7 +10,7 @@ import sys
 import typer
 
 from histocast import __version__
-from histocast.cli import data, predict, train
+from histocast.cli import data, genes, predict, train
 from histocast.errors import HistocastError, UsageError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 predict.register(app)
 train.register(app)
+genes.register(app)
 data.register(app)
 
 

@@ -1,0 +1,231 @@
+"""Read the tables that name genes: HGNC, NCBI gene_info, MGI, tables of one's own, and the one that is shipped.
+
+Each is known by its header. Sources: HGNC complete set (www.genenames.org, CC0), NCBI gene_info (public domain), MGI
+marker reports (www.informatics.jax.org, CC BY 4.0).
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from histocast.errors import DataError, MissingInputError, UsageError
+from histocast.genes.catalogue import Catalogue, Gene, Species
+
+SHIPPED_NAMES = Path(__file__).parent / "data" / "human.parquet"
+_TAXON: dict[Species, str] = {"human": "9606", "mouse": "10090"}
+_AUTHORITY: dict[Species, str] = {"human": "HGNC", "mouse": "MGI"}
+Row = Mapping[str, Any]
+
+
+def open_catalogue(names: Sequence[Path] = (), *, species: Species = "human") -> Catalogue:
+    """The genes of ``names``, earlier files before later ones; without files the shipped human ones.
+
+    A later file adds the genes that no earlier one has, by any id or by the approved symbol.
+
+    Raises
+    ------
+    UsageError
+        No file is given and none is shipped for the species.
+    MissingInputError, DataError
+        A file is absent, or not a table of gene names.
+    """
+    if not names:
+        if species != "human":
+            raise UsageError(
+                f"no names of {species} genes", expected="--names with MGI's MRK_List2.rpt or NCBI's gene_info"
+            )
+        return _open_shipped()
+    genes: list[Gene] = []
+    known: set[str] = set()
+    digest = hashlib.sha256()
+    for path in names:
+        content = _read_bytes(path)
+        digest.update(hashlib.sha256(content).digest())
+        added = [gene for gene in read_names(path, species=species, content=content) if known.isdisjoint(_keys(gene))]
+        genes.extend(added)
+        known.update(key for gene in added for key in _keys(gene))
+    source = ", ".join(path.name for path in names)
+    return Catalogue(tuple(genes), species, f"sha256:{digest.hexdigest()}", source)
+
+
+def _keys(gene: Gene) -> list[str]:
+    return [key for key in (gene.symbol, gene.authority_id, gene.ensembl_id) if key]
+
+
+@cache
+def _open_shipped() -> Catalogue:
+    digest = hashlib.sha256(SHIPPED_NAMES.read_bytes()).hexdigest()
+    return Catalogue(tuple(_read_parquet(SHIPPED_NAMES)), "human", f"sha256:{digest}", "the shipped HGNC table")
+
+
+def read_names(path: Path, *, species: Species, content: bytes | None = None) -> Sequence[Gene]:
+    """Read one table of gene names, whichever it is.
+
+    Raises
+    ------
+    MissingInputError, DataError
+        It is absent, or none of the known tables, or holds no gene of the species.
+    """
+    if path.suffix == ".parquet":
+        genes: Sequence[Gene] = _read_parquet(path)
+    else:
+        text = _as_text(content if content is not None else _read_bytes(path), path)
+        rows, make = _known_table(text, path)
+        genes = [gene for row in rows if (gene := make(row, species)) is not None and gene.symbol]
+    if not genes:
+        raise DataError("no gene", expected=f"names of {species} genes", where=str(path))
+    return genes
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    except FileNotFoundError as error:
+        raise MissingInputError("no such file", expected="a table of gene names", where=str(path)) from error
+    except OSError as error:
+        raise MissingInputError(str(error.strerror or error), expected="a readable file", where=str(path)) from error
+    except EOFError as error:
+        raise DataError(
+            "the file ends before its gzip stream does", expected="the whole file", where=str(path)
+        ) from error
+
+
+def _as_text(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError("not a text file", expected="a table of gene names", where=str(path)) from error
+
+
+def _known_table(text: str, path: Path) -> tuple[Iterator[Row], Callable[[Row, Species], Gene | None]]:
+    if text.lstrip().startswith("{"):
+        return _json_documents(text, path), _from_hgnc
+    first = text.split("\n", 1)[0].rstrip("\r")
+    delimiter = "\t" if "\t" in first else ","
+    header = [cell.strip().lstrip("#") for cell in first.split(delimiter)]
+    rows: Iterator[Row] = csv.DictReader(io.StringIO(text), fieldnames=header, delimiter=delimiter)
+    next(rows, None)
+    for needed, make in _KNOWN:
+        if needed <= set(header):
+            return rows, make
+    raise DataError(
+        f"columns {', '.join(header[:8])}",
+        expected="the HGNC complete set, NCBI gene_info, MGI's MRK_List2.rpt, or a table with gene_symbol",
+        where=str(path),
+    )
+
+
+def _json_documents(text: str, path: Path) -> Iterator[Row]:
+    try:
+        yield from json.loads(text)["response"]["docs"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError("not HGNC's JSON", expected="response.docs", where=str(path)) from error
+
+
+def _listed(value: object) -> tuple[str, ...]:
+    """A list, or its members joined by ``|``; ``-`` is NCBI's empty one."""
+    parts: Iterable[object] = value if isinstance(value, (list, tuple)) else str(value or "").split("|")
+    return tuple(text for part in parts if (text := str(part).strip()) and text != "-")
+
+
+def _first(value: object) -> str | None:
+    return next(iter(_listed(value)), None)
+
+
+def _from_hgnc(row: Row, species: Species) -> Gene | None:
+    if species != "human" or row.get("status") not in (None, "Approved"):
+        return None
+    return Gene(
+        symbol=str(row["symbol"]),
+        name=str(row.get("name") or ""),
+        authority_id=_first(row["hgnc_id"]),
+        ensembl_id=_first(row.get("ensembl_gene_id")),
+        ncbi_gene_id=_first(row.get("entrez_id")),
+        uniprot_ids=_listed(row.get("uniprot_ids")),
+        previous=_listed(row.get("prev_symbol")),
+        aliases=_listed(row.get("alias_symbol")),
+        families=_listed(row.get("gene_group_id") or row.get("gene_family_id")),
+        locus_type=str(row.get("locus_type") or ""),
+    )
+
+
+def _from_gene_info(row: Row, species: Species) -> Gene | None:
+    if row["tax_id"] != _TAXON[species]:
+        return None
+    # NCBI names the mitochondrial genes as mitochondrial genomes do (COX1); the authority's symbol (MT-CO1) goes first.
+    symbol = _first(row.get("Symbol_from_nomenclature_authority")) or row["Symbol"]
+    ids = dict(part.split(":", 1) for part in _listed(row["dbXrefs"]) if ":" in part)
+    authority = ids.get(_AUTHORITY[species])
+    others = [alias for alias in (row["Symbol"], *_listed(row["Synonyms"])) if alias != symbol]
+    return Gene(
+        symbol=symbol,
+        name=_first(row.get("Full_name_from_nomenclature_authority")) or row["description"],
+        authority_id=authority,
+        ensembl_id=ids.get("Ensembl"),
+        ncbi_gene_id=row["GeneID"],
+        aliases=tuple(others),
+        locus_type=row["type_of_gene"],
+    )
+
+
+def _from_mgi(row: Row, species: Species) -> Gene | None:
+    # Withdrawn markers stand in MRK_List1 beside the marker they became.
+    if species != "mouse" or row.get("Marker Type") not in (None, "Gene", "Pseudogene") or row.get("Status") == "W":
+        return None
+    return Gene(
+        symbol=str(row["Marker Symbol"]),
+        name=str(row.get("Marker Name") or ""),
+        authority_id=_first(row["MGI Accession ID"]),
+        ensembl_id=_first(row.get("Ensembl Gene ID")),
+        ncbi_gene_id=_first(row.get("EntrezGene ID") or row.get("Entrez Gene ID")),
+        aliases=_listed(row.get("Marker Synonyms (pipe-separated)")),
+        locus_type=str(row.get("Feature Type") or ""),
+    )
+
+
+def _from_table(row: Row, _species: Species) -> Gene:
+    ensembl = _first(row.get("ensembl_id") or row.get("gene_id"))
+    return Gene(
+        symbol=str(row["gene_symbol"] or "").strip(),
+        name=str(row.get("name") or ""),
+        authority_id=_first(row.get("authority_id") or row.get("hgnc_id") or row.get("mgi_id")),
+        ensembl_id=ensembl.split(".")[0] if ensembl and ensembl.startswith("ENS") else None,
+        ncbi_gene_id=_first(row.get("ncbi_gene_id")),
+        uniprot_ids=_listed(row.get("uniprot_ids")),
+        previous=_listed(row.get("previous")),
+        aliases=_listed(row.get("aliases")),
+        families=_listed(row.get("families")),
+    )
+
+
+_KNOWN: tuple[tuple[frozenset[str], Callable[[Row, Species], Gene | None]], ...] = (
+    (frozenset({"hgnc_id", "symbol", "prev_symbol", "alias_symbol"}), _from_hgnc),
+    (frozenset({"tax_id", "GeneID", "Symbol", "Synonyms", "dbXrefs", "description", "type_of_gene"}), _from_gene_info),
+    (frozenset({"MGI Accession ID", "Marker Symbol"}), _from_mgi),
+    (frozenset({"gene_symbol"}), _from_table),
+)
+
+
+def _read_parquet(path: Path) -> Sequence[Gene]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except FileNotFoundError as error:
+        raise MissingInputError("no such file", expected="a table of gene names", where=str(path)) from error
+    except pa.ArrowInvalid as error:
+        raise DataError("not a readable Parquet file", expected="a table of gene names", where=str(path)) from error
+    if rows and "gene_symbol" not in rows[0]:
+        raise DataError(f"columns {', '.join(rows[0])}", expected="the column gene_symbol", where=str(path))
+    return [replace(_from_table(row, "human"), locus_type=row.get("locus_type") or "") for row in rows]

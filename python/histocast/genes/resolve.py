@@ -1,0 +1,158 @@
+"""Name genes once and for all: from symbols and ids to HGNC or MGI, NCBI and Ensembl ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from histocast.artifacts import GENE_NAMES, Provenance, read_table, write_table
+from histocast.errors import ErrorCollector
+from histocast.genes.catalogue import Catalogue, Gene, Match, Refusal, without_version
+from histocast.genes.digests import digest_of, digest_of_file
+from histocast.genes.symbols import read_symbols
+
+NAMES_FILE = "gene-names.parquet"
+OnUnknown = Literal["refuse", "keep"]
+
+
+@dataclass(frozen=True)
+class ResolveFacts:
+    """What `resolve_genes` did."""
+
+    path: Path
+    genes: int
+    renamed: tuple[Match, ...]
+    """Genes whose approved symbol is not the one asked for."""
+    unknown: tuple[Refusal, ...]
+    """Kept without ids, where that was asked for."""
+
+
+def resolve_genes(genes: Path, *, catalogue: Catalogue, outdir: Path, on_unknown: OnUnknown = "refuse") -> ResolveFacts:
+    """Resolve the genes of a panel and write ``gene-names.parquet``.
+
+    Parameters
+    ----------
+    genes:
+        A gene a line, or a table (see `read_symbols`).
+    catalogue:
+        The genes there are (see `open_catalogue`).
+    on_unknown:
+        ``refuse``: what names no gene is an error; ``keep``: it stands in the table without ids, with the reason.
+        What names several genes, or a gene named twice, is an error either way.
+
+    Raises
+    ------
+    MissingInputError, DataError
+        The file is absent or unreadable; or every fault of it at once.
+    """
+    wanted = read_symbols(genes)
+    answers = [(line, catalogue.find(query)) for line, query in wanted]
+    unknown = [answer for _, answer in answers if isinstance(answer, Refusal)]
+    _refuse_faults(answers, where=str(genes), keep_unknown=on_unknown == "keep")
+    rows = [_row(answer, catalogue) for _, answer in answers]
+    provenance = Provenance(
+        artifact=GENE_NAMES.artifact,
+        schema_version=GENE_NAMES.version,
+        sample="genes",
+        inputs={"genes": digest_of_file(genes), "names": catalogue.digest},
+        parameters={"species": catalogue.species, "on_unknown": on_unknown},
+    )
+    path = outdir / NAMES_FILE
+    write_rows(path, rows, provenance)
+    renamed = [
+        answer for _, answer in answers if isinstance(answer, Match) and answer.matched_by in {"previous", "alias"}
+    ]
+    return ResolveFacts(path, len(rows), tuple(renamed), tuple(unknown))
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]], provenance: Provenance) -> None:
+    """Write rows of `GENE_NAMES`."""
+    import pyarrow as pa
+
+    write_table(path, pa.Table.from_pylist(list(rows), schema=GENE_NAMES.arrow()), provenance)
+
+
+def _refuse_faults(answers: Sequence[tuple[int, Match | Refusal]], *, where: str, keep_unknown: bool) -> None:
+    faults = ErrorCollector(where)
+    first: dict[str, tuple[int, str]] = {}
+    for line, answer in answers:
+        if isinstance(answer, Refusal):
+            if not (keep_unknown and answer.keepable):
+                faults.add(answer.found, row=line, expected=answer.expected, advice=answer.advice)
+            key = answer.query
+        else:
+            key = answer.gene.label
+        if key in first:
+            before, query = first[key]
+            same = f"{answer.query!r} is already on line {before}"
+            also = f"{answer.query!r} and {query!r} of line {before} are both {key}"
+            faults.add(same if query == answer.query else also, row=line, expected="each gene once")
+        first.setdefault(key, (line, answer.query))
+    if not answers:
+        faults.add("no gene", expected="one gene symbol or id a line")
+    faults.raise_if_any("mend the list; --on-unknown keep keeps unknown genes without ids")
+
+
+def _row(answer: Match | Refusal, catalogue: Catalogue) -> dict[str, Any]:
+    gene = answer.gene if isinstance(answer, Match) else None
+    by_id = isinstance(answer, Match) and answer.matched_by == "id"
+    symbol = gene.symbol if gene and by_id else without_version(answer.query)
+    row: dict[str, Any] = {
+        "gene_id": gene.ensembl_id if gene and gene.ensembl_id else symbol,
+        "gene_symbol": symbol,
+        "approved_symbol": gene.symbol if gene else None,
+        "name": gene.name if gene else None,
+        "species": catalogue.species,
+        "authority_id": gene.authority_id if gene else None,
+        "ncbi_gene_id": gene.ncbi_gene_id if gene else None,
+        "uniprot_ids": list(gene.uniprot_ids) if gene else [],
+        "previous": list(gene.previous) if gene else [],
+        "families": list(gene.families) if gene else [],
+        "matched_by": answer.matched_by if isinstance(answer, Match) else None,
+        "reason": None if isinstance(answer, Match) else answer.found,
+    }
+    return {**row, "digest": digest_of(row)}
+
+
+@dataclass(frozen=True)
+class NamedGene:
+    """A row of ``gene-names.parquet``: the gene, and the symbol under which it was asked for."""
+
+    gene_id: str
+    gene_symbol: str
+    gene: Gene | None
+    """None where nothing but the symbol is known."""
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """The symbols that mean this gene and no other: as asked for, approved."""
+        return frozenset({self.gene_symbol, self.gene.symbol if self.gene else self.gene_symbol})
+
+
+def read_named_genes(path: Path) -> list[NamedGene]:
+    """Read ``gene-names.parquet``.
+
+    Raises
+    ------
+    MissingInputError, DataError
+        It is absent, or another file.
+    """
+    table, _ = read_table(path, GENE_NAMES)
+    return [NamedGene(row["gene_id"], row["gene_symbol"], _gene(row)) for row in table.to_pylist()]
+
+
+def _gene(row: dict[str, Any]) -> Gene | None:
+    if row["approved_symbol"] is None:
+        return None
+    return Gene(
+        symbol=row["approved_symbol"],
+        name=row["name"] or "",
+        authority_id=row["authority_id"],
+        ensembl_id=row["gene_id"] if row["gene_id"].startswith("ENS") else None,
+        ncbi_gene_id=row["ncbi_gene_id"],
+        uniprot_ids=tuple(row["uniprot_ids"]),
+        previous=tuple(row["previous"]),
+        families=tuple(row["families"]),
+    )
