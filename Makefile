@@ -26,6 +26,7 @@ help:
 	echo 'make triton  .tools/bin/tritonserver, an inference server for this machine, which the tests use'
 	echo 'make test    the whole test suite'
 	echo 'make check   style, types, layers, and whether generated files are current'
+	echo 'make nf-test modules and workflows, where PATH has nf-test'
 	echo 'make format  mend style'
 	echo 'make lock    choose new versions for requirements/'
 	echo 'make schema  write nextflow_schema.json again'
@@ -81,9 +82,12 @@ $(TOOLS)/triton/.stamp: requirements/triton.lock requirements/tritonserver $(VEN
 
 # --- Demo
 
-demo: setup
-	@test -f $(DEMO)/archive/samplesheet.csv || histocast demo-data --outdir $(DEMO)/archive
-	rm -rf $(DEMO)/work $(DEMO)/results
+$(DEMO)/archive/samplesheet.csv: $(VENV)/.histocast.stamp
+	@test -f $@ || histocast demo-data --outdir $(DEMO)/archive
+	touch $@
+
+demo: setup $(DEMO)/archive/samplesheet.csv
+	@rm -rf $(DEMO)/work $(DEMO)/results
 	[ -t 1 ] && lively=true || lively=false
 	nextflow -log $(DEMO)/nextflow.log run . -ansi-log $$lively -profile demo --outdir $(DEMO)/results -work-dir $(DEMO)/work
 	echo
@@ -108,6 +112,10 @@ check: $(VENV)/.dev.stamp
 	lint-imports
 	python -m histocast.parameters | diff - nextflow_schema.json || \
 	    { echo 'nextflow_schema.json is not current: make schema' >&2; exit 1; }
+
+# The same claims as tests/pipeline, a module at a time, for those who have nf-test; `make test` needs it not.
+nf-test: $(VENV)/.histocast.stamp $(NEXTFLOW) $(DEMO)/archive/samplesheet.csv
+	nf-test test
 
 format: $(VENV)/.dev.stamp
 	ruff check --fix .
