@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import anndata
@@ -66,7 +67,16 @@ def test_an_exchanged_file_is_noticed(stages: Path, tmp_path: Path, encoder_bund
     table = write_counts(tmp_path / "c.tsv", counts, spots=spot_names())
     prepare_section(stages, patient="P", counts=table, bundle=encoder_bundle, outdir=tmp_path / "set")
     write_stages(tmp_path / "set" / "S1", sample="S1", seed=5)
-    with pytest.raises(DataError, match=r"features\.parquet is not the file"), open_section(tmp_path / "set" / "S1"):
+    with pytest.raises(DataError, match=r"features\.parquet is not what"), open_section(tmp_path / "set" / "S1"):
+        pass
+
+
+def test_exchanged_counts_are_noticed(made_set: Path, tmp_path: Path) -> None:
+    shutil.copytree(made_set / "A1", tmp_path / "A1")
+    data = anndata.read_h5ad(tmp_path / "A1" / "counts.h5ad")
+    data.X[0, 0] += 1
+    data.write_h5ad(tmp_path / "A1" / "counts.h5ad")
+    with pytest.raises(DataError, match=r"counts\.h5ad is not what"), open_section(tmp_path / "A1"):
         pass
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from made_sections import OTHERS, PANEL, made_recipe, make_training_set
+from made_sections import OTHERS, PANEL, made_counts, made_recipe, make_training_set, spot_names, write_counts
 
 from histocast.artifacts import GENES, read_table
 from histocast.bundle import Bundle, read_bundle
@@ -16,7 +17,7 @@ from histocast.errors import ConfigError, DataError, UsageError
 from histocast.methods.correlation import gene_pearson
 from histocast.records import read_record
 from histocast.serving import open_predictor, verify_bundle
-from histocast.training import Evaluation, TrainRecord, evaluate, export_bundle, train
+from histocast.training import Evaluation, TrainRecord, evaluate, export_bundle, prepare_section, train
 from histocast.training.evaluate import predict_section
 from histocast.training.folds import split_sections
 from histocast.training.training_set import list_sections, open_training_set
@@ -119,20 +120,14 @@ def test_training_twice_gives_the_same_bytes(model: Path, made_set: Path, tmp_pa
         assert (tmp_path / name).read_bytes() == (model / name).read_bytes(), name
 
 
-def test_what_is_predicted_depends_on_no_label_of_the_held_out_sections(
-    made_set: Path, made_folds: Folds, tmp_path: Path
+def test_a_model_depends_on_no_label_of_the_held_out_sections(
+    made_set: Path, made_folds: Folds, encoder_bundle: Bundle, tmp_path: Path
 ) -> None:
-    import shutil
-
-    import anndata
-
     copy = tmp_path / "set"
     shutil.copytree(made_set, copy)
+    counts = write_counts(tmp_path / "other.tsv", made_counts(np.zeros((99, 96)), seed=7), spots=spot_names())
     for sample in ("B1", "B2"):
-        path = copy / sample / "counts.h5ad"
-        data = anndata.read_h5ad(path)
-        data.X = data.X[::-1].copy()
-        data.write_h5ad(path)
+        prepare_section(copy / sample, patient="B", counts=counts, bundle=encoder_bundle, outdir=copy)
     train(copy, recipe=made_recipe(), fold="B", outdir=tmp_path / "m")
     trained = made_folds[0] / "models" / "ridge-strict-B"
     assert (tmp_path / "m" / "fusion.onnx").read_bytes() == (trained / "fusion.onnx").read_bytes()
@@ -185,13 +180,15 @@ def test_wrong_requests_are_refused(
         evaluate(made_set, models=[model], outdir=tmp_path)
     with pytest.raises(UsageError, match="no model"):
         evaluate(made_set, models=[], outdir=tmp_path)
+    fold = made_folds[0] / "models" / "ridge-strict-A"
+    shutil.copytree(fold, tmp_path / "again")
+    with pytest.raises(UsageError, match="two models of ridge strict A"):
+        evaluate(made_set, models=[fold, tmp_path / "again"], outdir=tmp_path)
 
 
 def test_foreign_encoders_and_figures_are_refused(
     model: Path, encoders: Path, made_folds: Folds, tmp_path: Path
 ) -> None:
-    import shutil
-
     shutil.copytree(encoders, tmp_path / "encoders")
     file = tmp_path / "encoders" / "encoders" / "morphology.onnx"
     file.write_bytes(file.read_bytes() + b" ")

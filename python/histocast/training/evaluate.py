@@ -135,6 +135,13 @@ def _refuse_unfit(models: Sequence[_Model]) -> None:
                 where=str(model.folder),
                 advice="train with --fold, and export the model of all sections afterwards",
             )
+    seen: dict[tuple[str, ...], Path] = {}
+    for model in models:
+        key = (model.record.recipe.method, model.record.protocol, model.record.fold)
+        if seen.setdefault(key, model.folder) != model.folder:
+            raise UsageError(
+                f"two models of {' '.join(key)}", expected="one a method, protocol and fold", where=str(model.folder)
+            )
     names = {model.record.recipe.name for model in models}
     if len(names) > 1:
         raise UsageError(

@@ -111,7 +111,7 @@ def shipped_recipes() -> tuple[str, ...]:
 def _read_content(name: str | Path) -> tuple[dict[str, Any], Path]:
     path = Path(name)
     if path.is_file():
-        text, folder = path.read_text(encoding="utf-8"), path.parent
+        text, folder = path.read_text(encoding="utf-8"), path.resolve().parent
     elif str(name) in shipped_recipes():
         text = (resources.files(__package__) / "recipes" / f"{name}.json").read_text(encoding="utf-8")
         folder = Path()

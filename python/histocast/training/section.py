@@ -9,8 +9,9 @@ Any folder of such folders is a training set, so sections can be prepared apart 
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class SectionRecord(Record):
     gene_id_source: GeneIdSource
     """Where Ensembl ids came from: the counts, a gene table, or nowhere (symbols stand in)."""
     digests: dict[str, str]
-    """``sha256:`` of slide.json, tiles.parquet, features.parquet, and the digest of the slide."""
+    """Of slide.json, tiles.parquet and features.parquet, of the slide, and of the counts by their content."""
 
     @property
     def pitch_level0_px(self) -> float:
@@ -120,6 +121,7 @@ def prepare_section(
         gene_id_source=found.gene_id_source,
         digests={
             "slide": provenance.inputs.get("slide", slide.slide_digest),
+            "counts": _counts_digest(matrix, [found.spots[row] for row in count_rows], found.gene_ids),
             **{name: f"sha256:{sha256_of_file(folder / name)}" for name in STAGE_FILES},
         },
     )
@@ -176,6 +178,15 @@ def _write_counts(
         data.write_h5ad(temporary, compression="gzip")
 
 
+def _counts_digest(matrix: csr_matrix, spots: Sequence[str], genes: Sequence[str]) -> str:
+    """Digest of what the counts say, which does not depend on how HDF5 lays them out."""
+    digest = hashlib.sha256()
+    for part in (matrix.indptr, matrix.indices, matrix.data):
+        digest.update(np.ascontiguousarray(part, np.int64).tobytes())
+    digest.update("\n".join([*spots, "", *genes]).encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
 @dataclass(frozen=True)
 class Section:
     """A section in memory: every spot in tissue with its features, and the counts of those measured."""
@@ -207,18 +218,23 @@ def open_section(folder: Path, *, scratch: Path | None = None) -> Iterator[Secti
     """
     record = read_record(folder / SECTION_FILE, SectionRecord)
     for name in STAGE_FILES:
-        if f"sha256:{sha256_of_file(folder / name)}" != record.digests[name]:
-            raise DataError(
-                f"{name} is not the file the section was prepared with",
-                where=str(folder),
-                advice="run prepare again for this section",
-            )
+        _refuse_exchanged(name, f"sha256:{sha256_of_file(folder / name)}", record.digests[name], where=str(folder))
     columns = {name: spec for encoder in record.encoders for name, spec in encoder.columns().items()}
     with _temporary_folder(scratch) as arrays:
         store = SpotFeatures.open(
             folder / "tiles.parquet", folder / "features.parquet", columns=columns, scratch=arrays
         )
         yield _with_counts(folder / COUNTS_FILE, record, store)
+
+
+def _refuse_exchanged(name: str, found: str, expected: str, *, where: str) -> None:
+    if found != expected:
+        raise DataError(
+            f"{name} is not what the section was prepared with: {found}",
+            expected=expected,
+            where=where,
+            advice="run prepare again for this section",
+        )
 
 
 @contextmanager
@@ -239,9 +255,12 @@ def _with_counts(path: Path, record: SectionRecord, store: SpotFeatures) -> Sect
     import anndata
 
     data = anndata.read_h5ad(path)
+    counts: csr_matrix = data.X.tocsr()
+    found = _counts_digest(counts, list(data.obs_names), list(data.var_names))
+    _refuse_exchanged(path.name, found, record.digests["counts"], where=str(path.parent))
     tile_id = data.obs["tile_id"].to_numpy()
     # Without one count there is no library to divide by.
-    filled = np.asarray(data.X.sum(axis=1)).ravel() > 0
+    filled = np.asarray(counts.sum(axis=1)).ravel() > 0
     place = np.full(int(max(store.tile_id.max(initial=0), tile_id.max(initial=0))) + 1, -1, np.int64)
     place[store.tile_id] = np.arange(len(store))
     at = place[tile_id]
@@ -258,7 +277,7 @@ def _with_counts(path: Path, record: SectionRecord, store: SpotFeatures) -> Sect
         record=record,
         store=store,
         measured=at[usable],
-        counts=data.X[usable].tocsr(),
+        counts=counts[usable],
         gene_ids=tuple(data.var_names),
         gene_symbols=tuple(data.var["gene_symbol"].astype(str)),
     )

@@ -33,7 +33,7 @@ class TrainingRow(Record):
 
 
 def read_training_sheet(path: Path) -> tuple[TrainingRow, ...]:
-    """Read and judge a training sheet; relative paths are taken from the sheet's folder.
+    """Read and judge a training sheet; relative paths begin at its folder, behind any symbolic link.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def read_training_sheet(path: Path) -> tuple[TrainingRow, ...]:
         raise DataError(f"not a CSV table: {error}", expected=",".join(REQUIRED), where=str(path)) from error
     faults = ErrorCollector(str(path))
     _judge_header(header, faults)
-    found = [] if faults else [_judge_row(row, line, path.parent, faults) for line, row in rows]
+    found = [] if faults else [_judge_row(row, line, path.resolve().parent, faults) for line, row in rows]
     if not rows and not faults:
         faults.add("no section", expected="a row a section")
     seen: dict[str, int] = {}

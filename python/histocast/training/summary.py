@@ -106,6 +106,7 @@ class Evaluation(Record):
     patients: int
     sections: int
     spots: int
+    """Held-out spots that were judged."""
     summaries: tuple[SubjectSummary, ...]
 
     def summary(self, protocol: Protocol, subject: str = MODEL, *, method: str | None = None) -> SubjectSummary:
@@ -164,7 +165,7 @@ def summarise_rows(rows: Sequence[SectionRow], genes: Sequence[GeneRow], models:
         resampled=resampled,
         patients=len(patients),
         sections=len({row.sample for row in rows}),
-        spots=max(model.train_spots for model in models),
+        spots=sum({model.fold: model.test_spots for model in models}.values()),
         summaries=tuple(summaries),
     )
 

@@ -58,6 +58,7 @@ class TrainRecord(Record):
     """Samples held out, empty where the model saw all."""
     train_patients: int
     train_spots: int
+    test_spots: int
     inner_split: str
     """What every choice, the sd and the intervals were made on."""
     choices: dict[str, Any]
@@ -140,6 +141,7 @@ def _write_model(
         test=fold.test,
         train_patients=len({section.record.patient for section in sections}),
         train_spots=len(fitted.labels),
+        test_spots=sum(len(section) for section in training.choose(fold.test)),
         inner_split=fitted.inner.description,
         choices=fitted.choices,
         heldout_pearson=float(np.nanmean(pearson)),
