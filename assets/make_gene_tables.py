@@ -1,4 +1,4 @@
-"""Make the shipped table of human gene names, and the GO terms of the demo genes, from public files.
+"""Make the shipped names of human genes and GO terms, and the annotations of the demo genes, from public files.
 
     python assets/make_gene_tables.py hgnc_complete_set.txt go.json
 
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from histocast.genes.catalogue import Gene, Match
+from histocast.genes.gene_ontology import FROM_EXPRESSION, NO_DATA, SHIPPED_TERMS
 from histocast.genes.name_tables import SHIPPED_NAMES, open_catalogue, read_names
 from histocast.progress import log
 
@@ -32,8 +33,6 @@ SCHEMA = pa.schema(
     + [(name, pa.list_(pa.string())) for name in ("uniprot_ids", "previous", "aliases", "families")]
     + [("locus_type", pa.string())]
 )
-# Evidence of an annotation that says where a gene is expressed, not what it does.
-FROM_EXPRESSION = {"IEP", "HEP"}
 RELATION = {"molecular_function": "enables", "biological_process": "involved_in", "cellular_component": "located_in"}
 
 
@@ -75,7 +74,7 @@ def write_demo_terms(go: Path) -> None:
     by_ensembl = {match.gene.ensembl_id: match.gene for match in matches}
     for go_id, term in json.loads(go.read_text(encoding="utf-8")).items():
         for evidence, ensembl_ids in term["genes"].items():
-            if evidence in FROM_EXPRESSION | {"ND"}:
+            if evidence in FROM_EXPRESSION | {NO_DATA}:
                 continue
             for gene in (by_ensembl[ensembl_id] for ensembl_id in ensembl_ids if ensembl_id in by_ensembl):
                 uniprot = next(iter(gene.uniprot_ids), "")
@@ -88,6 +87,15 @@ def write_demo_terms(go: Path) -> None:
     log(f"terms.tsv: {len(set(rows))} annotations; genes without: {', '.join(silent) or 'none'}")
 
 
+def write_terms(go: Path) -> None:
+    """Write the names of GO terms: ``go-terms.parquet``."""
+    terms = json.loads(go.read_text(encoding="utf-8"))
+    rows = [{"go_id": go_id, "term": terms[go_id]["name"]} for go_id in sorted(terms)]
+    pq.write_table(pa.Table.from_pylist(rows), SHIPPED_TERMS, compression="zstd", compression_level=19)
+    log(f"{SHIPPED_TERMS.name}: {len(rows)} terms, {SHIPPED_TERMS.stat().st_size} bytes")
+
+
 if __name__ == "__main__":
     write_names(Path(sys.argv[1]))
+    write_terms(Path(sys.argv[2]))
     write_demo_terms(Path(sys.argv[2]))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from histocast.cli import options
+
+if TYPE_CHECKING:
+    from histocast.genes.describe import DescribeFacts
 
 Names = Annotated[
     list[Path] | None,
@@ -33,12 +36,26 @@ class OnUnknownName(StrEnum):
     keep = "keep"
 
 
+class OnRefusedName(StrEnum):
+    """What to do when no answer of a model is fit."""
+
+    fail = "fail"
+    source = "source"
+
+
+BaseUrl = Annotated[
+    str | None, typer.Option(help="Endpoint that speaks OpenAI's API; OpenAI's own without it. OPENAI_API_KEY is read.")
+]
+TimeoutS = Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer.")]
+Tries = Annotated[int, typer.Option(min=1, help="Requests for one answer when the endpoint fails or stalls.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add these verbs to the command line, under ``genes``."""
     genes = typer.Typer(
         help="Gene knowledge: resolve symbols, describe genes, embed the descriptions.", no_args_is_help=True
     )
-    for verb in (resolve,):
+    for verb in (resolve, describe):
         genes.command()(verb)
     app.add_typer(genes, name="genes")
 
@@ -65,3 +82,79 @@ def resolve(
     for refusal in facts.unknown:
         log(f"{refusal.query} is kept without ids: {refusal.found}")
     log(f"{facts.genes} genes, {len(facts.renamed)} under another symbol, {len(facts.unknown)} unknown: {facts.path}")
+
+
+def describe(
+    *,
+    names: Annotated[Path, typer.Option(help="gene-names.parquet of 'genes resolve'.")],
+    ncbi: Annotated[Path | None, typer.Option(help="NCBI Gene records, a JSON line each.")] = None,
+    entrez_email: Annotated[str | None, typer.Option(help="Ask NCBI's Entrez for summaries, as this person.")] = None,
+    uniprot: Annotated[Path | None, typer.Option(help="UniProt's export, JSON or TSV, with the function.")] = None,
+    go: Annotated[
+        Path | None, typer.Option(help="GO annotations: GAF, or a table symbol,qualifier,term,aspect.")
+    ] = None,
+    go_terms: Annotated[Path | None, typer.Option(help="go-basic.obo, for a GAF newer than the shipped terms.")] = None,
+    keep_expression_evidence: Annotated[
+        bool, typer.Option("--keep-expression-evidence", help="Keep GO annotations inferred from expression.")
+    ] = False,
+    refined: Annotated[Path | None, typer.Option(help="Published descriptions: a table symbol,description.")] = None,
+    head: Annotated[bool, typer.Option(help="Begin each text with the gene's symbol and name.")] = True,
+    model: Annotated[str | None, typer.Option(help="Language model that condenses the texts; none without it.")] = None,
+    base_url: BaseUrl = None,
+    context: Annotated[str, typer.Option(help="Cancer or tissue whose phenotype the model is asked for.")] = "cancer",
+    max_words: Annotated[int, typer.Option(min=10, help="Words the model is asked for at most.")] = 90,
+    attempts: Annotated[int, typer.Option(min=1, help="Answers to one question before it is given up.")] = 3,
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions under way at once.")] = 8,
+    timeout_s: TimeoutS = 120.0,
+    tries: Tries = 4,
+    json_mode: Annotated[bool, typer.Option(help="Ask the endpoint to constrain answers to JSON.")] = True,
+    on_refused: Annotated[
+        OnRefusedName, typer.Option(help="fail where no answer is fit, or take the sources' text.")
+    ] = OnRefusedName.fail,
+    outdir: options.Outdir = Path(),
+) -> None:
+    """Write a text about each gene: <outdir>/gene-texts.parquet."""
+    from histocast.genes.describe import Sources, describe_genes
+    from histocast.genes.endpoint import Endpoint
+    from histocast.genes.refine import Refinement
+
+    refinement = None
+    if model is not None:
+        endpoint = Endpoint(model, base_url=base_url, timeout_s=timeout_s, tries=tries)
+        refinement = Refinement(
+            endpoint,
+            context=context,
+            max_words=max_words,
+            attempts=attempts,
+            concurrency=concurrency,
+            json_mode=json_mode,
+        )
+    facts = describe_genes(
+        names,
+        outdir=outdir,
+        sources=Sources(
+            ncbi=ncbi,
+            entrez_email=entrez_email,
+            uniprot=uniprot,
+            go=go,
+            go_terms=go_terms,
+            keep_expression_evidence=keep_expression_evidence,
+            refined=refined,
+        ),
+        head=head,
+        refinement=refinement,
+        on_refused=on_refused.value,
+    )
+    _tell(facts)
+
+
+def _tell(facts: DescribeFacts) -> None:
+    from histocast.progress import log
+
+    for refused in facts.refused:
+        log(f"not taken: {refused}")
+    if facts.refinement:
+        spent = f"{facts.refinement.prompt_tokens} + {facts.refinement.completion_tokens} tokens (prompt + answer)"
+        log(f"{facts.refinement.asked} requests now, {spent} in all; {len(facts.refinement.refused)} genes refused")
+    counts = ", ".join(f"{count} from {source}" for source, count in sorted(facts.by_source.items()))
+    log(f"{facts.genes} genes described, {counts}: {facts.path}")

@@ -7,8 +7,6 @@ marker reports (www.informatics.jax.org, CC BY 4.0).
 from __future__ import annotations
 
 import csv
-import gzip
-import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +17,8 @@ from typing import Any
 
 from histocast.errors import DataError, MissingInputError, UsageError
 from histocast.genes.catalogue import Catalogue, Gene, Species
+from histocast.genes.digests import digest_of, digest_of_file
+from histocast.genes.text_file import read_text
 
 SHIPPED_NAMES = Path(__file__).parent / "data" / "human.parquet"
 _TAXON: dict[Species, str] = {"human": "9606", "mouse": "10090"}
@@ -46,15 +46,12 @@ def open_catalogue(names: Sequence[Path] = (), *, species: Species = "human") ->
         return _open_shipped()
     genes: list[Gene] = []
     known: set[str] = set()
-    digest = hashlib.sha256()
     for path in names:
-        content = _read_bytes(path)
-        digest.update(hashlib.sha256(content).digest())
-        added = [gene for gene in read_names(path, species=species, content=content) if known.isdisjoint(_keys(gene))]
+        added = [gene for gene in read_names(path, species=species) if known.isdisjoint(_keys(gene))]
         genes.extend(added)
         known.update(key for gene in added for key in _keys(gene))
     source = ", ".join(path.name for path in names)
-    return Catalogue(tuple(genes), species, f"sha256:{digest.hexdigest()}", source)
+    return Catalogue(tuple(genes), species, digest_of([digest_of_file(path) for path in names]), source)
 
 
 def _keys(gene: Gene) -> list[str]:
@@ -63,11 +60,11 @@ def _keys(gene: Gene) -> list[str]:
 
 @cache
 def _open_shipped() -> Catalogue:
-    digest = hashlib.sha256(SHIPPED_NAMES.read_bytes()).hexdigest()
-    return Catalogue(tuple(_read_parquet(SHIPPED_NAMES)), "human", f"sha256:{digest}", "the shipped HGNC table")
+    genes = tuple(_read_parquet(SHIPPED_NAMES))
+    return Catalogue(genes, "human", digest_of_file(SHIPPED_NAMES), "the shipped HGNC table")
 
 
-def read_names(path: Path, *, species: Species, content: bytes | None = None) -> Sequence[Gene]:
+def read_names(path: Path, *, species: Species) -> Sequence[Gene]:
     """Read one table of gene names, whichever it is.
 
     Raises
@@ -78,33 +75,12 @@ def read_names(path: Path, *, species: Species, content: bytes | None = None) ->
     if path.suffix == ".parquet":
         genes: Sequence[Gene] = _read_parquet(path)
     else:
-        text = _as_text(content if content is not None else _read_bytes(path), path)
+        text = read_text(path, expected="a table of gene names")
         rows, make = _known_table(text, path)
         genes = [gene for row in rows if (gene := make(row, species)) is not None and gene.symbol]
     if not genes:
         raise DataError("no gene", expected=f"names of {species} genes", where=str(path))
     return genes
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    except FileNotFoundError as error:
-        raise MissingInputError("no such file", expected="a table of gene names", where=str(path)) from error
-    except OSError as error:
-        raise MissingInputError(str(error.strerror or error), expected="a readable file", where=str(path)) from error
-    except EOFError as error:
-        raise DataError(
-            "the file ends before its gzip stream does", expected="the whole file", where=str(path)
-        ) from error
-
-
-def _as_text(content: bytes, path: Path) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError("not a text file", expected="a table of gene names", where=str(path)) from error
 
 
 def _known_table(text: str, path: Path) -> tuple[Iterator[Row], Callable[[Row, Species], Gene | None]]:

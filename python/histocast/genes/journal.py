@@ -1,0 +1,83 @@
+"""What was answered once is never asked again: an append-only file of answers by the digest of their question."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from histocast.errors import DataError, OutputError
+
+
+class Journal:
+    """Answers by digest, each on disk before the next is asked for; use as a context manager.
+
+    A line is one answer. A process that is killed leaves at most one torn line, the last, which is cut off when the
+    journal is opened again. Threads may share a journal; processes may not.
+
+    Raises
+    ------
+    DataError
+        The file holds something else.
+    OutputError
+        It cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._answers: dict[str, Any] = {}
+        whole = self._read()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = path.open("ab")
+            self._stream.truncate(whole)
+        except OSError as error:
+            raise OutputError(f"cannot write: {error.strerror}", where=str(path)) from error
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._answers
+
+    def __getitem__(self, digest: str) -> Any:
+        return self._answers[digest]
+
+    def add(self, digest: str, answer: Mapping[str, Any]) -> None:
+        """Keep an answer; it is on disk when this returns."""
+        line = json.dumps({"digest": digest, "answer": answer}, ensure_ascii=False).encode() + b"\n"
+        with self._lock:
+            try:
+                self._stream.write(line)
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+            except OSError as error:
+                raise OutputError(f"cannot write: {error.strerror}", where=str(self.path)) from error
+            self._answers[digest] = answer
+
+    def _read(self) -> int:
+        """Read the answers; return the bytes up to the end of the last whole line."""
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        whole = content.rfind(b"\n") + 1
+        for number, line in enumerate(content[:whole].splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                self._answers[entry["digest"]] = entry["answer"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(
+                    "not an answer",
+                    expected="a line of JSON with digest and answer",
+                    where=f"{self.path}, line {number}",
+                    advice="take the line away; its question will be asked again",
+                ) from error
+        return whole

@@ -1,0 +1,55 @@
+"""Descriptions that others have refined and published, as one more source."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from histocast.errors import DataError
+from histocast.genes.digests import digest_of_file
+from histocast.genes.resolve import NamedGene
+from histocast.genes.text_file import read_text
+from histocast.genes.texts import GeneIds, SourceTexts
+
+_OWN_SYMBOL = re.compile(r"gene symbol:\s*(\S+?)[.,;]?(?:\s|$)", re.IGNORECASE)
+
+
+def read_refined(path: Path, genes: Sequence[NamedGene], *, wrong: Mapping[str, str]) -> SourceTexts:
+    """Read a table of ``symbol`` and ``description``.
+
+    Parameters
+    ----------
+    wrong:
+        Genes whose database record was found to be of another gene, with the reason. A description refined from that
+        record speaks of the other gene under this one's symbol, and is refused.
+
+    Raises
+    ------
+    MissingInputError, DataError
+        There is no such file, or it lacks a column.
+    """
+    rows = csv.DictReader(io.StringIO(read_text(path, expected="refined descriptions")), delimiter="\t")
+    if missing := {"symbol", "description"} - set(rows.fieldnames or ()):
+        raise DataError(
+            f"columns {', '.join(rows.fieldnames or ()) or 'none'}",
+            expected=f"the column {' and '.join(sorted(missing))}",
+            where=str(path),
+        )
+    ids = GeneIds(genes)
+    texts: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    for row in rows:
+        named = ids.by_symbol(row["symbol"])
+        if named is None or not (text := " ".join((row["description"] or "").split())):
+            continue
+        own = _OWN_SYMBOL.match(text)
+        if named.gene_symbol in wrong:
+            refused[named.gene_symbol] = f"refined from another gene's record: {wrong[named.gene_symbol]}"
+        elif own and ids.by_symbol(own[1]) is not named:
+            refused[named.gene_symbol] = f"it calls itself {own[1]}"
+        else:
+            texts[named.gene_symbol] = text
+    return SourceTexts("refined", texts, digest_of_file(path), refused)

@@ -1,0 +1,102 @@
+"""What UniProt says of a protein's function: their JSON or TSV export."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from histocast.errors import DataError
+from histocast.genes.digests import digest_of_file
+from histocast.genes.resolve import NamedGene
+from histocast.genes.text_file import read_text
+from histocast.genes.texts import GeneIds, SourceTexts, without_citations
+
+
+@dataclass(frozen=True)
+class _Protein:
+    accession: str
+    symbol: str
+    authority: str | None
+    function: str
+
+
+def read_uniprot(path: Path, genes: Sequence[NamedGene]) -> SourceTexts:
+    """Read the function texts of UniProt for ``genes``.
+
+    An entry belongs to the gene whose HGNC id or accession it has. By its gene name alone it is taken only where no
+    accession is known of the gene.
+
+    Raises
+    ------
+    MissingInputError, DataError
+        There is no such file, or it is not an export of UniProt.
+    """
+    ids = GeneIds(genes)
+    texts: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    for protein in _proteins(path):
+        named = ids.by_id(authority=protein.authority, uniprot=protein.accession)
+        if named is None and (other := ids.by_symbol(protein.symbol)) is not None:
+            if other.gene and other.gene.uniprot_ids:
+                refused.setdefault(other.gene_symbol, f"{protein.accession} is not an accession of {other.gene_symbol}")
+            else:
+                named = other
+        if named is not None and protein.function:
+            texts.setdefault(named.gene_symbol, protein.function)
+    refused = {symbol: reason for symbol, reason in refused.items() if symbol not in texts}
+    return SourceTexts("uniprot", texts, digest_of_file(path), refused)
+
+
+def _proteins(path: Path) -> Iterator[_Protein]:
+    text = read_text(path, expected="an export of UniProt")
+    if text.lstrip()[:1] in {"{", "["}:
+        yield from _from_json(text, path)
+        return
+    rows = csv.DictReader(io.StringIO(text), delimiter="\t")
+    needed = {"Entry", "Function [CC]"}
+    names = next((name for name in ("Gene Names (primary)", "Gene Names") if name in (rows.fieldnames or ())), None)
+    if missing := needed - set(rows.fieldnames or ()):
+        raise DataError(
+            f"columns {', '.join(list(rows.fieldnames or ())[:8]) or 'none'}",
+            expected=f"the column {' and '.join(sorted(missing))}",
+            where=str(path),
+            advice="choose Entry, Gene Names (primary) and Function [CC] when exporting from UniProt",
+        )
+    for row in rows:
+        symbol = ((row.get(names) or "") if names else "").replace(";", " ").split()
+        yield _Protein(row["Entry"], symbol[0] if symbol else "", None, _function(row["Function [CC]"] or ""))
+
+
+def _from_json(text: str, path: Path) -> Iterator[_Protein]:
+    try:
+        document = json.loads(text)
+        entries: Sequence[Mapping[str, Any]] = document["results"] if isinstance(document, dict) else document
+        for entry in entries:
+            genes = entry.get("genes") or [{}]
+            authority = next(
+                (
+                    link["id"]
+                    for link in entry.get("uniProtKBCrossReferences", ())
+                    if link["database"] in {"HGNC", "MGI"}
+                ),
+                None,
+            )
+            function = " ".join(
+                part["value"]
+                for comment in entry.get("comments", ())
+                if comment["commentType"] == "FUNCTION"
+                for part in comment.get("texts", ())
+            )
+            symbol = genes[0].get("geneName", {}).get("value", "")
+            yield _Protein(entry["primaryAccession"], symbol, authority, _function(function))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError("not UniProt's JSON", expected="results with primaryAccession", where=str(path)) from error
+
+
+def _function(text: str) -> str:
+    return without_citations(text.replace("FUNCTION:", " "))

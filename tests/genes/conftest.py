@@ -1,0 +1,24 @@
+"""Genes that the tests of descriptions and embeddings share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from histocast.genes.name_tables import open_catalogue
+from histocast.genes.resolve import resolve_genes
+
+
+@pytest.fixture
+def name_genes(tmp_path: Path) -> Callable[..., Path]:
+    """Resolve some symbols to a ``gene-names.parquet``."""
+
+    def name(*symbols: str, on_unknown: str = "refuse") -> Path:
+        panel = tmp_path / "asked.txt"
+        panel.write_text("\n".join(symbols))
+        keep = "keep" if on_unknown == "keep" else "refuse"
+        return resolve_genes(panel, catalogue=open_catalogue(), outdir=tmp_path / "names", on_unknown=keep).path
+
+    return name
