@@ -36,7 +36,8 @@ TILE_PX = 256
 UM_PER_PX = 0.5
 LEVEL_PX = 512
 """Side of a tile on the slide of 0.25 um/px."""
-ORIGIN_PX = (100, 60)
+ORIGINS_PX = {"even": (100, 60), "odd": (101, 61)}
+"""Where the grid begins: at an even place pixels can be averaged block by block, at an odd one they cannot."""
 SUPERTILE_PX = 2048
 
 Run = Callable[[], int]
@@ -46,10 +47,10 @@ Corners = np.ndarray
 """(x, y) [tile, 2] of the upper left corner, level-0 pixels."""
 
 
-def grid(width_px: int, height_px: int) -> Corners:
+def grid(width_px: int, height_px: int, origin: str) -> Corners:
     """Return the corners of a grid of tiles that lies across the slide's own."""
-    x = np.arange(ORIGIN_PX[0], width_px - LEVEL_PX, LEVEL_PX)
-    y = np.arange(ORIGIN_PX[1], height_px - LEVEL_PX, LEVEL_PX)
+    x = np.arange(ORIGINS_PX[origin][0], width_px - LEVEL_PX, LEVEL_PX)
+    y = np.arange(ORIGINS_PX[origin][1], height_px - LEVEL_PX, LEVEL_PX)
     return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
 
 
@@ -72,7 +73,8 @@ def read_one_by_one(slide: openslide.OpenSlide, corners: Corners, threads: int) 
 
 def read_supertiles(read_region: Callable[[int, int, int], np.ndarray], corners: Corners, threads: int) -> int:
     """Read regions of 2048 px and cut the tiles out of them."""
-    supertiles = np.unique((corners - ORIGIN_PX) // SUPERTILE_PX, axis=0) * SUPERTILE_PX + ORIGIN_PX
+    origin = corners.min(axis=0)
+    supertiles = np.unique((corners - origin) // SUPERTILE_PX, axis=0) * SUPERTILE_PX + origin
 
     def read(corner: np.ndarray) -> int:
         region = read_region(int(corner[0]), int(corner[1]), SUPERTILE_PX)
@@ -125,6 +127,7 @@ def contenders(path: Path, corners: Corners, few: Corners, threads: int, slide: 
     """Yield each reader that is installed; slow ones are given ``few`` tiles."""
     yield "decode only", prepare_ceiling(path, corners, threads)
     yield "histocast", lambda: read_ours(slide, corners, threads)
+    yield "histocast, grid at an odd place", lambda: read_ours(slide, corners + 1, threads)
     oracle = openslide.OpenSlide(path)
     yield "openslide, one tile a call", lambda: read_one_by_one(oracle, few, threads)
 
@@ -155,7 +158,7 @@ def contenders(path: Path, corners: Corners, few: Corners, threads: int, slide: 
 def measure_speed(path: Path, *, threads: int, rounds: int) -> dict[str, object]:
     """Return tiles a second of every reader, and this one's ratios."""
     with open_source(str(path)) as source, open_slide(source, sample="S", mpp=None, scratch=path.parent) as slide:
-        corners = grid(slide.facts.width_px, slide.facts.height_px)
+        corners = grid(slide.facts.width_px, slide.facts.height_px, "even")
         runs = dict(contenders(path, corners, corners[: max(1, len(corners) // 6)], threads, slide))
         rates: dict[str, list[float]] = {name: [] for name in runs}
         costs: dict[str, list[float]] = {name: [] for name in runs}
@@ -187,7 +190,7 @@ def measure_memory(path: Path, threads: int) -> dict[str, object]:
 def peak_of(path: Path, threads: int) -> dict[str, object]:
     """Read every tile and return this process's peak memory."""
     with open_source(str(path)) as source, open_slide(source, sample="S", mpp=None, scratch=path.parent) as slide:
-        count = read_ours(slide, grid(slide.facts.width_px, slide.facts.height_px), threads)
+        count = read_ours(slide, grid(slide.facts.width_px, slide.facts.height_px, "odd"), threads)
     return {"tiles": count, "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)}
 
 

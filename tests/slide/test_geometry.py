@@ -11,10 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from made_slides import Pixels, Recipe, write_slide
+from made_slides import Pixels, Recipe, paint_arrays, write_slide
 from read_back import read_all
 
 WIDTH, HEIGHT = 1000, 777
@@ -123,8 +124,6 @@ def test_random_places(coded: Path, open_at, centres, side: int, level: int) -> 
 
 
 def test_thumbnail_is_the_slide_in_small(texture: Pixels, tmp_path: Path, open_at) -> None:
-    from made_slides import paint_arrays
-
     recipe = Recipe(1000, 777, (240, 240), compression="none")
     slide = open_at(write_slide(tmp_path / "slide.svs", recipe, paint_arrays(texture)))
     thumbnail, um_per_px = slide.thumbnail(max_px=250)
@@ -150,3 +149,35 @@ def test_a_dropped_row_does_not_change_the_scale(tmp_path: Path, open_at) -> Non
 
 def test_no_tiles_are_no_error(coded: Path, open_at) -> None:
     assert list(open_at(coded).read_tiles(np.zeros((0, 2)), tile_px=32, um_per_px=0.25, threads=1)) == []
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("phase", [0, 1])
+def test_shrinking_by_a_whole_factor_is_the_same_wherever_it_happens(
+    factor: int, phase: int, tmp_path: Path, open_at
+) -> None:
+    """At phase 0 blocks are shrunk as they are decoded, else windows are: the pixels must not tell which."""
+    random = np.random.default_rng(factor)
+    pixels = random.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    recipe = Recipe(WIDTH, HEIGHT, (48, 96), compression="none", layout="generic")
+    slide = open_at(write_slide(tmp_path / "slide.tif", recipe, paint_arrays(pixels)))
+    side, window_px = 20, 20 * factor
+    corners = random.integers(-2, 60, (60, 2)) * window_px // 2 // factor * factor + phase
+    tiles, _, _ = read_all(slide, corners + window_px / 2, tile_px=side, um_per_px=0.25 * factor)
+    padded = cv2.copyMakeBorder(pixels, 200, 2000, 200, 2000, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    for (left, top), tile in zip(corners + 200, tiles, strict=True):
+        window = padded[top : top + window_px, left : left + window_px]
+        np.testing.assert_array_equal(tile, cv2.resize(window, (side, side), interpolation=cv2.INTER_AREA))
+
+
+def test_damage_reaches_shrunk_blocks_too(tmp_path: Path, open_at) -> None:
+    recipe = Recipe(WIDTH, HEIGHT, (64, 64), compression="jpeg", layout="generic")
+    path = write_slide(tmp_path / "slide.tif", recipe, paint_places)
+    with tifffile.TiffFile(path) as file:
+        place = file.pages.first.dataoffsets[0], file.pages.first.databytecounts[0]
+    with path.open("r+b") as stream:
+        stream.seek(place[0])
+        stream.write(bytes(place[1]))
+    _, readable, reasons = read_all(open_at(path), [(32, 32), (96, 32)], tile_px=32, um_per_px=0.5)
+    assert readable.tolist() == [False, True]
+    assert "no JPEG" in reasons[0]

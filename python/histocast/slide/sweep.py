@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histocast.slide.reader import Level, Payload, Pixels, Reader, UnreadableBlock
+from histocast.slide.shrink import WHITE, shrink_blocks
 from histocast.slide.windows import Windows, block_span, blocks_of, sweep_cells
 
 # Threads are ours; a library that starts its own for each resize would have them fight.
 cv2.setNumThreads(1)
 
-WHITE = 255
 # Work is handed out in pieces of a few milliseconds: smaller ones cost more to hand out than to do.
 _BLOCKS_PER_TASK = 8
 _TILES_PER_TASK = 8
@@ -89,6 +89,7 @@ def sweep_tiles(
     HistocastError
         The source cannot be read, or a reader that decodes an image whole cannot decode it.
     """
+    reader, windows = shrink_blocks(reader, windows, tile_px=tile_px)
     cells = _plan(windows, reader.levels[windows.level])
     if not cells:
         return

@@ -19,9 +19,9 @@ from histocast.slide.reader import Level
 RESOLUTION_TOLERANCE = 1e-3
 # Beyond this factor enlarged pixels hold nothing of what an encoder was trained on.
 MAX_ENLARGEMENT = 2.0
-# A band of 4096 px decodes 6 % of the blocks twice, and a cell of it holds 13 MB.
-BAND_PX = 4096
-CELL_PX = 1024
+# A band of 8192 px decodes 3 % of the blocks twice; a cell of it is 13 MB of pixels.
+BAND_PX = 8192
+CELL_PX = 512
 
 Integers = NDArray[np.int64]
 
