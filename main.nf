@@ -7,7 +7,11 @@ include { PREDICT } from './modules/predict.nf'
 include { REPORT } from './modules/report.nf'
 include { SUMMARISE } from './modules/summarise.nf'
 include { CONCLUDE } from './modules/conclude.nf'
-include { local_file ; one_slide_a_folder ; read_samples } from './modules/inputs.nf'
+include { PREPARE } from './modules/prepare.nf'
+include { TRAIN } from './modules/train.nf'
+include { EVALUATE } from './modules/evaluate.nf'
+include { EXPORT } from './modules/export.nf'
+include { local_file ; one_slide_a_folder ; read_samples ; read_sections } from './modules/inputs.nf'
 include { check_parameters ; describe_parameters ; parameters_as_json } from './modules/parameters.nf'
 
 // From slides to expression. Every row of the samplesheet reaches the summary, whatever became of it.
@@ -44,6 +48,30 @@ workflow PREDICT_SLIDES {
     CONCLUDE(SUMMARISE.out.failures, on_slide_error)
 }
 
+// From slides with counts to bundles, one a method.
+workflow TRAIN_MODELS {
+    take:
+    input // training sheet
+    recipe // file, or the name of a shipped one
+    methods // names with commas between them, or null for the recipe's own
+    panel // gene panel, or null for the recipe's own
+
+    main:
+    staged_recipe = tuple(recipe.toString().endsWith('.json') ? local_file(recipe) : [], recipe)
+    staged_panel = local_file(panel)
+    models = methods
+        ? methods.tokenize(',').collect { method -> [id: method, method: method] }
+        : [[id: file(recipe).baseName, method: null]]
+
+    PREPARE(channel.fromList(read_sections(input)), file(input), staged_recipe, staged_panel)
+    encoders = PREPARE.out.encoders.first()
+    sections = PREPARE.out.section.toSortedList()
+
+    TRAIN(channel.fromList(models), sections, staged_recipe, staged_panel)
+    EVALUATE(channel.fromList(models), sections, staged_recipe, staged_panel)
+    EXPORT(TRAIN.out.model.join(EVALUATE.out.evaluation), encoders)
+}
+
 workflow {
     schema = file("${projectDir}/nextflow_schema.json")
     if (params.help) {
@@ -53,12 +81,17 @@ workflow {
         check_parameters(schema, params)
         channel.of(parameters_as_json(schema, params))
             .collectFile(name: 'params.json', storeDir: "${params.outdir}/pipeline_info", newLine: true)
-        PREDICT_SLIDES(
-            params.input,
-            params.bundle,
-            params.genes,
-            params.max_unreadable,
-            params.on_slide_error,
-        )
+        if (params.workflow == 'train') {
+            TRAIN_MODELS(params.input, params.recipe, params.methods, params.genes)
+        }
+        else {
+            PREDICT_SLIDES(
+                params.input,
+                params.bundle,
+                params.genes,
+                params.max_unreadable,
+                params.on_slide_error,
+            )
+        }
     }
 }

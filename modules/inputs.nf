@@ -37,6 +37,18 @@ def one_slide_a_folder(samplesheet) {
     return files.unique { path -> path.parent }
 }
 
+// The sections of a training sheet, with the files each one stands on. PREPARE judges the sheet.
+def read_sections(training_sheet) {
+    def sheet = file(training_sheet, checkIfExists: true)
+    return sheet.splitCsv(header: true, strip: true).collect { row ->
+        tuple(row.sample, file_beside(sheet, row.slide), file_beside(sheet, row.counts), file_beside(sheet, row.spots))
+    }
+}
+
+def file_beside(sheet, cell) {
+    return !cell || is_object(cell) ? [] : local_file(sheet.parent.resolve(cell))
+}
+
 // What decides a sample's results, one map a sample that can be processed: it is part of each task's inputs,
 // so that -resume runs again exactly the slides that changed.
 def read_samples(samples_json) {

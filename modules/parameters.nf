@@ -14,7 +14,9 @@ def check_parameters(schema, given) {
     def known = known_parameters(schema)
     def faults = unknown_parameters(known.keySet(), given.keySet())
     known.each { name, facts ->
-        def fault = fault_of(given[name], facts)
+        def fault = given[name] in [null, '']
+            ? absence_of(facts, given.workflow)
+            : fault_of(given[name], facts)
         if (fault) {
             faults << "--${name} ${fault}".toString()
         }
@@ -51,11 +53,13 @@ def letter_pairs(word) {
     return (0..<Math.max(word.size() - 1, 1)).collect { at -> word.drop(at).take(2) } as Set
 }
 
+// What is wrong when there is no value, or null.
+def absence_of(facts, chosen_workflow) {
+    return facts.required || facts.needed_by == chosen_workflow ? "is missing: ${facts.description}" : null
+}
+
 // What is wrong with a value, or null.
 def fault_of(value, facts) {
-    if (value == null || value == '') {
-        return facts.required ? "is missing: ${facts.description}" : null
-    }
     if (facts['enum'] && !(value.toString() in facts['enum'])) {
         return "is '${value}', expected ${facts['enum'].join(' or ')}"
     }
@@ -96,7 +100,9 @@ def describe_parameters(schema) {
             }
             ([title] + rows).join('\n')
         }
-    def usage = 'nextflow run . --input samplesheet.csv --bundle DIR --outdir DIR [-profile NAMES] [-resume]'
+    def usage = '''\
+        nextflow run . --input samplesheet.csv --bundle DIR --outdir DIR [-profile NAMES] [-resume]
+        nextflow run . --workflow train --input training.csv --recipe NAME --outdir DIR'''.stripIndent()
     return ([usage] + groups).join('\n\n')
 }
 
@@ -104,6 +110,7 @@ def notes_of(facts) {
     def notes = [
         facts['enum']?.join(' | '),
         facts.required ? 'required' : null,
+        facts.needed_by ? "required to ${facts.needed_by}" : null,
         facts.default ? "default: ${facts.default}" : null,
     ]
     return notes.any() ? " [${notes.findAll().join('; ')}]" : ''

@@ -24,8 +24,10 @@ GROUPS = {
 }
 
 
-def _parameter(group: str, description: str, **facts: Any) -> Any:
-    return Field(description=description, json_schema_extra={"group": group}, **facts)
+def _parameter(group: str, description: str, *, needed_by: str | None = None, **facts: Any) -> Any:
+    """Declare a parameter; ``needed_by`` names the workflow that cannot do without it."""
+    extra = {"group": group} | ({"needed_by": needed_by} if needed_by else {})
+    return Field(description=description, json_schema_extra=extra, **facts)
 
 
 class Parameters(BaseModel):
@@ -34,11 +36,26 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     help: bool = _parameter("run", "Show this text and exit.", default=False)
+    workflow: Literal["predict", "train"] = _parameter(
+        "run", "Predict expression with a bundle, or train models and export them as bundles.", default="predict"
+    )
 
-    input: str = _parameter("inputs", "Samplesheet CSV with the columns sample,slide[,mpp][,spots].")
-    bundle: str = _parameter("inputs", "Model bundle: a folder, or an s3:// prefix.")
+    input: str = _parameter(
+        "inputs", "CSV table: sample,slide[,mpp][,spots]; to train sample,slide,counts,patient[,spots][,mpp]."
+    )
+    bundle: str | None = _parameter(
+        "inputs", "Model bundle to predict with: a folder, or an s3:// prefix.", needed_by="predict", default=None
+    )
     genes: str | None = _parameter(
-        "inputs", "File with a gene a line: the subset of the bundle's panel to predict.", default=None
+        "inputs",
+        "File with a gene a line: what to predict of the bundle's panel; to train, the panel in place of the recipe's.",
+        default=None,
+    )
+    recipe: str | None = _parameter(
+        "inputs", "Recipe to train by: a JSON file, or the name of a shipped one.", needed_by="train", default=None
+    )
+    methods: str | None = _parameter(
+        "inputs", "Methods to train, with commas between them; the recipe's own by default.", default=None
     )
 
     outdir: str = _parameter("outputs", "Folder, or s3:// prefix, for the results.", default="results")

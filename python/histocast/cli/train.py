@@ -79,6 +79,7 @@ def evaluate(
     recipe: Annotated[
         str | None, typer.Option(help="Train and judge every fold of this recipe under both protocols instead.")
     ] = None,
+    method: Annotated[str | None, typer.Option(help="In place of the recipe's method.")] = None,
     panel: Panel = None,
     threads: options.Threads = None,
     outdir: options.Outdir = Path(),
@@ -93,7 +94,9 @@ def evaluate(
         raise UsageError("both or none of --model and --recipe", expected="one of them")
     threads = threads or available_threads()
     if recipe is not None:
-        cross_validate(set_folder, recipe=read_recipe(recipe, panel=panel), outdir=outdir, threads=threads)
+        cross_validate(
+            set_folder, recipe=read_recipe(recipe, panel=panel, method=method), outdir=outdir, threads=threads
+        )
     elif model:
         judge(set_folder, models=model, outdir=outdir, threads=threads)
 

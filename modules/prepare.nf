@@ -1,0 +1,34 @@
+include { option ; quoted } from './inputs.nf'
+
+// Tiles and encodes one section of a training sheet, and aligns it with its counts.
+process PREPARE {
+    tag "${sample}"
+    label 'process_train'
+
+    input:
+    // The section's own files are staged for what a container sees and a cache compares; the sheet names them.
+    tuple val(sample), path(slide, stageAs: 'slide/*'), path(counts, stageAs: 'counts/*'), path(spots, stageAs: 'spots/*')
+    path sheet
+    tuple path(recipe, stageAs: 'recipe/*'), val(recipe_name)
+    path panel, stageAs: 'panel/*'
+
+    output:
+    path "set/${sample}", emit: section
+    path 'set/encoders', emit: encoders
+
+    script:
+    """
+    histocast prepare \\
+        --input ${sheet} \\
+        --sample ${quoted(sample)} \\
+        ${option('--recipe', recipe, recipe_name)} \\
+        ${option('--panel', panel, null)} \\
+        --outdir set
+    """
+
+    stub:
+    """
+    mkdir -p set/${sample} set/encoders
+    touch set/${sample}/section.json set/encoders/bundle.json
+    """
+}
