@@ -13,6 +13,7 @@ from histocast.api.predict import (
     predict,
     predict_slide,
     tile,
+    write_model_repository,
 )
 from histocast.api.prepare import prepare
 
@@ -26,4 +27,5 @@ __all__ = [
     "predict_slide",
     "prepare",
     "tile",
+    "write_model_repository",
 ]

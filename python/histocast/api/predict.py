@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from histocast.errors import ConfigError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from histocast.bundle import Bundle
     from histocast.records import CheckRecord, SlideRecord
+    from histocast.serving.repository import RepositoryOptions
     from histocast.slide import Slide
 
 Facts = dict[str, float | int | str]
@@ -93,7 +94,13 @@ def check(
     with scratch_folder(outdir) as scratch:
         folder, _ = fetch_bundle(bundle, outdir)
         panel = fetch_file(genes, scratch) if genes else None
-        record = check_samples(samplesheet, bundle_folder=folder, genes=panel, on_slide_error=on_slide_error)
+        record = check_samples(
+            samplesheet,
+            bundle_folder=folder,
+            genes=panel,
+            on_slide_error=on_slide_error,
+            triton_url=triton_url(),
+        )
     write_json(outdir / "samples.json", record)
     return record
 
@@ -139,7 +146,7 @@ def encode(
     with (
         scratch_folder(outdir) as scratch,
         _opened_slide(location, scratch) as (slide, slide_digest),
-        open_predictor(folder, read, names=names, threads=threads, triton_url=triton_url()) as predictor,
+        open_predictor(folder, read, names=names, threads=threads, **_place(scratch)) as predictor,
     ):
         if slide_digest != record.slide_digest:
             raise ConfigError(
@@ -181,10 +188,10 @@ def predict(
     with (
         scratch_folder(outdir) as scratch,
         open_predictor(
-            folder, read, names=(FUSION,), threads=threads or available_threads(), triton_url=triton_url()
+            folder, read, names=(FUSION,), threads=threads or available_threads(), **_place(scratch)
         ) as predictor,
     ):
-        return predict_expression(
+        facts = predict_expression(
             record=record,
             tiles=tiles,
             features=features,
@@ -196,6 +203,17 @@ def predict(
             scratch=scratch,
             outdir=outdir,
         )
+        return {**facts, **predictor.facts()}
+
+
+def write_model_repository(bundle: str, *, outdir: Path, options: RepositoryOptions) -> list[str]:
+    """Add a bundle's graphs to a model repository for inference servers; return the models' names."""
+    from histocast.serving.repository import write_repository
+    from histocast.serving.verify import verify_bundle
+
+    with scratch_folder(outdir) as scratch:
+        folder, _ = fetch_bundle(bundle, scratch)
+        return write_repository(folder, verify_bundle(folder), outdir, options=options)
 
 
 def predict_slide(
@@ -270,6 +288,21 @@ def predict_slide(
 def triton_url() -> str | None:
     """Return where the inference servers are; through the environment, so that moving them keeps the cache."""
     return os.environ.get("HISTOCAST_TRITON_URL") or None
+
+
+class Place(TypedDict):
+    """Where graphs run, as `open_predictor` takes it."""
+
+    triton_url: str | None
+    own_server: Path | None
+
+
+def _place(scratch: Path) -> Place:
+    """Where graphs run: on servers, on one of the task's own (``HISTOCAST_SERVING=task``), or in process."""
+    serving = os.environ.get("HISTOCAST_SERVING") or "inprocess"
+    if serving not in ("inprocess", "task"):
+        raise UsageError(f"HISTOCAST_SERVING is {serving!r}", expected="inprocess or task", where="environment")
+    return {"triton_url": triton_url(), "own_server": scratch if serving == "task" else None}
 
 
 def _same_bundle(record: SlideRecord, folder: Path) -> None:

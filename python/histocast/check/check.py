@@ -12,7 +12,7 @@ from histocast.check.samplesheet import SheetRow, read_samplesheet
 from histocast.errors import ErrorCollector, HistocastError
 from histocast.progress import Meter
 from histocast.records import CheckRecord, SampleRecord, StageError
-from histocast.serving import verify_bundle
+from histocast.serving import verify_bundle, verify_servers
 from histocast.serving.panel import read_panel
 from histocast.storage import ObjectStat
 from histocast.storage.survey import stat_sources
@@ -26,6 +26,7 @@ def check_samples(
     bundle_folder: Path,
     genes: Path | None = None,
     on_slide_error: Literal["fail", "skip"] = "fail",
+    triton_url: str | None = None,
 ) -> CheckRecord:
     """Judge a samplesheet, everything it points to, the bundle and the gene panel.
 
@@ -43,23 +44,29 @@ def check_samples(
     on_slide_error:
         ``fail``: a slide or spot table that is absent or may not be read is a fault of the samplesheet;
         ``skip``: it is written down in that sample's record, and the others go on.
+    triton_url:
+        Inference servers that will run the graphs, which must serve exactly those of the bundle.
 
     Raises
     ------
     DataError
         Every fault of the samplesheet at once, or every fault of the panel.
     ConfigError
-        The bundle is not what it says it is.
+        The bundle is not what it says it is, or a server serves another.
     MissingInputError
         There is no samplesheet, bundle or panel, or it may not be read.
     StorageUnavailable
         A store did not answer, also after retries; the same check may pass later.
+    ServingUnavailable, DeadlineExceeded
+        No inference server did.
     """
     rows, faults = read_samplesheet(str(samplesheet))
     answers = _ask_stores(rows)
     samples = [_judge(row, answers, faults, on_slide_error=on_slide_error) for row in rows]
     faults.raise_if_any("mend the samplesheet and run again")
-    verify_bundle(bundle_folder)
+    bundle = verify_bundle(bundle_folder)
+    if triton_url is not None:
+        verify_servers(bundle, triton_url=triton_url)
     if genes is not None:
         table, _ = read_table(bundle_folder / "genes.parquet", GENES)
         read_panel(genes, table)

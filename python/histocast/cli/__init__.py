@@ -10,7 +10,7 @@ import sys
 import typer
 
 from histocast import __version__
-from histocast.cli import data, genes, predict, train
+from histocast.cli import data, genes, predict, serve, train
 from histocast.errors import HistocastError, UsageError
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ predict.register(app)
 train.register(app)
 genes.register(app)
 data.register(app)
+serve.register(app)
 
 
 def main() -> None:

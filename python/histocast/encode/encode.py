@@ -1,7 +1,8 @@
 """Every tile in tissue through every encoder, once.
 
     reader threads   decode and cut the tiles to come            bounded by `Slide.read_tiles`
-    this thread      encoders over one batch at a time, then rows to disk in row groups
+    predictor        encoders over batches under way             bounded by `Predictor.in_flight`
+    this thread      rows to disk in row groups
 
 Rows stand in the order in which the reader hands out tiles, which follows the slide's storage and is the same
 on each run; ``tile_id`` says which tile a row is.
@@ -10,6 +11,7 @@ on each run; ``tile_id`` says which tile a row is.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +26,7 @@ from histocast.encode.features_file import FeatureRows, feature_lengths, feature
 from histocast.errors import DataError
 from histocast.progress import Meter
 from histocast.records import SlideRecord
-from histocast.serving.predictor import Predictor
+from histocast.serving.predictor import Pending, Predictor
 
 if TYPE_CHECKING:
     from histocast.slide import Slide, TileBatch
@@ -34,6 +36,8 @@ TILES_PER_THREAD = 8
 """Tiles in one call: a request of useful size to a server, and enough for each of many threads here."""
 
 SHOWN_REASONS = 3
+
+BOTTLENECKS = {"waiting": "reading and decoding", "inference": "inference", "writing": "writing"}
 
 
 def encode_tiles(
@@ -72,7 +76,8 @@ def encode_tiles(
     -------
     dict
         ``tiles``, ``unreadable``, ``tiles_per_s``, and where the time went: ``waiting_s`` for pixels,
-        ``inference_s``, ``writing_s``, ``total_s``.
+        ``inference_s``, ``writing_s``, ``total_s``, and ``bottleneck``, the largest of them; what the predictor
+        says of its servers.
 
     Raises
     ------
@@ -90,7 +95,7 @@ def encode_tiles(
         centres_level0_px,
         tile_px=bundle.geometry.tile_px,
         um_per_px=bundle.geometry.um_per_px,
-        batch_tiles=max(BATCH_TILES, TILES_PER_THREAD * threads),
+        batch_tiles=BATCH_TILES if predictor.in_flight > 1 else max(BATCH_TILES, TILES_PER_THREAD * threads),
         threads=threads,
     )
     with (
@@ -99,17 +104,20 @@ def encode_tiles(
         stopped(batches),
     ):
         rows = FeatureRows(writer, lengths)
-        for batch in clock.timed(batches):
+        for batch, features in encoded(clock.timed(batches), bundle, predictor, clock):
             unreadable.note(batch)
-            with clock.spent("inference"):
-                features = encode_batch(batch, bundle, predictor)
             with clock.spent("writing"):
                 rows.add(tile_id[batch.index], batch.readable, features)
             meter.advance(len(batch.index))
         with clock.spent("writing"):
             rows.flush()
         unreadable.check(total=len(tile_id), max_unreadable=max_unreadable, sample=record.sample)
-    return {"tiles": len(tile_id), "unreadable": unreadable.count, **clock.facts(len(tile_id))}
+    return {
+        "tiles": len(tile_id),
+        "unreadable": unreadable.count,
+        **clock.facts(len(tile_id)),
+        **predictor.facts(),
+    }
 
 
 def read_centres(tiles: Path, record: SlideRecord) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
@@ -149,14 +157,31 @@ def provenance_of(record: SlideRecord, bundle: Bundle, *, tiles_digest: str) -> 
     )
 
 
-def encode_batch(batch: TileBatch, bundle: Bundle, predictor: Predictor) -> dict[str, NDArray[Any]]:
-    """Feature columns of a batch's readable tiles, [tile, ...] each; none where no tile is readable."""
-    pixels = batch.pixels if batch.readable.all() else batch.pixels[batch.readable]
-    columns: dict[str, NDArray[Any]] = {}
-    for encoder in bundle.encoders if len(pixels) else ():
-        outputs = predictor.infer(encoder.name, {encoder.inputs[0].name: pixels})
-        columns |= {f"{encoder.name}.{name}": output for name, output in outputs.items()}
-    return columns
+def encoded(
+    batches: Iterator[TileBatch], bundle: Bundle, predictor: Predictor, clock: Clock
+) -> Iterator[tuple[TileBatch, dict[str, NDArray[Any]]]]:
+    """Yield batches in their order with their feature columns, [tile, ...] of the readable tiles each.
+
+    As many batches are under way as the predictor makes use of; a batch of which nothing can be read has no columns.
+    """
+    under_way: deque[tuple[TileBatch, dict[str, Pending]]] = deque()
+
+    def finish_oldest() -> tuple[TileBatch, dict[str, NDArray[Any]]]:
+        batch, calls = under_way.popleft()
+        with clock.spent("inference"):
+            outputs = {name: call.result() for name, call in calls.items()}
+        return batch, {f"{name}.{key}": value for name, given in outputs.items() for key, value in given.items()}
+
+    for batch in batches:
+        pixels = batch.pixels if batch.readable.all() else batch.pixels[batch.readable]
+        encoders = bundle.encoders if len(pixels) else ()
+        with clock.spent("inference"):
+            calls = {each.name: predictor.submit(each.name, {each.inputs[0].name: pixels}) for each in encoders}
+        under_way.append((batch, calls))
+        if len(under_way) >= predictor.in_flight:
+            yield finish_oldest()
+    while under_way:
+        yield finish_oldest()
 
 
 @contextmanager
@@ -230,4 +255,10 @@ class Clock:
         """Seconds by what they were spent on, and tiles a second over all of them."""
         total_s = max(time.monotonic() - self._started_s, 1e-9)
         parts = {f"{what}_s": round(spent_s, 3) for what, spent_s in self._spent_s.items()}
-        return {**parts, "total_s": round(total_s, 3), "tiles_per_s": round(tiles / total_s, 1)}
+        largest = max(self._spent_s, key=lambda what: self._spent_s[what])
+        return {
+            **parts,
+            "total_s": round(total_s, 3),
+            "tiles_per_s": round(tiles / total_s, 1),
+            "bottleneck": BOTTLENECKS[largest],
+        }

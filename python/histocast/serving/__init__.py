@@ -3,6 +3,6 @@
 onnxruntime is loaded when a predictor is opened, not when this package is imported.
 """
 
-from histocast.serving.connect import open_predictor, verify_bundle
+from histocast.serving.connect import open_predictor, verify_bundle, verify_servers
 
-__all__ = ["open_predictor", "verify_bundle"]
+__all__ = ["open_predictor", "verify_bundle", "verify_servers"]

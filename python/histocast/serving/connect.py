@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from histocast.bundle import Bundle
-from histocast.errors import ConfigError
 from histocast.serving.predictor import Predictor
 
 
 def open_predictor(
-    folder: Path, bundle: Bundle, *, names: Sequence[str], threads: int, triton_url: str | None = None
+    folder: Path,
+    bundle: Bundle,
+    *,
+    names: Sequence[str],
+    threads: int,
+    triton_url: str | None = None,
+    own_server: Path | None = None,
 ) -> Predictor:
     """Open graphs of a bundle for inference; use as a context manager.
 
@@ -27,21 +32,28 @@ def open_predictor(
         Threads one call may use.
     triton_url:
         Servers to run them on; in process where it is absent.
+    own_server:
+        Scratch folder for a server of this task's own, which is started for it and stopped with it.
 
     Raises
     ------
     MissingInputError
         A graph's file is absent.
     ConfigError
-        A graph is unknown, cannot be loaded, or differs from the contract in the bundle; or a server is asked
-        for, which this version cannot use.
+        A graph is unknown, cannot be loaded, or differs from the contract in the bundle; or a server serves
+        other graphs, or refuses us.
+    ServingUnavailable, DeadlineExceeded
+        No server answered.
     """
     if triton_url:
-        raise ConfigError(
-            "an inference server is given",
-            expected="none: this version runs every graph in process",
-            advice="leave out --triton_url, and unset HISTOCAST_TRITON_URL",
-        )
+        from histocast.serving.triton import TritonPredictor
+        from histocast.serving.triton_settings import TritonSettings
+
+        return TritonPredictor(bundle, names=names, url=triton_url, settings=TritonSettings.from_environment())
+    if own_server:
+        from histocast.serving.task_server import open_task_predictor
+
+        return open_task_predictor(folder, bundle, names=names, threads=threads, scratch=own_server)
     from histocast.serving.onnx import OnnxPredictor
 
     return OnnxPredictor(folder, bundle, names=names, threads=threads)
@@ -52,3 +64,11 @@ def verify_bundle(folder: Path) -> Bundle:
     from histocast.serving.verify import verify_bundle as verify
 
     return verify(folder)
+
+
+def verify_servers(bundle: Bundle, *, triton_url: str) -> None:
+    """Hold inference servers to a bundle; see `histocast.serving.triton.verify_servers`."""
+    from histocast.serving.triton import verify_servers as verify
+    from histocast.serving.triton_settings import TritonSettings
+
+    verify(bundle, url=triton_url, settings=TritonSettings.from_environment())

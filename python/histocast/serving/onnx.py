@@ -19,9 +19,16 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from histocast.bundle import Bundle, GraphSpec, TensorSpec, sha256_of_file
 from histocast.errors import ConfigError, MissingInputError
-from histocast.serving.predictor import Tensors, check_tensors
-
-FUSION = "fusion"
+from histocast.serving.predictor import (
+    FUSION,
+    Done,
+    Facts,
+    Pending,
+    Tensors,
+    check_finite,
+    check_tensors,
+    choose_graphs,
+)
 
 ERROR_LEVEL = 3
 
@@ -52,11 +59,6 @@ DTYPES = {
     "tensor(int64)": "int64",
     "tensor(bool)": "bool",
 }
-
-
-def graphs_of(bundle: Bundle) -> dict[str, GraphSpec]:
-    """Every graph of a bundle by the name it is run under."""
-    return {**{encoder.name: encoder for encoder in bundle.encoders}, FUSION: bundle.fusion}
 
 
 def graph_path(folder: Path, name: str, graph: GraphSpec) -> Path:
@@ -181,11 +183,10 @@ class OnnxPredictor:
         As for `graph_path`, `open_session` and `check_contract`; or a name is not one of the bundle's graphs.
     """
 
+    in_flight = 1
+
     def __init__(self, folder: Path, bundle: Bundle, *, names: Sequence[str], threads: int) -> None:
-        graphs = graphs_of(bundle)
-        if unknown := [name for name in names if name not in graphs]:
-            raise ConfigError(f"graphs {unknown}", expected=f"some of {sorted(graphs)}", where=f"bundle {bundle.name}")
-        self._graphs = {name: graphs[name] for name in names}
+        self._graphs = choose_graphs(bundle, names)
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="onnx")
         for name, graph in self._graphs.items():
@@ -235,6 +236,14 @@ class OnnxPredictor:
         pieces = list(self._pool.map(run_piece, range(0, count, PIECE_TILES)))
         return {key: np.concatenate(parts) for key, parts in zip(names, zip(*pieces, strict=True), strict=True)}
 
+    def submit(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> Pending:
+        """Run a graph now; see `infer` for what it raises."""
+        return Done(self.infer(name, inputs))
+
+    def facts(self) -> Facts:
+        """Nothing: the stage's own clock has it all."""
+        return {}
+
     def close(self) -> None:
         """Release sessions and threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -245,21 +254,3 @@ class OnnxPredictor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def check_finite(tensors: Mapping[str, NDArray[Any]], *, where: str) -> None:
-    """Refuse NaN and infinity, which would spread through every later stage.
-
-    Raises
-    ------
-    ConfigError
-        Names the first tensor that holds such a value, and how many there are.
-    """
-    for name, tensor in tensors.items():
-        if np.issubdtype(tensor.dtype, np.floating) and not (finite := np.isfinite(tensor)).all():
-            raise ConfigError(
-                f"{int(finite.size - finite.sum())} of {finite.size} values are NaN or infinite",
-                expected="finite numbers",
-                where=f"{where}, tensor {name!r}",
-                advice="the graph cannot cope with these inputs: export it in float32, or report the bundle",
-            )

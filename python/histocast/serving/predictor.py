@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.bundle import GraphSpec
+from histocast.bundle import Bundle, GraphSpec
 from histocast.errors import ConfigError
 
+FUSION = "fusion"
+
 Tensors = dict[str, NDArray[Any]]
+Facts = dict[str, float | int | str]
+
+
+class Pending(Protocol):
+    """A call that was begun."""
+
+    def result(self) -> Tensors:
+        """Wait for the outputs; raises as `Predictor.infer` does."""
+        ...
+
+
+@dataclass(frozen=True)
+class Done:
+    """A `Pending` whose outputs are there."""
+
+    outputs: Tensors
+
+    def result(self) -> Tensors:
+        """The outputs."""
+        return self.outputs
 
 
 class Predictor(Protocol):
@@ -19,6 +42,9 @@ class Predictor(Protocol):
 
     Implementations agree within 1e-5 (fp32) on the same inputs. Use as a context manager.
     """
+
+    in_flight: int
+    """Calls that are worth having under way at once: 1 where the work is done by this process."""
 
     def contract(self, name: str) -> GraphSpec:
         """Inputs and outputs of a graph, as the bundle states them."""
@@ -36,13 +62,43 @@ class Predictor(Protocol):
         """
         ...
 
+    def submit(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> Pending:
+        """Begin a call, whose inputs may not be changed before its result is there.
+
+        In process the call is made at once, and its errors are raised here.
+        """
+        ...
+
+    def facts(self) -> Facts:
+        """What a stage's status should say of the calls so far; nothing where they were made in process."""
+        ...
+
     def close(self) -> None:
-        """Release sessions and connections."""
+        """Release sessions and connections; calls under way are cancelled."""
         ...
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+def graphs_of(bundle: Bundle) -> dict[str, GraphSpec]:
+    """Every graph of a bundle by the name it is run under."""
+    return {**{encoder.name: encoder for encoder in bundle.encoders}, FUSION: bundle.fusion}
+
+
+def choose_graphs(bundle: Bundle, names: Sequence[str]) -> dict[str, GraphSpec]:
+    """Some graphs of a bundle by name.
+
+    Raises
+    ------
+    ConfigError
+        A name is not one of the bundle's graphs.
+    """
+    graphs = graphs_of(bundle)
+    if unknown := [name for name in names if name not in graphs]:
+        raise ConfigError(f"graphs {unknown}", expected=f"some of {sorted(graphs)}", where=f"bundle {bundle.name}")
+    return {name: graphs[name] for name in names}
 
 
 def check_tensors(
@@ -73,3 +129,21 @@ def check_tensors(
             if length != expected:
                 raise ConfigError(f"shape {tensor.shape}", expected=f"{spec.shape} with {bound}", where=place)
     return bound
+
+
+def check_finite(tensors: Mapping[str, NDArray[Any]], *, where: str) -> None:
+    """Refuse NaN and infinity, which would spread through every later stage.
+
+    Raises
+    ------
+    ConfigError
+        Names the first tensor that holds such a value, and how many there are.
+    """
+    for name, tensor in tensors.items():
+        if np.issubdtype(tensor.dtype, np.floating) and not (finite := np.isfinite(tensor)).all():
+            raise ConfigError(
+                f"{int(finite.size - finite.sum())} of {finite.size} values are NaN or infinite",
+                expected="finite numbers",
+                where=f"{where}, tensor {name!r}",
+                advice="the graph cannot cope with these inputs: export it in float32, or report the bundle",
+            )

@@ -1,0 +1,72 @@
+"""Verbs about inference servers: repository."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class BackendName(StrEnum):
+    """What runs graphs in a server."""
+
+    onnxruntime = "onnxruntime"
+    python = "python"
+
+
+class Precision(StrEnum):
+    """Of the arithmetic within TensorRT."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the command line."""
+    app.command()(repository)
+
+
+def repository(
+    *,
+    bundle: Annotated[list[str], typer.Option(help="Folder or s3:// prefix of a bundle; give it often.")],
+    outdir: Annotated[Path, typer.Option(help="The model repository; models of other bundles in it stay.")],
+    backend: Annotated[
+        BackendName, typer.Option(help="onnxruntime for GPUs; python for servers without one.")
+    ] = BackendName.onnxruntime,
+    max_batch_tiles: Annotated[int, typer.Option(min=1, help="Most tiles an encoder takes at once.")] = 64,
+    queue_delay_us: Annotated[int, typer.Option(min=0, help="How long a request waits for others to join it.")] = 2000,
+    instances: Annotated[int, typer.Option(min=1, help="Copies of each encoder on each GPU.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of a copy, with the python backend.")] = 1,
+    tensorrt: Annotated[bool, typer.Option("--tensorrt", help="Compile graphs by TensorRT.")] = False,
+    precision: Annotated[Precision, typer.Option(help="fp16 needs --tensorrt.")] = Precision.fp32,
+    engine_cache: Annotated[
+        str, typer.Option(help="Folder on the server for what TensorRT compiled.")
+    ] = "/var/cache/histocast/tensorrt",
+    gpu_memory_mb: Annotated[int | None, typer.Option(min=1, help="Most GPU memory of a copy.")] = None,
+) -> None:
+    """Write the graphs of bundles as models for Triton inference servers."""
+    from pydantic import ValidationError
+
+    from histocast import api
+    from histocast.errors import UsageError
+    from histocast.serving.repository import RepositoryOptions
+
+    try:
+        chosen = RepositoryOptions(
+            backend=backend.value,
+            max_batch_tiles=max_batch_tiles,
+            queue_delay_us=queue_delay_us,
+            instances=instances,
+            threads=threads,
+            tensorrt=tensorrt,
+            precision=precision.value,
+            engine_cache=engine_cache,
+            gpu_memory_mb=gpu_memory_mb,
+        )
+    except ValidationError as error:
+        raise UsageError(str(error.errors()[0]["ctx"]["error"])) from error
+    for each in bundle:
+        for model in api.write_model_repository(each, outdir=outdir, options=chosen):
+            typer.echo(model)

@@ -1,0 +1,239 @@
+"""A server of one task's own: started on loopback, waited for, and stopped in every way the task can end.
+
+The server dies with the task even where nothing can be done any more (``kill -9``, out of memory): the kernel
+is asked to send it a signal when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from histocast.bundle import Bundle
+from histocast.errors import ConfigError, MissingInputError, ServingUnavailable, TransientError
+from histocast.progress import log
+from histocast.serving.repository import Backend, RepositoryOptions, write_repository
+from histocast.serving.triton import TritonPredictor
+from histocast.serving.triton_settings import TritonSettings
+
+COMMAND = "HISTOCAST_TRITONSERVER"
+"""Variable with the command that starts a server, ``tritonserver`` by default."""
+BACKEND = "HISTOCAST_TRITONSERVER_BACKEND"
+"""Variable with the backend that runs graphs in it, ``onnxruntime`` by default, ``python`` without a GPU."""
+
+START_S = 900.0
+"""TensorRT compiles for minutes where its cache is empty."""
+STOP_S = 20.0
+LOG_LINES = 25
+LINE_LENGTH = 500
+PORT_TRIES = 3
+
+# Runs before the server takes the process over; a task that ended in between is noticed by its number.
+BIND_TO_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+class TaskServer:
+    """A running server; use as a context manager, or call `stop`.
+
+    Parameters
+    ----------
+    repository:
+        Its models.
+    log_file:
+        What it prints goes here, and is shown when it does not come up.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such program.
+    """
+
+    def __init__(self, repository: Path, log_file: Path) -> None:
+        self._log_file = log_file
+        self.port = free_port()
+        command = find_program()
+        with log_file.open("wb") as stream:
+            self._process = subprocess.Popen(  # noqa: S603 - the operator's own command
+                [sys.executable, "-S", "-c", BIND_TO_PARENT, str(os.getpid()), *command, *self._options(repository)],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _options(self, repository: Path) -> list[str]:
+        return [
+            f"--model-repository={repository}",
+            "--model-control-mode=explicit",
+            "--load-model=*",
+            "--strict-readiness=true",
+            "--disable-auto-complete-config",
+            "--grpc-address=127.0.0.1",
+            f"--grpc-port={self.port}",
+            "--allow-http=false",
+            "--allow-metrics=false",
+            f"--exit-timeout-secs={int(STOP_S / 2)}",
+        ]
+
+    @property
+    def url(self) -> str:
+        """Where it is reached."""
+        return f"grpc://127.0.0.1:{self.port}"
+
+    @property
+    def runs(self) -> bool:
+        """Whether its process is there."""
+        return self._process.poll() is None
+
+    @property
+    def lost_its_port(self) -> bool:
+        """Whether somebody else took the port between the choice and the start."""
+        return "already in use" in self.last_lines().lower()
+
+    def last_lines(self) -> str:
+        """The errors in its log, or its end where there is none: the rest is tables of settings."""
+        lines = self._log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+        errors = [line for line in lines if re.match(r"E\d|error", line)]
+        return "\n".join(line[:LINE_LENGTH] for line in (errors or lines)[-LOG_LINES:])
+
+    def wait(self, *, limit_s: float) -> None:
+        """Return when its port answers, which is when every model is loaded.
+
+        Raises
+        ------
+        ConfigError
+            It ended; its log is in the message.
+        ServingUnavailable
+            It is not up in time.
+        """
+        until_s = time.monotonic() + limit_s
+        while self.runs:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            if time.monotonic() > until_s:
+                raise ServingUnavailable(
+                    f"the task's own server is not up after {limit_s:.0f} s; its log ends\n{self.last_lines()}"
+                )
+            time.sleep(0.1)
+        raise ConfigError(
+            f"the task's own server ended with code {self._process.returncode}; its log ends\n{self.last_lines()}",
+            expected="a server that loads the bundle's graphs",
+            advice=f"see whether the task has a GPU; {BACKEND}=python needs none",
+        )
+
+    def stop(self) -> None:
+        """Stop it, by force where it does not go, and every program it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=STOP_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class TaskPredictor(TritonPredictor):
+    """A `TritonPredictor` whose server ends with it."""
+
+    def __init__(self, bundle: Bundle, *, names: Sequence[str], server: TaskServer, settings: TritonSettings) -> None:
+        self._server = server
+        super().__init__(bundle, names=names, url=server.url, settings=settings)
+
+    def close(self) -> None:
+        """End the connections, then the server."""
+        try:
+            super().close()
+        finally:
+            self._server.stop()
+
+
+def open_task_predictor(
+    folder: Path, bundle: Bundle, *, names: Sequence[str], threads: int, scratch: Path, start_s: float = START_S
+) -> TaskPredictor:
+    """Start a server of this task's own and connect to it; it stops when the predictor is closed.
+
+    Parameters
+    ----------
+    scratch:
+        Folder for its repository, which links to the bundle, and its log.
+    start_s:
+        How long it may take to load its models.
+
+    Raises
+    ------
+    MissingInputError
+        A graph or the server's program is absent.
+    ConfigError
+        The server ends before it is ready; its log is in the message.
+    ServingUnavailable
+        It is not ready in time.
+    """
+    backend: Backend = "python" if os.environ.get(BACKEND) == "python" else "onnxruntime"
+    repository = scratch / "models"
+    options = RepositoryOptions(backend=backend, threads=threads)
+    write_repository(folder, bundle, repository, names=names, options=options, link=True)
+    # The server is next door: it is ready now or has ended, and nothing else stands in for it.
+    settings = TritonSettings.from_environment().model_copy(update={"patience_s": 20.0, "ca": None, "cert": None})
+    for tries_left in reversed(range(PORT_TRIES)):
+        server = TaskServer(repository, scratch / "tritonserver.log")
+        try:
+            started_s = time.monotonic()
+            server.wait(limit_s=start_s)
+            log(f"a server of this task's own is up after {time.monotonic() - started_s:.1f} s at {server.url}")
+            return TaskPredictor(bundle, names=names, server=server, settings=settings)
+        except (ConfigError, TransientError):
+            server.stop()
+            if not (tries_left and server.lost_its_port):
+                raise
+        except BaseException:
+            server.stop()
+            raise
+    raise ServingUnavailable("no free port on loopback", advice="try again")
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def find_program() -> list[str]:
+    """The command that starts a server.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such program.
+    """
+    command = shlex.split(os.environ.get(COMMAND) or "tritonserver")
+    if not command or shutil.which(command[0]) is None:
+        raise MissingInputError(
+            f"no program {command[0] if command else ''!r}",
+            expected="tritonserver on PATH",
+            advice=f"run the task in the image 'triton', or say what starts a server by {COMMAND}",
+        )
+    return command

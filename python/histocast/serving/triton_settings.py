@@ -1,0 +1,128 @@
+"""How inference servers are reached: where, with what credentials, and how patiently.
+
+Everything comes from the environment, since none of it decides a result: moving a server or renewing a token
+keeps a pipeline's cache.
+
+    HISTOCAST_TRITON_URL           grpc://a:8001,b:8001, or grpcs:// for TLS
+    HISTOCAST_TRITON_CA            PEM file of the authority that signed the servers' certificates
+    HISTOCAST_TRITON_CERT, _KEY    PEM files of the client's own certificate, where servers ask for one
+    HISTOCAST_TRITON_TOKEN         sent with every call; or HISTOCAST_TRITON_TOKEN_FILE, a file that holds it
+    HISTOCAST_TRITON_TOKEN_HEADER  the header it is sent in, by default "authorization: Bearer ..."
+    HISTOCAST_TRITON_DEADLINE_S    how long one call may take, by default 120
+    HISTOCAST_TRITON_PATIENCE_S    how long a call is tried again while servers are away, by default 300
+    HISTOCAST_TRITON_IN_FLIGHT     calls under way at once, by default 6
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from histocast.errors import MissingInputError, UsageError
+
+DEFAULT_PORT = 8001
+
+
+class ServerAddress(BaseModel):
+    """One server, or a name behind which several stand."""
+
+    model_config = ConfigDict(frozen=True)
+
+    scheme: Literal["grpc", "grpcs"]
+    host: str
+    port: int
+
+    @property
+    def target(self) -> str:
+        """As gRPC wants it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.target}"
+
+
+class TritonSettings(BaseModel):
+    """See the module's table; names are those of the variables without ``HISTOCAST_TRITON_``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    token_header: str = "authorization"  # noqa: S105 - the name of a header
+    deadline_s: float = Field(default=120, gt=0)
+    """A request may queue behind those of other slides, so this is many times what one takes."""
+    patience_s: float = Field(default=300, ge=0)
+    """A server that restarts loads its models first, which takes minutes."""
+    in_flight: int = Field(default=6, ge=1, le=64)
+    """4 to 8 hide the network behind the server's work; more only queue."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> TritonSettings:
+        """Read the variables that are set.
+
+        Raises
+        ------
+        UsageError
+            A value cannot be what its variable stands for.
+        MissingInputError
+            A file that is named does not exist.
+        """
+        given = {name: environment.get(f"HISTOCAST_TRITON_{name.upper()}") for name in cls.model_fields}
+        try:
+            settings = cls.model_validate({name: value for name, value in given.items() if value})
+        except ValidationError as error:
+            fault = error.errors()[0]
+            name = f"HISTOCAST_TRITON_{str(fault['loc'][0]).upper()}"
+            raise UsageError(f"{name}: {fault['msg']}", where="environment") from error
+        for name in ("ca", "cert", "key", "token_file"):
+            path = getattr(settings, name)
+            if path is not None and not path.is_file():
+                raise MissingInputError("no such file", where=f"HISTOCAST_TRITON_{name.upper()}, {path}")
+        return settings
+
+    def headers(self) -> dict[str, str]:
+        """What is sent with every call; a token's file is read each time, since tokens are renewed."""
+        token = self.token_file.read_text(encoding="utf-8").strip() if self.token_file else None
+        if token is None and self.token is not None:
+            token = self.token.get_secret_value()
+        if token is None:
+            return {}
+        header = self.token_header.lower()
+        return {header: f"Bearer {token}" if header == "authorization" else token}
+
+
+def parse_servers(text: str) -> tuple[ServerAddress, ...]:
+    """Read ``grpc://a:8001,b:8001``; the scheme of the first stands for those that follow without one.
+
+    Raises
+    ------
+    UsageError
+        A part is no address.
+    """
+    servers: list[ServerAddress] = []
+    scheme = "grpc"
+    for part in (part.strip() for part in text.split(",")):
+        url = part if "://" in part else f"{scheme}://{part}"
+        try:
+            split = urlsplit(url)
+            host, port = split.hostname, split.port or DEFAULT_PORT
+        except ValueError:
+            host, port = None, 0
+        if not host or split.scheme not in ("grpc", "grpcs") or split.path.strip("/") or split.username:
+            raise UsageError(
+                f"{part!r} is no address of a server",
+                expected="grpc://host:8001 or grpcs://host:8001, several separated by commas",
+                where="--triton_url",
+                advice="give the gRPC port, 8001 by default, and not the HTTP port 8000",
+            )
+        scheme = split.scheme
+        servers.append(ServerAddress(scheme="grpcs" if scheme == "grpcs" else "grpc", host=host, port=port))
+    return tuple(dict.fromkeys(servers))
