@@ -27,6 +27,7 @@ help:
 	echo 'make test    the whole test suite'
 	echo 'make check   style, types, layers, and whether generated files are current'
 	echo 'make nf-test modules and workflows, where PATH has nf-test'
+	echo 'make images  containers of the tasks, with docker, podman or buildah'
 	echo 'make format  mend style'
 	echo 'make lock    choose new versions for requirements/'
 	echo 'make schema  write nextflow_schema.json again'
@@ -116,6 +117,19 @@ check: $(VENV)/.dev.stamp
 # The same claims as tests/pipeline, a module at a time, for those who have nf-test; `make test` needs it not.
 nf-test: $(VENV)/.histocast.stamp $(NEXTFLOW) $(DEMO)/archive/samplesheet.csv
 	nf-test test
+
+# --- Containers
+
+ENGINE ?= $(notdir $(firstword $(shell command -v docker podman buildah)))
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' python/histocast/__init__.py)
+
+images:
+	@test -n '$(ENGINE)' || { echo 'PATH has no docker, podman or buildah' >&2; exit 1; }
+	for target in client train; do
+	    $(ENGINE) build --file containers/Dockerfile --target $$target --tag histocast/$$target:$(VERSION) $(BUILD_ARGS) .
+	done
+
+# --- Style
 
 format: $(VENV)/.dev.stamp
 	ruff check --fix .

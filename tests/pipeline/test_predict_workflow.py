@@ -14,6 +14,9 @@ import pytest
 
 from pipeline_runs import Launcher, count_by_process, write_samplesheet
 
+# Several whole runs of the pipeline, on a machine that may have other work to do.
+pytestmark = pytest.mark.timeout(900)
+
 STAGES = ("TILE", "ENCODE", "PREDICT", "REPORT")
 RESULTS = ("h5ad", "parquet", "html")
 

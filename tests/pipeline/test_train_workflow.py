@@ -1,0 +1,87 @@
+"""From slides with counts to a bundle that predicts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from histocast.serving import verify_bundle
+from pipeline_runs import Launcher, count_by_process, write_samplesheet
+
+# Several whole runs of the pipeline, on a machine that may have other work to do.
+pytestmark = pytest.mark.timeout(900)
+
+GENES = ("KRT8", "COL1A1", "CD3E")
+PITCH_UM = 56.0
+
+
+@pytest.fixture
+def training_sheet(tmp_path: Path, make_slide: Callable[..., Path]) -> Path:
+    """Three small sections of three patients, with spots and counts."""
+    rows = ["sample,slide,counts,patient,spots"]
+    for number in range(3):
+        name = f"T{number}"
+        make_slide(tmp_path / f"{name}.tiff", seed=number)
+        write_spots_and_counts(tmp_path, name, seed=number)
+        rows.append(f"{name},{name}.tiff,{name}_counts.tsv,P{number},{name}_spots.csv")
+    sheet = tmp_path / "training.csv"
+    sheet.write_text("\n".join(rows) + "\n")
+    return sheet
+
+
+def write_spots_and_counts(folder: Path, name: str, *, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    centres_px = [(x, y) for y in range(400, 1150, 112) for x in range(400, 1150, 112)]
+    spots = ["spot,x,y", *(f"{name}-{index},{x},{y}" for index, (x, y) in enumerate(centres_px))]
+    (folder / f"{name}_spots.csv").write_text("\n".join(spots) + "\n")
+    counts = random.poisson(lam=(40, 25, 6), size=(len(centres_px), len(GENES)))
+    table = ["\t".join(["", *GENES])]
+    table += ["\t".join([f"{name}-{index}", *map(str, row)]) for index, row in enumerate(counts)]
+    (folder / f"{name}_counts.tsv").write_text("\n".join(table) + "\n")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe for ridge on the morphology encoder."""
+    path = tmp_path / "tiny.json"
+    geometry = {"tile_px": 112, "um_per_px": 0.5, "pitch_um": PITCH_UM}
+    path.write_text(json.dumps({"name": "tiny", "geometry": geometry, "panel": GENES, "method": "ridge"}))
+    return path
+
+
+def test_a_bundle_is_trained_judged_and_exported_and_predicts(
+    launch: Launcher, training_sheet: Path, recipe: Path, tmp_path: Path
+) -> None:
+    trained = launch("--workflow", "train", "--input", training_sheet, "--recipe", recipe)
+
+    assert trained.code == 0, trained.output
+    assert count_by_process(trained.tasks("COMPLETED")) == {"PREPARE": 3, "TRAIN": 1, "EVALUATE": 1, "EXPORT": 1}
+    bundle = verify_bundle(trained.outdir / "tiny" / "bundle")
+    assert bundle.gene_count == len(GENES)
+    assert bundle.metrics
+    assert (
+        "leave one patient out (3 patients)" in (trained.outdir / "tiny" / "evaluation" / "evaluation.md").read_text()
+    )
+
+    sheet = write_samplesheet(tmp_path / "sheet.csv", {"A": "T0.tiff"})
+    predicted = launch("--input", sheet, "--bundle", trained.outdir / "tiny" / "bundle")
+
+    assert predicted.code == 0, predicted.output
+    assert (predicted.outdir / "A" / "A.h5ad").exists()
+
+
+def test_each_method_gets_its_bundle(launch: Launcher, tmp_path: Path) -> None:
+    (tmp_path / "a.tiff").touch()
+    (tmp_path / "counts.tsv").touch()
+    sheet = tmp_path / "training.csv"
+    sheet.write_text("sample,slide,counts,patient\nA,a.tiff,counts.tsv,P1\nB,s3://archive/b.tiff,counts.tsv,P2\n")
+
+    run = launch("-stub", "--workflow", "train", "--input", sheet, "--recipe", "her2st", "--methods", "ridge,other")
+
+    assert run.code == 0, run.output
+    assert count_by_process(run.tasks("COMPLETED")) == {"PREPARE": 2, "TRAIN": 2, "EVALUATE": 2, "EXPORT": 2}
+    assert {path.parent.parent.name for path in run.outdir.glob("*/bundle/bundle.json")} == {"ridge", "other"}
