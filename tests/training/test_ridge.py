@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +166,21 @@ def test_pearson_is_that_of_scipy_and_defined_for_constants() -> None:
     section = np.repeat([0, 1], 25)
     halves = [gene_pearson(truth[section == one], predicted[section == one]) for one in (0, 1)]
     np.testing.assert_allclose(mean_section_pearson(truth, predicted, section), np.mean(halves, axis=0))
+
+
+def test_every_annotated_axis_is_what_it_says() -> None:
+    """In a process of its own, because the hook must come before the first import."""
+    program = """
+from jaxtyping import install_import_hook
+with install_import_hook("histocast.methods.ridge", "beartype.beartype"):
+    from histocast.methods.ridge import ScaleMeans
+import torch
+means = ScaleMeans(("target", "3x3", "5x5"))
+print(tuple(means(torch.ones(4, 6), torch.ones(4, 25, 6), torch.ones(4, 25, dtype=torch.bool)).shape))
+try:
+    means(torch.ones(4, 6), torch.ones(3, 25, 6), torch.ones(4, 25, dtype=torch.bool))
+except Exception as error:
+    print(type(error).__name__)
+"""
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=100)
+    assert found.stdout.split("\n")[:2] == ["(4, 18)", "TypeCheckError"]

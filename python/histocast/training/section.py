@@ -218,7 +218,7 @@ def open_section(folder: Path, *, scratch: Path | None = None) -> Iterator[Secti
     """
     record = read_record(folder / SECTION_FILE, SectionRecord)
     for name in STAGE_FILES:
-        _refuse_exchanged(name, f"sha256:{sha256_of_file(folder / name)}", record.digests[name], where=str(folder))
+        _refuse_exchanged(name, f"sha256:{sha256_of_file(folder / name)}", record.digests.get(name), where=str(folder))
     columns = {name: spec for encoder in record.encoders for name, spec in encoder.columns().items()}
     with _temporary_folder(scratch) as arrays:
         store = SpotFeatures.open(
@@ -227,7 +227,7 @@ def open_section(folder: Path, *, scratch: Path | None = None) -> Iterator[Secti
         yield _with_counts(folder / COUNTS_FILE, record, store)
 
 
-def _refuse_exchanged(name: str, found: str, expected: str, *, where: str) -> None:
+def _refuse_exchanged(name: str, found: str, expected: str | None, *, where: str) -> None:
     if found != expected:
         raise DataError(
             f"{name} is not what the section was prepared with: {found}",
@@ -257,7 +257,7 @@ def _with_counts(path: Path, record: SectionRecord, store: SpotFeatures) -> Sect
     data = anndata.read_h5ad(path)
     counts: csr_matrix = data.X.tocsr()
     found = _counts_digest(counts, list(data.obs_names), list(data.var_names))
-    _refuse_exchanged(path.name, found, record.digests["counts"], where=str(path.parent))
+    _refuse_exchanged(path.name, found, record.digests.get("counts"), where=str(path.parent))
     tile_id = data.obs["tile_id"].to_numpy()
     # Without one count there is no library to divide by.
     filled = np.asarray(counts.sum(axis=1)).ravel() > 0
