@@ -43,6 +43,15 @@ class OnRefusedName(StrEnum):
     source = "source"
 
 
+class PoolingName(StrEnum):
+    """How tokens become one vector."""
+
+    mean = "mean"
+    cls = "cls"
+    lasttoken = "lasttoken"
+    max = "max"
+
+
 BaseUrl = Annotated[
     str | None, typer.Option(help="Endpoint that speaks OpenAI's API; OpenAI's own without it. OPENAI_API_KEY is read.")
 ]
@@ -55,7 +64,7 @@ def register(app: typer.Typer) -> None:
     genes = typer.Typer(
         help="Gene knowledge: resolve symbols, describe genes, embed the descriptions.", no_args_is_help=True
     )
-    for verb in (resolve, describe):
+    for verb in (resolve, describe, embed):
         genes.command()(verb)
     app.add_typer(genes, name="genes")
 
@@ -158,3 +167,49 @@ def _tell(facts: DescribeFacts) -> None:
         log(f"{facts.refinement.asked} requests now, {spent} in all; {len(facts.refinement.refused)} genes refused")
     counts = ", ".join(f"{count} from {source}" for source, count in sorted(facts.by_source.items()))
     log(f"{facts.genes} genes described, {counts}: {facts.path}")
+
+
+def embed(
+    *,
+    texts: Annotated[Path, typer.Option(help="gene-texts.parquet of 'genes describe'.")],
+    encoder: Annotated[
+        str, typer.Option(help="minilm, biobert, pubmedbert, conch, hf:<repository or folder>, endpoint:<model>.")
+    ] = "minilm",
+    pooling: Annotated[PoolingName | None, typer.Option(help="In place of the encoder's own.")] = None,
+    normalise: Annotated[bool | None, typer.Option(help="Scale to length 1, in place of the encoder's own.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=8, help="Tokens read, in place of the encoder's own.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit of the weights' repository.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="CONCH's checkpoint.")] = None,
+    device: Annotated[str, typer.Option(help="Where the encoder runs: cpu, cuda.")] = "cpu",
+    base_url: BaseUrl = None,
+    timeout_s: TimeoutS = 120.0,
+    tries: Tries = 4,
+    outdir: options.Outdir = Path(),
+) -> None:
+    """Embed the texts about genes: <outdir>/genes.parquet."""
+    from histocast.errors import UsageError
+    from histocast.genes import encoders
+    from histocast.genes.embed import embed_genes
+    from histocast.genes.endpoint import Endpoint
+    from histocast.progress import log
+
+    if encoder.startswith(encoders.ENDPOINT):
+        endpoint = Endpoint(
+            encoder.removeprefix(encoders.ENDPOINT), base_url=base_url, timeout_s=timeout_s, tries=tries
+        )
+        with endpoint.connect() as connection:
+            facts = embed_genes(texts, encoder=encoders.EndpointEncoder(endpoint, connection), outdir=outdir)
+    elif encoder == encoders.CONCH:
+        if weights is None:
+            raise UsageError("no checkpoint of CONCH", expected="--weights")
+        facts = embed_genes(texts, encoder=encoders.ConchEncoder(weights), outdir=outdir)
+    else:
+        choice = encoders.choose_encoder(
+            encoder,
+            pooling=pooling.value if pooling else None,
+            normalise=normalise,
+            max_tokens=max_tokens,
+            revision=revision,
+        )
+        facts = embed_genes(texts, encoder=encoders.SentenceEncoder(choice, device=device), outdir=outdir)
+    log(f"{facts.genes} genes in {facts.dim} dimensions, {facts.truncated} texts cut short: {facts.path}")
