@@ -13,6 +13,7 @@ import sys
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 GROUPS = {
     "run": "What to run",
@@ -26,7 +27,7 @@ GROUPS = {
 
 def _parameter(group: str, description: str, *, needed_by: str | None = None, **facts: Any) -> Any:
     """Declare a parameter; ``needed_by`` names the workflow that cannot do without it."""
-    extra = {"group": group} | ({"needed_by": needed_by} if needed_by else {})
+    extra: JsonDict = {"group": group, **({"needed_by": needed_by} if needed_by else {})}
     return Field(description=description, json_schema_extra=extra, **facts)
 
 
@@ -67,8 +68,10 @@ class Parameters(BaseModel):
         "decisions", "Share of unreadable tiles above which a slide fails.", default=0.05, ge=0, le=1
     )
 
-    serving: Literal["inprocess"] = _parameter(
-        "serving", "Where graphs run: in the task itself, with onnxruntime.", default="inprocess"
+    serving: Literal["inprocess", "task"] = _parameter(
+        "serving",
+        "Where graphs run: within the task, with onnxruntime, or on a Triton server that the task starts for itself.",
+        default="inprocess",
     )
 
     triton_url: str | None = _parameter(
