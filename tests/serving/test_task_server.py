@@ -1,0 +1,136 @@
+"""Claims: a task's own server comes up on a free port, answers, and is gone however the task ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from histocast.errors import ConfigError, MissingInputError, ServingUnavailable
+from histocast.serving import open_predictor
+from histocast.serving.task_server import BACKEND, COMMAND, open_task_predictor
+from known_encoders import expected_embedding
+from triton_server import Served, find_server
+
+TILES = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3)).astype(np.uint8)
+
+TASK = """
+import sys, time
+from pathlib import Path
+from histocast.bundle import read_bundle
+from histocast.serving import open_predictor
+folder, scratch, end = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+with open_predictor(folder, read_bundle(folder), names=("morphology",), threads=1, own_server=scratch):
+    print("up", flush=True)
+    if end == "error":
+        raise RuntimeError("the task's own fault")
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(COMMAND, find_server())
+    monkeypatch.setenv(BACKEND, "python")
+
+
+def servers_over(scratch: Path) -> list[int]:
+    """Processes whose command line names this task's repository, or a model in it."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and str(scratch).encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return [number for number in found if number != os.getpid()]
+
+
+def wait_until_gone(scratch: Path, *, limit_s: float = 15) -> None:
+    until_s = time.monotonic() + limit_s
+    while servers_over(scratch) and time.monotonic() < until_s:
+        time.sleep(0.1)
+    assert servers_over(scratch) == []
+
+
+def test_it_answers_as_this_process_does_and_is_gone_after(served: Served, tmp_path: Path) -> None:
+    with open_predictor(
+        served.folder, served.bundle, names=("morphology",), threads=2, own_server=tmp_path
+    ) as predictor:
+        assert servers_over(tmp_path)
+        found = predictor.infer("morphology", {"tiles": TILES})["embedding"]
+    np.testing.assert_allclose(found, expected_embedding(TILES), atol=1e-5)
+    assert servers_over(tmp_path) == []
+    assert [path.name[:11] for path in (tmp_path / "models").iterdir()] == ["morphology-"], "no graph but those needed"
+
+
+def test_two_tasks_on_one_machine_have_two_servers(served: Served, tmp_path: Path) -> None:
+    options = {"names": ("morphology",), "threads": 1}
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        open_task_predictor(served.folder, served.bundle, scratch=folders[0], **options) as first,
+        open_task_predictor(served.folder, served.bundle, scratch=folders[1], **options) as second,
+    ):
+        for predictor in (first, second):
+            assert predictor.infer("morphology", {"tiles": TILES})["embedding"].shape == (70, 6)
+
+
+@pytest.mark.parametrize("end", ["error", signal.SIGTERM, signal.SIGKILL])
+def test_however_the_task_ends_its_server_does_too(served: Served, tmp_path: Path, end: str | signal.Signals) -> None:
+    how = end if isinstance(end, str) else "signal"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "python")}
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    task = subprocess.Popen(
+        [sys.executable, "-c", TASK, served.folder, scratch, how],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert task.stdout.readline() == "up\n"
+        if not isinstance(end, str):
+            assert servers_over(scratch)
+            task.send_signal(end)
+        assert task.wait(timeout=30) != 0
+        wait_until_gone(scratch)
+    finally:
+        task.kill()
+        task.stdout.close()
+
+
+def test_a_server_that_does_not_load_shows_its_log(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BACKEND, "onnxruntime")
+    with pytest.raises(ConfigError, match=r"ended with code 1; its log ends\n(?s:.*)onnxruntime") as raised:
+        open_task_predictor(served.folder, served.bundle, names=("fusion",), threads=1, scratch=tmp_path)
+    assert raised.value.exit_code == 78
+    assert servers_over(tmp_path) == []
+
+
+def test_a_server_that_is_never_ready_is_stopped(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "idle"
+    program.write_text("#!/bin/sh\necho loading a large model\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv(COMMAND, str(program))
+    with pytest.raises(ServingUnavailable, match="loading a large model"):
+        open_task_predictor(served.folder, served.bundle, names=("fusion",), threads=1, scratch=tmp_path, start_s=1)
+    assert servers_over(tmp_path) == []
+
+
+def test_no_program_is_a_missing_input(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(COMMAND, "tritonserver-that-is-absent")
+    with pytest.raises(MissingInputError, match=COMMAND):
+        open_task_predictor(served.folder, served.bundle, names=("fusion",), threads=1, scratch=tmp_path)
