@@ -13,6 +13,9 @@ import pytest
 from histocast import api
 from histocast.training import Evaluation, Recipe, compare_expression, cross_validate, read_recipe
 
+# Ten models of real sections: a minute on two free cores, several where other work shares them.
+pytestmark = pytest.mark.timeout(1200)
+
 SECTIONS = ("C2", "C3", "C4", "C5", "C6")
 UM_PER_PX = 0.69
 """The images do not say: spots are 200 um and 290 px apart."""
