@@ -111,7 +111,7 @@ check: $(VENV)/.dev.stamp
 	ruff format --check .
 	mypy
 	lint-imports
-	python -m histocast.parameters | diff - nextflow_schema.json || \
+	@python -m histocast.parameters | diff - nextflow_schema.json || \
 	    { echo 'nextflow_schema.json is not current: make schema' >&2; exit 1; }
 
 # The same claims as tests/pipeline, a module at a time, for those who have nf-test; `make test` needs it not.
