@@ -261,7 +261,7 @@ def test_tables_of_ones_own_add_genes(tmp_path: Path) -> None:
         ("empty.tsv", b""),
         ("header.tsv", HGNC_HEADER.encode()),
         ("broken.json", b'{"response": {"docs": ['),
-        ("cut.gz", gzip.compress(b"x" * 1000)[:20]),
+        ("cut.gz", gzip.compress(b"x" * 1000, mtime=0)[:20]),
         ("binary.txt", b"\xff\xfe\x81"),
         ("no.parquet", b"PAR?"),
     ],
