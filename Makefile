@@ -23,6 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo 'make setup   .venv/ with histocast, and .tools/bin/nextflow where PATH has no nextflow'
 	echo 'make demo    run the pipeline over a synthetic archive; results under demo/results/'
+	echo '             TRITON=1 make demo: the same with graphs on an inference server'
 	echo 'make triton  .tools/bin/tritonserver, an inference server for this machine, which the tests use'
 	echo 'make test    the whole test suite'
 	echo 'make check   style, types, layers, and whether generated files are current'
@@ -87,10 +88,22 @@ $(DEMO)/archive/samplesheet.csv: $(VENV)/.histocast.stamp
 	@test -f $@ || histocast demo-data --outdir $(DEMO)/archive
 	touch $@
 
-demo: setup $(DEMO)/archive/samplesheet.csv
-	@rm -rf $(DEMO)/work $(DEMO)/results
+# With TRITON=1 the graphs run on an inference server that this recipe starts and stops.
+demo: setup $(DEMO)/archive/samplesheet.csv $(if $(TRITON),$(TOOLS)/triton/.stamp)
+	@rm -rf $(DEMO)/work $(DEMO)/results $(DEMO)/models
 	[ -t 1 ] && lively=true || lively=false
-	nextflow -log $(DEMO)/nextflow.log run . -ansi-log $$lively -profile demo --outdir $(DEMO)/results -work-dir $(DEMO)/work
+	server=()
+	if [ -n '$(TRITON)' ]; then
+	    histocast repository --bundle assets/demo-bundle --outdir $(DEMO)/models --backend python --threads "$$(nproc)"
+	    port=$$(python -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
+	    tritonserver --model-repository=$(DEMO)/models --model-control-mode=explicit --load-model='*' \
+	        --strict-readiness=true --disable-auto-complete-config --grpc-address=127.0.0.1 --grpc-port="$$port" \
+	        --allow-http=false --allow-metrics=false > $(DEMO)/tritonserver.log 2>&1 &
+	    trap "kill $$!" EXIT
+	    server=(--triton_url "grpc://127.0.0.1:$$port")
+	fi
+	nextflow -log $(DEMO)/nextflow.log run . -ansi-log $$lively -profile demo "$${server[@]}" \
+	    --outdir $(DEMO)/results -work-dir $(DEMO)/work
 	echo
 	echo 'Results:'
 	find $(DEMO)/results -type f | sort | sed 's/^/  /'
@@ -99,7 +112,7 @@ demo: setup $(DEMO)/archive/samplesheet.csv
 	histocast demo-score --archive $(DEMO)/archive --results $(DEMO)/results
 
 clean:
-	rm -rf $(DEMO)/work $(DEMO)/results $(DEMO)/archive $(DEMO)/nextflow.log*
+	rm -rf $(DEMO)/work $(DEMO)/results $(DEMO)/archive $(DEMO)/models $(DEMO)/*.log*
 
 # --- Quality
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -49,7 +50,7 @@ def summarise(check: CheckRecord, statuses: Sequence[StatusRecord], outdir: Path
         inputs={"bundle": check.bundle_digest, **({"genes": check.genes_digest} if check.genes_digest else {})},
     )
     write_table(outdir / "summary.parquet", pa.Table.from_pylist(rows, schema=SUMMARY.arrow()), provenance)
-    _write_summary_page(outdir / "summary.html", check, rows)
+    _write_summary_page(outdir / "summary.html", check, rows, bottlenecks=_bottlenecks(results))
     return results
 
 
@@ -158,7 +159,18 @@ def _whole(facts: dict[str, float | int | str], name: str) -> int | None:
     return int(facts[name]) if name in facts else None
 
 
-def _write_summary_page(path: Path, check: CheckRecord, rows: list[dict[str, Any]]) -> None:
+def _bottlenecks(results: Sequence[SampleStatus]) -> str | None:
+    """What ENCODE spent most of its time on, by slides; nothing where no record says."""
+    said = Counter(
+        str(stage.facts["bottleneck"])
+        for result in results
+        for stage in result.stages
+        if stage.stage == "encode" and "bottleneck" in stage.facts
+    )
+    return "; ".join(f"{what} ({plural(slides, 'slide')})" for what, slides in said.most_common()) or None
+
+
+def _write_summary_page(path: Path, check: CheckRecord, rows: list[dict[str, Any]], *, bottlenecks: str | None) -> None:
     failures = [row for row in rows if row["outcome"] == "failed"]
     total = len(rows)
     headline = f"{count(total - len(failures))} of {plural(total, 'sample')} predicted"
@@ -180,6 +192,7 @@ def _write_summary_page(path: Path, check: CheckRecord, rows: list[dict[str, Any
             for row in failures
         ],
         finished=[_finished(row) for row in rows if row["outcome"] == "ok"],
+        bottlenecks=bottlenecks,
         bundle_digest=check.bundle_digest,
         genes_digest=check.genes_digest,
         version=__version__,
