@@ -18,7 +18,7 @@ def sample(name: str, **changes: object) -> SampleRecord:
     return SampleRecord(sample=name, slide=f"s3://archive/{name}/{SECRET}.svs", **changes)
 
 
-def ok(name: str, stage: str, **facts: float) -> StatusRecord:
+def ok(name: str, stage: str, **facts: float | str) -> StatusRecord:
     return StatusRecord(sample=name, stage=stage, outcome="ok", facts=facts)
 
 
@@ -55,6 +55,16 @@ def mixed(tmp_path):
         ok("D", "tile", tiles=10, tissue_area_mm2=0.1, seconds=2.0),
     ]
     return tmp_path, *run(tmp_path, samples, statuses)
+
+
+def test_what_encoding_waited_for_is_told(tmp_path):
+    records = {
+        name: [ok(name, "encode", bottleneck=what) if status.stage == "encode" else status for status in finished(name)]
+        for name, what in (("A", "inference"), ("B", "reading and decoding"), ("C", "inference"))
+    }
+    run(tmp_path, [sample(name) for name in records], [status for given in records.values() for status in given])
+    text = (tmp_path / "summary.html").read_text()
+    assert "inference (2 slides); reading and decoding (1 slide)" in text
 
 
 def test_every_row_is_there_in_the_order_of_the_sheet(mixed):
