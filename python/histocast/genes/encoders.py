@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -138,8 +139,12 @@ class SentenceEncoder:
         folder = _folder_of(choice)
         self.label = choice.label
         self.revision = _revision_of(folder, choice)
-        self._max_tokens = choice.max_tokens
-        self._model = _load(folder, choice, device=device)
+        self._folder, self._choice, self._device = folder, choice, device
+
+    @cached_property
+    def _model(self) -> Any:
+        # Loaded with the first text: where all stand in the journal, or none can be read, seconds are saved.
+        return _load(self._folder, self._choice, device=self._device)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Embed each text, in order."""
@@ -150,7 +155,7 @@ class SentenceEncoder:
             for text in texts:
                 vector = self._model.encode(text, batch_size=1, show_progress_bar=False)
                 tokens = len(self._model.tokenizer(text, truncation=False, verbose=False)["input_ids"])
-                encoded.append(Encoded(np.asarray(vector, np.float32), tokens, tokens > self._max_tokens))
+                encoded.append(Encoded(np.asarray(vector, np.float32), tokens, tokens > self._choice.max_tokens))
         return encoded
 
 

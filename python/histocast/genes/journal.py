@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import threading
@@ -17,25 +19,25 @@ class Journal:
     """Answers by digest, each on disk before the next is asked for; use as a context manager.
 
     A line is one answer. A process that is killed leaves at most one torn line, the last, which is cut off when the
-    journal is opened again. Threads may share a journal; processes may not.
+    journal is opened again. Threads may share a journal; a second process is refused.
 
     Raises
     ------
     DataError
         The file holds something else.
     OutputError
-        It cannot be written.
+        It cannot be written, or another process writes it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
         self._answers: dict[str, Any] = {}
-        whole = self._read()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = path.open("ab")
-            self._stream.truncate(whole)
+            self._lock_file()
+            self._stream.truncate(self._read())
         except OSError as error:
             raise OutputError(f"cannot write: {error.strerror}", where=str(path)) from error
 
@@ -65,9 +67,23 @@ class Journal:
                 raise OutputError(f"cannot write: {error.strerror}", where=str(self.path)) from error
             self._answers[digest] = answer
 
+    def _lock_file(self) -> None:
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                "another run writes this journal",
+                where=str(self.path),
+                advice="wait for it, or choose another --outdir",
+            ) from error
+        except OSError as error:
+            # Some cluster file systems have no locks; a single run is safe there all the same.
+            if error.errno not in {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}:
+                raise
+
     def _read(self) -> int:
         """Read the answers; return the bytes up to the end of the last whole line."""
-        content = self.path.read_bytes() if self.path.is_file() else b""
+        content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
         for number, line in enumerate(content[:whole].splitlines(), start=1):
             try:
