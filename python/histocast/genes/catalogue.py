@@ -18,7 +18,8 @@ MatchedBy = Literal["id", "approved", "previous", "alias"]
 _ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})(?:\.\d+)?(_PAR_Y)?")
 _AUTHORITY_ID = re.compile(r"(?:HGNC|MGI):\d+")
 _ENSEMBL_PREFIX: dict[Species, str] = {"human": "ENSG0", "mouse": "ENSMUSG0"}
-_CLONE = re.compile(r"(?:A[CDFLPX]|BX|CR|CT|CU|FP|RP\d+-\w+)\d*\.\d+")
+# Accessions of sequenced clones, and names of clones in their libraries.
+_CLONE = re.compile(r"(?:[A-Z]{1,2}\d{5,6}|RP\d+-\w+|CT[ABCD]-\w+)\.\d+")
 SUGGESTIONS = 3
 
 
