@@ -46,7 +46,8 @@ $(VENV)/.build.stamp: requirements/build.lock
 
 $(VENV)/.client.stamp: requirements/client.lock $(VENV)/.build.stamp
 	@echo 'installing what prediction needs'
-	$(UV) pip install --quiet --python $(VENV) --require-hashes -r requirements/client.lock
+	# Compiled now, because each task of a pipeline is a new process and would otherwise pay for it.
+	$(UV) pip install --quiet --compile-bytecode --python $(VENV) --require-hashes -r requirements/client.lock
 	touch $@
 
 $(VENV)/.histocast.stamp: pyproject.toml $(VENV)/.client.stamp
@@ -157,7 +158,7 @@ COMPILE = $(UV) pip compile --quiet --upgrade --python-version 3.11 --generate-h
     --no-annotate --no-emit-index-url --no-emit-find-links
 
 lock: $(VENV)/.build.stamp
-	$(COMPILE) pyproject.toml --extra train --group dev --output-file requirements/dev.lock
+	$(COMPILE) pyproject.toml --extra train --extra genes --group dev --output-file requirements/dev.lock
 	$(COMPILE) pyproject.toml --extra train --constraint requirements/dev.lock --output-file requirements/train.lock
 	$(COMPILE) pyproject.toml --constraint requirements/dev.lock --output-file requirements/client.lock
 	$(COMPILE) requirements/build.in --constraint requirements/dev.lock --output-file requirements/build.lock
