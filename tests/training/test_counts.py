@@ -19,8 +19,9 @@ from scipy.io import mmwrite
 from scipy.sparse import coo_matrix, csc_matrix, csr_matrix
 
 from histocast.errors import DataError, MissingInputError
-from histocast.training.counts import read_counts, without_version
+from histocast.training.counts import without_version
 from histocast.training.gene_table import read_panel
+from histocast.training.read_counts import read_counts
 
 SPOTS = ["10x11", "11x11", "12x11"]
 IDS = ["ENSG00000141736", "ENSG00000111640", "ENSG00000075624", "ENSG00000026508"]

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from histocast.bundle import bundle_digest, read_bundle, sha256_of_file
 from histocast.errors import ConfigError, MissingInputError, OutputError
-from histocast.storage.source import open_source
+from histocast.storage.open import open_source
 
 BUNDLE_FILE = "bundle.json"
 GENES_FILE = "genes.parquet"

@@ -6,7 +6,6 @@ opens one can still say how errors shall name it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ Range = tuple[int, int]
 
 Piece = tuple[int, bytes | memoryview]
 """Position of a range among those asked for, and its bytes."""
-
-DIGEST_WINDOW_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -93,28 +90,6 @@ class Source(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-def open_source(uri: str, *, version: str | None = None, name: str | None = None) -> Source:
-    """Return the source at ``uri``, without asking the store yet.
-
-    Parameters
-    ----------
-    uri:
-        A path, or ``s3://bucket/key``. The endpoint, region, profile and role are those boto3 would use,
-        ``AWS_ENDPOINT_URL`` among them.
-    version:
-        Version seen earlier (`ObjectStat.version`); any other is refused as overwritten.
-    name:
-        How errors call the object, for example ``slide of sample S1``; ``uri`` where none is given.
-    """
-    if uri.startswith("s3://"):
-        from histocast.storage.s3 import S3Source
-
-        return S3Source(uri, version=version, name=name)
-    from histocast.storage.local import LocalSource
-
-    return LocalSource(uri, version=version, name=name)
-
-
 def overwritten(name: str, *, found: str, expected: str) -> DataError:
     """Return the error for an object that is no longer the one that was judged."""
     return DataError(
@@ -123,19 +98,3 @@ def overwritten(name: str, *, found: str, expected: str) -> DataError:
         where=name,
         advice="the object was overwritten: start the run again, so that every stage sees the same bytes",
     )
-
-
-def sampled_digest(source: Source) -> str:
-    """Return ``sampled-sha256:`` over an object's size and its first, middle and last 64 KiB.
-
-    It tells one slide from another and is the same from disk and from S3, at the price of 192 KiB read; it
-    does not prove that no byte between was changed.
-    """
-    size_bytes = source.stat().size_bytes
-    middle = max(0, size_bytes // 2 - DIGEST_WINDOW_BYTES // 2)
-    last = max(0, size_bytes - DIGEST_WINDOW_BYTES)
-    pieces = dict(source.read_ranges([(start, DIGEST_WINDOW_BYTES) for start in (0, middle, last)]))
-    digest = hashlib.sha256(size_bytes.to_bytes(8, "big"))
-    for index in range(3):
-        digest.update(pieces[index])
-    return f"sampled-sha256:{digest.hexdigest()}"

@@ -8,7 +8,8 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from histocast.errors import HistocastError, TransientError
-from histocast.storage.source import ObjectStat, Source, open_source
+from histocast.storage.open import open_source
+from histocast.storage.source import ObjectStat, Source
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -1,28 +1,16 @@
-"""Measured counts of one section, whatever layout they came in.
-
-``read_counts`` recognises, by what the path is:
-
-    folder          10x Visium: ``filtered_feature_bc_matrix.h5``, or the folder of that name with the mtx files
-    .h5             10x HDF5 matrix
-    .h5ad           AnnData; ``layers["counts"]`` where present, else ``X``
-    .tsv .csv (.gz) table of spots x genes; the Spatial Transcriptomics layout names spots ``<x>x<y>``
-    .parquet        the same, with spot names in the column ``spot`` or the first column of strings
-
-Counts stay raw and cover all genes, so that every label protocol can be computed later.
-"""
+"""Counts of one section: what every reader makes, and what none may let through."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from histocast.errors import DataError, MissingInputError
+from histocast.errors import DataError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -31,10 +19,6 @@ GeneIdSource = Literal["counts", "table", "symbol"]
 
 ENSEMBL_GENE = re.compile(r"^(ENS[A-Z]{0,4}G\d{11})(?:\.\d+)?$")
 """Ensembl gene of any species; the version, where there is one, is not part of the identity."""
-
-KNOWN_LAYOUTS = (
-    "a Visium folder, .h5 (10x), .h5ad, or a table of spots x genes (.tsv, .csv, .tsv.gz, .csv.gz, .parquet)"
-)
 
 
 @dataclass(frozen=True)
@@ -57,52 +41,6 @@ def without_version(gene: str) -> str:
     """Drop the version of an Ensembl gene; other names, which may hold dots, are returned as they are."""
     match = ENSEMBL_GENE.match(gene)
     return match[1] if match else gene
-
-
-def read_counts(path: Path, *, genes: Path | None = None) -> CountMatrix:
-    """Read the counts of a section.
-
-    Parameters
-    ----------
-    path:
-        File or folder in one of the known layouts.
-    genes:
-        Table ``gene_id,gene_symbol`` that gives Ensembl ids to counts that have symbols only.
-
-    Raises
-    ------
-    MissingInputError
-        There is nothing at ``path``.
-    DataError
-        The layout is unknown; a spot or gene appears twice; a count is negative or not whole.
-    """
-    if not path.exists():
-        raise MissingInputError("no such file", expected=KNOWN_LAYOUTS, where=str(path))
-    counts = _read_layout(path)
-    _refuse_repeated(counts.spots, "spot", where=str(path))
-    if genes is not None:
-        from histocast.training.gene_table import read_gene_table
-
-        counts = _with_ids(counts, read_gene_table(genes))
-    _refuse_repeated(counts.gene_ids, "gene", where=str(path))
-    return counts
-
-
-def _read_layout(path: Path) -> CountMatrix:
-    name = path.name.lower()
-    if path.is_dir() or name.endswith(".h5"):
-        from histocast.training.read_10x import read_10x
-
-        return read_10x(path)
-    if name.endswith(".h5ad"):
-        from histocast.training.read_anndata import read_anndata
-
-        return read_anndata(path)
-    if name.endswith((".tsv", ".csv", ".tsv.gz", ".csv.gz", ".parquet")):
-        from histocast.training.read_table import read_counts_table
-
-        return read_counts_table(path)
-    raise DataError("counts of an unknown layout", expected=KNOWN_LAYOUTS, where=str(path))
 
 
 def make_counts(
@@ -137,7 +75,8 @@ def _refuse_bad_values(values: csr_matrix, spots: Sequence[str], genes: Sequence
     )
 
 
-def _refuse_repeated(names: Sequence[str], kind: str, *, where: str) -> None:
+def refuse_repeated(names: Sequence[str], kind: str, *, where: str) -> None:
+    """Raise `DataError` where a spot or gene appears twice."""
     repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:
         raise DataError(
@@ -146,12 +85,3 @@ def _refuse_repeated(names: Sequence[str], kind: str, *, where: str) -> None:
             where=where,
             advice=f"merge or remove the repeated {kind}s",
         )
-
-
-def _with_ids(counts: CountMatrix, ids_of: dict[str, str]) -> CountMatrix:
-    """Give Ensembl ids to genes that have none, from the table; the counts' own ids stand."""
-    ids = tuple(
-        gene if ENSEMBL_GENE.match(gene) else ids_of.get(symbol, gene)
-        for gene, symbol in zip(counts.gene_ids, counts.gene_symbols, strict=True)
-    )
-    return replace(counts, gene_ids=ids, gene_id_source="table" if ids != counts.gene_ids else counts.gene_id_source)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from histocast.errors import DataError, ErrorCollector, MissingInputError
+from histocast.training.counts import without_version
 
 ID_COLUMN, SYMBOL_COLUMN = "gene_id", "gene_symbol"
 
@@ -21,8 +22,6 @@ def read_gene_table(path: Path) -> dict[str, str]:
     DataError
         A column is absent, or a symbol has two ids.
     """
-    from histocast.training.counts import without_version
-
     ids: dict[str, str] = {}
     faults = ErrorCollector(str(path))
     for line, (gene_id, symbol) in enumerate(_pairs(path), start=2):
@@ -71,8 +70,6 @@ def read_panel(path: Path) -> tuple[str, ...]:
     DataError
         It names no gene, or one twice.
     """
-    from histocast.training.counts import without_version
-
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:

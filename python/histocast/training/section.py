@@ -26,7 +26,8 @@ from histocast.bundle import Bundle, EncoderSpec, TileGeometry, sha256_of_file
 from histocast.errors import DataError, OutputError
 from histocast.records import Record, SlideRecord, read_record
 from histocast.serving.fusion_inputs import SpotFeatures
-from histocast.training.counts import CountMatrix, GeneIdSource, read_counts
+from histocast.training.counts import CountMatrix, GeneIdSource
+from histocast.training.read_counts import read_counts
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

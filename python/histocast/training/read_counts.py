@@ -1,0 +1,75 @@
+"""Measured counts of one section, whatever layout they came in.
+
+``read_counts`` recognises, by what the path is:
+
+    folder          10x Visium: ``filtered_feature_bc_matrix.h5``, or the folder of that name with the mtx files
+    .h5             10x HDF5 matrix
+    .h5ad           AnnData; ``layers["counts"]`` where present, else ``X``
+    .tsv .csv (.gz) table of spots x genes; the Spatial Transcriptomics layout names spots ``<x>x<y>``
+    .parquet        the same, with spot names in the column ``spot`` or the first column of strings
+
+Counts stay raw and cover all genes, so that every label protocol can be computed later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from histocast.errors import DataError, MissingInputError
+from histocast.training.counts import ENSEMBL_GENE, CountMatrix, refuse_repeated
+from histocast.training.gene_table import read_gene_table
+from histocast.training.read_10x import read_10x
+from histocast.training.read_anndata import read_anndata
+from histocast.training.read_table import read_counts_table
+
+KNOWN_LAYOUTS = (
+    "a Visium folder, .h5 (10x), .h5ad, or a table of spots x genes (.tsv, .csv, .tsv.gz, .csv.gz, .parquet)"
+)
+
+
+def read_counts(path: Path, *, genes: Path | None = None) -> CountMatrix:
+    """Read the counts of a section.
+
+    Parameters
+    ----------
+    path:
+        File or folder in one of the known layouts.
+    genes:
+        Table ``gene_id,gene_symbol`` that gives Ensembl ids to counts that have symbols only.
+
+    Raises
+    ------
+    MissingInputError
+        There is nothing at ``path``.
+    DataError
+        The layout is unknown; a spot or gene appears twice; a count is negative or not whole.
+    """
+    if not path.exists():
+        raise MissingInputError("no such file", expected=KNOWN_LAYOUTS, where=str(path))
+    counts = _read_layout(path)
+    refuse_repeated(counts.spots, "spot", where=str(path))
+    if genes is not None:
+        counts = _with_ids(counts, read_gene_table(genes))
+    refuse_repeated(counts.gene_ids, "gene", where=str(path))
+    return counts
+
+
+def _read_layout(path: Path) -> CountMatrix:
+    name = path.name.lower()
+    if path.is_dir() or name.endswith(".h5"):
+        return read_10x(path)
+    if name.endswith(".h5ad"):
+        return read_anndata(path)
+    if name.endswith((".tsv", ".csv", ".tsv.gz", ".csv.gz", ".parquet")):
+        return read_counts_table(path)
+    raise DataError("counts of an unknown layout", expected=KNOWN_LAYOUTS, where=str(path))
+
+
+def _with_ids(counts: CountMatrix, ids_of: dict[str, str]) -> CountMatrix:
+    """Give Ensembl ids to genes that have none, from the table; the counts' own ids stand."""
+    ids = tuple(
+        gene if ENSEMBL_GENE.match(gene) else ids_of.get(symbol, gene)
+        for gene, symbol in zip(counts.gene_ids, counts.gene_symbols, strict=True)
+    )
+    return replace(counts, gene_ids=ids, gene_id_source="table" if ids != counts.gene_ids else counts.gene_id_source)
