@@ -6,9 +6,13 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from histocast.errors import DataError, ErrorCollector, MissingInputError
+from histocast.artifacts import GENE_EMBEDDING
+from histocast.bundle import FusionSpec
+from histocast.errors import ConfigError, DataError, ErrorCollector, MissingInputError
 
 _VERSIONED_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+", re.IGNORECASE)
 
@@ -56,6 +60,35 @@ def read_panel(path: Path, genes: pa.Table) -> list[int]:
         faults.add("no gene", expected="one gene symbol or Ensembl id a line")
     faults.raise_if_any("genes.parquet of the bundle lists the genes it predicts; without --genes it predicts them all")
     return list(line_of_row)
+
+
+def gene_inputs(fusion: FusionSpec, genes: pa.Table) -> dict[str, NDArray[np.float32]]:
+    """What a fusion graph is given about genes: ``gene`` [gene, dim], or nothing where it knows its panel.
+
+    Parameters
+    ----------
+    genes:
+        The genes to predict, rows of the bundle's ``genes.parquet``; the graph's gene axis follows them.
+
+    Raises
+    ------
+    ConfigError
+        The graph takes genes by their descriptions, and the bundle holds no such embeddings.
+    """
+    stated = next((tensor for tensor in fusion.inputs if tensor.name == "gene"), None)
+    if stated is None:
+        return {}
+    dim = stated.shape[-1]
+    found = genes.schema.field(GENE_EMBEDDING).type if GENE_EMBEDDING in genes.column_names else None
+    if found is None or not pa.types.is_fixed_size_list(found) or found.list_size != dim:
+        raise ConfigError(
+            f"gene embeddings of type {found}",
+            expected=f"a column {GENE_EMBEDDING!r} of {dim} numbers a gene",
+            where="genes.parquet of the bundle",
+            advice="export the bundle again",
+        )
+    values = genes.column(GENE_EMBEDDING).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return {"gene": np.ascontiguousarray(values.astype(np.float32).reshape(genes.num_rows, found.list_size))}
 
 
 def _read_lines(path: Path) -> list[str]:

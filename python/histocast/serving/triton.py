@@ -18,10 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
+import grpc
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from histocast.bundle import Bundle, GraphSpec
 from histocast.errors import ConfigError, DeadlineExceeded, HistocastError, ServingUnavailable, TransientError
@@ -35,11 +34,12 @@ from histocast.serving.predictor import (
     choose_graphs,
     graphs_of,
 )
-from histocast.serving.repository import MODEL_VERSION, is_batched, model_name
+from histocast.serving.repository import is_batched, model_name
 from histocast.serving.triton_check import check_server
 from histocast.serving.triton_facts import CallFacts
 from histocast.serving.triton_servers import Fleet, ModelUnloaded, Server, translate
 from histocast.serving.triton_settings import TritonSettings, parse_servers
+from histocast.serving.triton_wire import read_response, write_request
 
 Answer = TypeVar("Answer")
 
@@ -217,40 +217,31 @@ class TritonPredictor:
         """Make one call and wait for its answer."""
         graph = self._graphs[name]
         where = f"graph {name!r}, server {server.address}"
-        answer: Future[InferResult] = Future()
-
-        def receive(result: InferResult | None, error: InferenceServerException | None) -> None:
-            if error is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(result)
-
         started_s = time.monotonic()
-        context = server.client.async_infer(
-            model_name(name, graph),
-            [_to_server(key, value) for key, value in inputs.items()],
-            receive,
-            model_version=MODEL_VERSION,
-            outputs=[InferRequestedOutput(spec.name) for spec in graph.outputs],
-            client_timeout=self._settings.deadline_s,
-            headers=self._settings.headers(),
+        call = server.infer.future(
+            write_request(model_name(name, graph), graph, inputs),
+            timeout=self._settings.deadline_s,
+            metadata=tuple(self._settings.headers().items()),
         )
         with self._lock:
-            self._calls.add(context)
+            self._calls.add(call)
         try:
             if self._stopped.is_set():
-                context.cancel()
+                call.cancel()
             # gRPC keeps the deadline; this one is for the case that it does not.
-            result = answer.result(timeout=2 * self._settings.deadline_s + 10)
-        except InferenceServerException as error:
+            response = call.result(timeout=2 * self._settings.deadline_s + 10)
+        except grpc.RpcError as error:
             raise translate(error, where=where) from error
-        except TimeoutError as error:
+        except grpc.FutureCancelledError as error:
+            raise ServingUnavailable("cancelled", where=where) from error
+        except grpc.FutureTimeoutError as error:
+            call.cancel()
             raise DeadlineExceeded("no answer, and no end of the call", where=where) from error
         finally:
             with self._lock:
-                self._calls.discard(context)
+                self._calls.discard(call)
         self._facts.count_call(time.monotonic() - started_s)
-        return _from_server(result, graph, where=where)
+        return read_response(response, graph, where=where)
 
     def _stop(self, error: HistocastError | None) -> None:
         """End every call; those that still run fail with ``error``."""
@@ -277,29 +268,6 @@ class _Joined:
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _to_server(name: str, value: NDArray[Any]) -> InferInput:
-    tensor = InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
-    tensor.set_data_from_numpy(value)
-    return tensor
-
-
-def _from_server(result: InferResult, graph: GraphSpec, *, where: str) -> Tensors:
-    """Outputs by name.
-
-    Raises
-    ------
-    ConfigError
-        An output is absent, or its bytes do not fill its shape.
-    """
-    try:
-        outputs = {spec.name: result.as_numpy(spec.name) for spec in graph.outputs}
-    except ValueError as error:
-        raise ConfigError(f"an output that cannot be read: {error}", where=where) from error
-    if missing := [name for name, value in outputs.items() if value is None]:
-        raise ConfigError(f"no output {missing}", expected=f"{sorted(outputs)}", where=where)
-    return outputs
 
 
 def verify_servers(bundle: Bundle, *, url: str, settings: TritonSettings) -> None:

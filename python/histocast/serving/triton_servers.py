@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tritonclient.grpc import InferenceServerClient
+import grpc
+from tritonclient.grpc import InferenceServerClient, service_pb2
 from tritonclient.utils import InferenceServerException
 
 from histocast.errors import ConfigError, DeadlineExceeded, HistocastError, ServingUnavailable
 from histocast.serving.triton_settings import ServerAddress, TritonSettings
+from histocast.serving.triton_wire import METHOD
 
 LARGEST_MESSAGE_BYTES = 2**31 - 1
 
@@ -43,7 +45,7 @@ class ModelUnloaded(ServingUnavailable):
 
 
 class Server:
-    """One connection."""
+    """The connections to one server: ``client`` for questions, ``infer`` for calls, whose requests are bytes."""
 
     def __init__(self, address: ServerAddress, settings: TritonSettings) -> None:
         self.address = address
@@ -51,14 +53,19 @@ class Server:
         self.resting_until_s = 0.0
         self.is_checked = False
         """Whether its models were compared with the bundle since it was last lost."""
-        self.client = InferenceServerClient(
-            address.target,
-            ssl=address.scheme == "grpcs",
-            root_certificates=str(settings.ca) if settings.ca else None,
-            certificate_chain=str(settings.cert) if settings.cert else None,
-            private_key=str(settings.key) if settings.key else None,
-            channel_args=list(CHANNEL_OPTIONS),
-        )
+        credentials = None
+        if address.scheme == "grpcs":
+            credentials = grpc.ssl_channel_credentials(*settings.certificates())
+            self._channel = grpc.secure_channel(address.target, credentials, options=CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.insecure_channel(address.target, options=CHANNEL_OPTIONS)
+        self.client = InferenceServerClient(address.target, creds=credentials, channel_args=list(CHANNEL_OPTIONS))
+        self.infer = self._channel.unary_unary(METHOD, response_deserializer=service_pb2.ModelInferResponse.FromString)
+
+    def close(self) -> None:
+        """End the connections."""
+        self.client.close()
+        self._channel.close()
 
 
 class Fleet:
@@ -99,13 +106,16 @@ class Fleet:
     def close(self) -> None:
         """End all connections."""
         for server in self.servers:
-            server.client.close()
+            server.close()
 
 
-def translate(error: InferenceServerException, *, where: str) -> HistocastError:
+def translate(error: InferenceServerException | grpc.RpcError, *, where: str) -> HistocastError:
     """What a server's error means: a `TransientError` is worth another try, all else is not."""
-    status = str(error.status() or "").removeprefix("StatusCode.")
-    message = str(error.message() or "no message").strip().partition("\n")[0]
+    if isinstance(error, grpc.RpcError):
+        status, message = error.code().name, error.details()
+    else:
+        status, message = str(error.status() or "").removeprefix("StatusCode."), error.message()
+    message = str(message or "no message").strip().partition("\n")[0]
     text = message.lower()
     refused = any(sign in text for sign in MESSAGES_OF_REFUSAL)
     if status in ("UNAUTHENTICATED", "PERMISSION_DENIED") or (status == "UNAVAILABLE" and refused):

@@ -88,6 +88,11 @@ class TritonSettings(BaseModel):
                 raise MissingInputError("no such file", where=f"HISTOCAST_TRITON_{name.upper()}, {path}")
         return settings
 
+    def certificates(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """The authority, the client's key and its certificate, as gRPC takes them."""
+        ca, key, cert = (path.read_bytes() if path else None for path in (self.ca, self.key, self.cert))
+        return ca, key, cert
+
     def headers(self) -> dict[str, str]:
         """What is sent with every call; a token's file is read each time, since tokens are renewed."""
         token = self.token_file.read_text(encoding="utf-8").strip() if self.token_file else None
