@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -107,7 +106,7 @@ def prepare_ceiling(path: Path, corners: Corners, threads: int) -> Run:
     level = reader.levels[number]
     centres = corners + LEVEL_PX / 2
     windows = place_windows(centres, level, number=number, extent_level0_px=LEVEL_PX)
-    blocks = blocks_of(windows, np.arange(len(corners)), level)
+    blocks = blocks_of(windows, np.arange(len(corners)), level).tolist()
     payloads = reader.fetch(number, blocks)
     runs = [blocks[start : start + 64] for start in range(0, len(blocks), 64)]
 
@@ -191,7 +190,9 @@ def peak_of(path: Path, threads: int) -> dict[str, object]:
     """Read every tile and return this process's peak memory."""
     with open_source(str(path)) as source, open_slide(source, sample="S", mpp=None, scratch=path.parent) as slide:
         count = read_ours(slide, grid(slide.facts.width_px, slide.facts.height_px, "odd"), threads)
-    return {"tiles": count, "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)}
+    # Not ru_maxrss, which a process inherits from the one that started it.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {"tiles": count, "peak_mb": round(int(status["VmHWM"].split()[0]) / 1024, 1)}
 
 
 def scanner_slide(side_px: int, tile_px: int, quality: int) -> Recipe:

@@ -10,6 +10,7 @@ import imagecodecs
 import numpy as np
 
 from histocast.slide.jpeg2000 import read_codestream
+from histocast.slide.pixel_memory import PixelMemory
 from histocast.slide.reader import Payload, Pixels, UnreadableBlock
 
 Compression = Literal["none", "jpeg", "jpeg2000", "deflate", "lzw", "zstd"]
@@ -47,8 +48,19 @@ class BlockFormat:
     """Whether rows are stored as horizontal differences (predictor 2)."""
 
 
-def decode_block(payload: Payload, block: BlockFormat, *, visible_width_px: int, visible_height_px: int) -> Pixels:
+def decode_block(payload: Payload, block: BlockFormat, *, visible: tuple[int, int], memory: PixelMemory) -> Pixels:
     """Return the pixels of a block, at least the visible part of it.
+
+    Parameters
+    ----------
+    payload:
+        The block as it is stored.
+    block:
+        How it is stored.
+    visible:
+        Rows and columns of it that lie within the level.
+    memory:
+        Where a whole block is decoded to, if its decoder can be told so.
 
     Raises
     ------
@@ -56,17 +68,16 @@ def decode_block(payload: Payload, block: BlockFormat, *, visible_width_px: int,
         The data is damaged, or of another size than the block's.
     """
     data = bytes(payload)
-    visible = (visible_height_px, visible_width_px)
     try:
         if block.compression == "jpeg":
-            pixels = _decode_jpeg(data, block, visible)
+            pixels = _decode_jpeg(data, block, visible, memory)
         elif block.compression == "jpeg2000":
             pixels = _decode_jpeg2000(data, block, visible)
         else:
-            pixels = _decode_plain(data, block, visible_height_px)
+            pixels = _decode_plain(data, block, visible[0])
     except _DECODER_ERRORS as error:
         raise UnreadableBlock(f"the {block.compression} data cannot be decoded") from error
-    if pixels.shape[0] < visible_height_px or pixels.shape[1] < visible_width_px or pixels.shape[2:] != (3,):
+    if pixels.shape[0] < visible[0] or pixels.shape[1] < visible[1] or pixels.shape[2:] != (3,):
         raise UnreadableBlock(f"decodes to shape {pixels.shape}")
     return pixels
 
@@ -112,11 +123,18 @@ def check_jpeg_end(data: Payload) -> None:
         raise UnreadableBlock("the JPEG data ends before its end marker")
 
 
-def _decode_jpeg(data: bytes, block: BlockFormat, visible: tuple[int, int]) -> Pixels:
+def _decode_jpeg(data: bytes, block: BlockFormat, visible: tuple[int, int], memory: PixelMemory) -> Pixels:
     width, height, components = jpeg_frame_size(data)
     _check_frame((height, width, components), block, visible)
     check_jpeg_end(data)
-    pixels: Pixels = imagecodecs.jpeg8_decode(data, tables=block.tables, colorspace=block.colour, outcolorspace="RGB")
+    whole = (width, height) == (block.width_px, block.height_px)
+    pixels: Pixels = imagecodecs.jpeg8_decode(
+        data,
+        tables=block.tables,
+        colorspace=block.colour,
+        outcolorspace="RGB",
+        out=memory.array() if whole else None,
+    )
     return pixels
 
 

@@ -19,6 +19,7 @@ import tifffile
 from histocast.errors import DataError
 from histocast.slide.blocks import check_jpeg_end, jpeg_frame_size
 from histocast.slide.reader import (
+    Blocks,
     CannotOpen,
     Level,
     Payload,
@@ -71,7 +72,7 @@ class ImageReader:
         self._pixels: Pixels | None = None
         self._lock = threading.Lock()
 
-    def block_bytes(self, level: int, blocks: Sequence[int]) -> int:  # noqa: ARG002 - one image, decoded once
+    def block_bytes(self, level: int, blocks: Blocks) -> int:  # noqa: ARG002 - one image, decoded once
         """Return 0: the image is read whole."""
         return 0
 

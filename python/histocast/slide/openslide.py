@@ -14,6 +14,7 @@ import openslide
 
 from histocast.errors import DataError
 from histocast.slide.reader import (
+    Blocks,
     CannotOpen,
     Level,
     Payload,
@@ -103,7 +104,7 @@ class OpenSlideReader:
         )
         self.metadata = _metadata(properties)
 
-    def block_bytes(self, level: int, blocks: Sequence[int]) -> int:  # noqa: ARG002 - the library reads
+    def block_bytes(self, level: int, blocks: Blocks) -> int:  # noqa: ARG002 - the library reads
         """Return 0: the library reads by itself."""
         return 0
 

@@ -20,6 +20,9 @@ from histocast.storage import Source
 Pixels = NDArray[np.uint8]
 """RGB, uint8 [row, column, 3]."""
 
+Blocks = Sequence[int] | NDArray[np.int64]
+"""Numbers of blocks."""
+
 Payload = bytes | memoryview
 
 
@@ -80,7 +83,7 @@ class Reader(Protocol):
     """Bytes worth fetching at once: many where each request waits for the network, few where memory is all
     that is spent."""
 
-    def block_bytes(self, level: int, blocks: Sequence[int]) -> int:
+    def block_bytes(self, level: int, blocks: Blocks) -> int:
         """Bytes that `fetch` would read for ``blocks``; 0 where the library reads by itself."""
         ...
 

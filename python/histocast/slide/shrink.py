@@ -13,7 +13,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from histocast.slide.reader import Level, Payload, Pixels, Reader
+from histocast.slide.reader import Blocks, Level, Payload, Pixels, Reader
 from histocast.slide.windows import Windows
 
 WHITE = 255
@@ -53,7 +53,7 @@ class _ShrinkingReader:
         )
         self.levels: tuple[Level, ...] = (*reader.levels[:level], shrunk, *reader.levels[level + 1 :])
 
-    def block_bytes(self, level: int, blocks: Sequence[int]) -> int:
+    def block_bytes(self, level: int, blocks: Blocks) -> int:
         """See `Reader.block_bytes`."""
         return self._reader.block_bytes(level, blocks)
 

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from histocast.slide.pixel_memory import PixelMemory
 from histocast.slide.reader import Level, Payload, Pixels, Reader, UnreadableBlock
 from histocast.slide.shrink import WHITE, shrink_blocks
 from histocast.slide.windows import Windows, block_span, blocks_of, sweep_cells
@@ -55,9 +56,9 @@ class _Cell:
 
     members: NDArray[np.int64]
     """Positions into the windows."""
-    blocks: list[int]
+    blocks: NDArray[np.int64]
     """What they touch."""
-    new_blocks: list[int]
+    new_blocks: NDArray[np.int64]
     """Those of them that the cell before does not hold already."""
 
 
@@ -93,7 +94,7 @@ def sweep_tiles(
     cells = _plan(windows, reader.levels[windows.level])
     if not cells:
         return
-    needed = sorted({block for cell in cells for block in cell.new_blocks})
+    needed = np.unique(np.concatenate([cell.new_blocks for cell in cells]))
     reader.expect(windows.level, reader.block_bytes(windows.level, needed))
     order = np.concatenate([cell.members for cell in cells])
     batches = _Batches(order, tile_px=tile_px, batch_tiles=batch_tiles)
@@ -106,11 +107,11 @@ def sweep_tiles(
 
 def _plan(windows: Windows, level: Level) -> list[_Cell]:
     cells: list[_Cell] = []
-    held: set[int] = set()
+    held = np.empty(0, np.int64)
     for members in sweep_cells(windows):
         blocks = blocks_of(windows, members, level)
-        cells.append(_Cell(members, blocks, [block for block in blocks if block not in held]))
-        held = set(blocks)
+        cells.append(_Cell(members, blocks, np.setdiff1d(blocks, held, assume_unique=True)))
+        held = blocks
     return cells
 
 
@@ -119,8 +120,8 @@ class _Batches:
 
     def __init__(self, order: NDArray[np.int64], *, tile_px: int, batch_tiles: int) -> None:
         self._order = order
-        self._tile_px = tile_px
-        self._batch_tiles = batch_tiles
+        self._batch_tiles = min(batch_tiles, len(order))
+        self._memory = PixelMemory((self._batch_tiles, tile_px, tile_px, 3))
         self._open: deque[TileBatch] = deque()
         self._started = self._given = 0
 
@@ -128,7 +129,7 @@ class _Batches:
         """Return the batch of the sweep's ``position``-th tile, and its place in it."""
         while position >= self._started:
             index = self._order[self._started : self._started + self._batch_tiles]
-            pixels = np.empty((len(index), self._tile_px, self._tile_px, 3), np.uint8)
+            pixels = self._memory.array()[: len(index)]
             self._open.append(TileBatch(index, pixels, np.ones(len(index), bool)))
             self._started += len(index)
         offset = position - self._given
@@ -176,7 +177,7 @@ class _Sweep:
                 group = next(groups, None)
                 if group is None:
                     return None
-                blocks = sorted({block for cell in group for block in cell.new_blocks})
+                blocks = np.unique(np.concatenate([cell.new_blocks for cell in group])).tolist()
                 return group, fetcher.submit(self._reader.fetch, self._windows.level, blocks)
 
             coming = begin()
@@ -190,7 +191,7 @@ class _Sweep:
     def _decode(self, cell: _Cell, payloads: Mapping[int, Payload]) -> list[Future[None]]:
         return [
             self._pool.submit(self._decode_run, run, [payloads.get(block) for block in run])
-            for run in _runs(cell.new_blocks, _BLOCKS_PER_TASK)
+            for run in _runs(cell.new_blocks.tolist(), _BLOCKS_PER_TASK)
         ]
 
     def _decode_run(self, blocks: Sequence[int], payloads: Sequence[Payload | None]) -> None:
@@ -206,11 +207,10 @@ class _Sweep:
         """Start to cut a cell's tiles once its blocks are there, and let go of those no other cell needs."""
         for future in decoding:
             future.result()
-        blocks = {block: self._decoded[block] for block in cell.blocks}
-        kept = set(following.blocks) if following else set()
-        for block in cell.blocks:
-            if block not in kept:
-                del self._decoded[block]
+        blocks = {block: self._decoded[block] for block in cell.blocks.tolist()}
+        kept = set(following.blocks.tolist()) if following else set()
+        for block in blocks.keys() - kept:
+            del self._decoded[block]
         places = [self._batches.place(self._placed + offset) for offset in range(len(cell.members))]
         self._placed += len(places)
         jobs = list(zip(cell.members.tolist(), places, strict=True))

@@ -12,11 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
 from histocast.slide.blocks import BlockFormat, Compression, decode_block
 from histocast.slide.jpeg2000 import read_codestream
+from histocast.slide.pixel_memory import PixelMemory
 from histocast.slide.reader import (
+    Blocks,
     CannotOpen,
     Level,
     Payload,
@@ -48,7 +52,7 @@ _RGB, _YCBCR = 2, 6
 _MAX_PAGES = 1000
 _MAX_BLOCK_PX = 4096 * 4096
 _REMOTE_FETCH_BYTES = 32 * 1024 * 1024
-_LOCAL_FETCH_BYTES = 4 * 1024 * 1024
+_LOCAL_FETCH_BYTES = 2 * 1024 * 1024
 # Beyond this share of the bytes one download is cheaper than many ranges.
 _WHOLE_COPY_SHARE = 0.5
 
@@ -60,8 +64,8 @@ class _StoredLevel:
     width_px: int
     height_px: int
     block: BlockFormat
-    offsets: Sequence[int]
-    byte_counts: Sequence[int]
+    offsets: NDArray[np.int64]
+    byte_counts: NDArray[np.int64]
 
 
 def open_reader(source: Source, *, scratch: Path) -> TiffReader:
@@ -87,14 +91,16 @@ class TiffReader:
             [(level.block.width_px, level.block.height_px) for level in stored],
         )
         self._stored = stored
+        self._memories = [PixelMemory((level.block.height_px, level.block.width_px, 3)) for level in stored]
         self.fetch_bytes = _LOCAL_FETCH_BYTES if source.is_local else _REMOTE_FETCH_BYTES
         self._source = source
         self._copy: Source | None = None
         self._scratch = scratch
 
-    def block_bytes(self, level: int, blocks: Sequence[int]) -> int:
+    def block_bytes(self, level: int, blocks: Blocks) -> int:
         """See `Reader.block_bytes`."""
-        return sum(length for _, _, length in self._ranges(level, blocks))
+        counts = self._stored[level].byte_counts[np.asarray(blocks, np.int64)]
+        return int(counts[counts <= self._most_bytes(level)].sum())
 
     def expect(self, level: int, needed_bytes: int) -> None:  # noqa: ARG002 - the protocol's parameter
         """Copy a remote slide whole where more than half of its bytes are needed and the scratch disk has room."""
@@ -115,19 +121,16 @@ class TiffReader:
     def decode(self, level: int, block: int, payload: Payload | None) -> Pixels:
         """See `Reader.decode`."""
         stored = self._stored[level]
-        stated = stored.byte_counts[block]
+        stated = int(stored.byte_counts[block])
         if payload is None:
             reason = "the block is empty" if stated == 0 else f"the directory states a block of {stated} bytes"
             raise UnreadableBlock(reason)
         if len(payload) < stated:
             raise UnreadableBlock("the file ends within the block")
         row, column = divmod(block, self.levels[level].block_columns)
-        return decode_block(
-            payload,
-            stored.block,
-            visible_width_px=min(stored.block.width_px, stored.width_px - column * stored.block.width_px),
-            visible_height_px=min(stored.block.height_px, stored.height_px - row * stored.block.height_px),
-        )
+        height, width = stored.block.height_px, stored.block.width_px
+        visible = (min(height, stored.height_px - row * height), min(width, stored.width_px - column * width))
+        return decode_block(payload, stored.block, visible=visible, memory=self._memories[level])
 
     def close(self) -> None:
         """See `Reader.close`."""
@@ -136,15 +139,19 @@ class TiffReader:
             Path(self._copy.uri).unlink(missing_ok=True)
             self._copy = None
 
+    def _most_bytes(self, level: int) -> int:
+        # No codec makes a block much larger than its pixels: a longer one is damage, not worth its memory.
+        block = self._stored[level].block
+        return 4 * 3 * block.width_px * block.height_px + 65536
+
     def _ranges(self, level: int, blocks: Sequence[int]) -> list[tuple[int, int, int]]:
         stored = self._stored[level]
-        # No codec makes a block much larger than its pixels: a longer one is damage, not worth its memory.
-        most = 4 * 3 * stored.block.width_px * stored.block.height_px + 65536
-        return [
-            (block, stored.offsets[block], stored.byte_counts[block])
-            for block in blocks
-            if 0 < stored.byte_counts[block] <= most
-        ]
+        numbers = np.asarray(blocks, np.int64)
+        counts = stored.byte_counts[numbers]
+        sound = (counts > 0) & (counts <= self._most_bytes(level))
+        numbers = numbers[sound]
+        columns = (numbers, stored.offsets[numbers], counts[sound])
+        return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def _stored_levels(file: tifffile.TiffFile) -> list[_StoredLevel]:
@@ -205,7 +212,9 @@ def _stored_level(page: tifffile.TiffPage) -> _StoredLevel:
         tables=page.jpegtables if compression == "jpeg" else None,
         differenced=compression in ("deflate", "lzw", "zstd") and page.predictor == 2,
     )
-    return _StoredLevel(width, height, block, page.dataoffsets, page.databytecounts)
+    # Arrays, because a large slide has millions of blocks and a list of integers takes four times as much.
+    offsets, byte_counts = (np.array(values, np.int64) for values in (page.dataoffsets, page.databytecounts))
+    return _StoredLevel(width, height, block, offsets, byte_counts)
 
 
 def _check_samples(page: tifffile.TiffPage, compression: Compression) -> None:
@@ -240,7 +249,7 @@ def _check_jpeg2000(source: Source, stored: _StoredLevel) -> None:
     """Leave codestreams with subsampled colour to OpenSlide, which knows how Aperio means them."""
     if stored.block.compression != "jpeg2000":
         return
-    for offset, length in zip(stored.offsets, stored.byte_counts, strict=True):
+    for offset, length in zip(stored.offsets.tolist(), stored.byte_counts.tolist(), strict=True):
         if length:
             try:
                 stream = read_codestream(source.read(offset, min(length, 4096)))
