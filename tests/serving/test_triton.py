@@ -103,7 +103,7 @@ class TestRefusals:
             bad.result()
         with pytest.raises(ConfigError, match="NaN"):
             others[-1].result()
-        assert time.monotonic() - started_s < 4
+        assert time.monotonic() - started_s < 10
         with pytest.raises(ConfigError, match="NaN"):
             predictor.submit("morphology", {"tiles": tiles(1)})
 
@@ -213,7 +213,7 @@ class TestFaults:
         with pytest.raises(ServingUnavailable, match=r"given up .* after \d+ tries in \d s") as raised:
             predictor.infer("morphology", {"tiles": tiles(4)})
         assert raised.value.exit_code == 75
-        assert 2 <= time.monotonic() - started_s < 8
+        assert 2 <= time.monotonic() - started_s < 25
         assert server.url in str(raised.value.where)
 
     def test_no_server_at_all_is_one_too(self, connect: Connect) -> None:
@@ -257,7 +257,7 @@ class TestFaults:
         calls = [predictor.submit("morphology", {"tiles": tiles(4, seed=seed)}) for seed in range(8)]
         for seed, call in enumerate(calls):
             np.testing.assert_allclose(call.result()["embedding"], expected_embedding(tiles(4, seed=seed)), atol=1e-5)
-        assert 2 <= time.monotonic() - started_s < 12
+        assert 2 <= time.monotonic() - started_s < 30
         assert predictor.facts()["server_retries"] == 0
 
     def test_a_stall_ends_by_the_deadline_and_is_tried_again(self, connect: Connect, proxy: TcpProxy) -> None:
@@ -296,7 +296,7 @@ class TestFaults:
             predictor.submit("morphology", {"tiles": tiles(4, seed=seed)})
         started_s = time.monotonic()
         predictor.close()
-        assert time.monotonic() - started_s < 2
+        assert time.monotonic() - started_s < 8
 
 
 class TestSettings:
