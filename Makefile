@@ -17,6 +17,8 @@ NEXTFLOW := $(shell command -v nextflow || echo $(TOOLS)/bin/nextflow)
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(CURDIR)/$(TOOLS)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# As pip does: trust what the machine trusts, also behind an inspecting proxy.
+export UV_SYSTEM_CERTS := 1
 
 .PHONY: help setup demo triton test check format lock schema clean
 
