@@ -170,6 +170,10 @@ GENE_EMBEDDINGS = TableSchema(
 )
 """Besides these: ``embedding``, a fixed-size list of f32 as long as the encoder's output."""
 
+GENE_EMBEDDING = "embedding"
+"""Column of `GENES` in bundles whose fusion graph takes genes by their descriptions: fixed-size list of float32,
+fed as the graph's input ``gene``."""
+
 SUMMARY = TableSchema(
     "summary",
     1,
