@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,10 +126,14 @@ def onnx_bytes(
     *,
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
-    axis: str,
+    axis: str | Mapping[str, str],
 ) -> bytes:
-    """The ONNX graph of a module, weights included; the first axis of each input is free and called ``axis``."""
-    first = torch.export.Dim(axis)
+    """The ONNX graph of a module, weights included.
+
+    The first axis of each input is free and called ``axis``, or by the name ``axis`` gives for the input.
+    """
+    names = [axis if isinstance(axis, str) else axis[name] for name in inputs]
+    free = {name: torch.export.Dim(name) for name in dict.fromkeys(names)}
     with quiet_exporter():
         program = torch.onnx.export(
             module,
@@ -137,7 +141,7 @@ def onnx_bytes(
             dynamo=True,
             input_names=inputs,
             output_names=outputs,
-            dynamic_shapes=tuple({0: first} for _ in arguments),
+            dynamic_shapes=tuple({0: free[name]} for name in names),
             opset_version=OPSET,
             verbose=False,
         )

@@ -20,9 +20,14 @@ TOLERANCE = 1e-4
 
 
 def write_onnx(
-    module: torch.nn.Module, path: Path, *, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], axis: str
+    module: torch.nn.Module,
+    path: Path,
+    *,
+    inputs: Mapping[str, NDArray[Any]],
+    outputs: Sequence[str],
+    axis: str | Mapping[str, str],
 ) -> None:
-    """Export ``module`` with its first axis of any length, named ``axis``.
+    """Export ``module`` with the first axis of every input of any length.
 
     Parameters
     ----------
@@ -30,6 +35,8 @@ def write_onnx(
         Example tensors in the order of ``module.forward``; two rows or more.
     outputs:
         Names of what ``forward`` returns, in order.
+    axis:
+        Name of the first axis, or the name by input where they differ.
     """
     arguments = tuple(torch.from_numpy(np.ascontiguousarray(value)) for value in inputs.values())
     with warnings.catch_warnings():
