@@ -12,6 +12,8 @@ PYTHON ?= python3
 VENV := .venv
 TOOLS := .tools
 DEMO := demo
+# One worker a core; workers that finish early take over tests of the others.
+PYTEST_ARGS ?= --numprocesses auto --dist worksteal
 UV := $(VENV)/bin/uv
 NEXTFLOW := $(shell command -v nextflow || echo $(TOOLS)/bin/nextflow)
 
