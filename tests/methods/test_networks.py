@@ -179,6 +179,8 @@ SWITCHES = {
         {"trunk": {"multi_scale": False}},
         {"gene_text": False},
         {"keys": "fused"},
+        {"direct": False},
+        {"centre_text": False},
         {"contrastive": False},
         {"weights": "fixed"},
         {"weights": "reciprocal"},
@@ -304,6 +306,8 @@ def test_the_ensemble_scales_back_and_unseen_genes_borrow_from_near_texts() -> N
     for number, member in enumerate(members):
         nn.init.constant_(member.network.read.bias, float(number))
         nn.init.zeros_(member.network.read.weight)
+        nn.init.zeros_(member.network.direct.weight)
+        nn.init.zeros_(member.network.direct.bias)
     ensemble = Ensemble(members, residual_sd=torch.full((GENES,), 3.0), panel_text=made_text()).eval()
     spots = made_spots()
     given = (spots.target[:, 0], spots.neighbour, spots.neighbour_mask, spots.context, spots.grid_xy, made_text())

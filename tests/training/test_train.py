@@ -138,10 +138,11 @@ def test_predictions_for_evaluation_are_those_of_the_graph_on_all_spots(made_set
     with open_training_set(made_set, made_recipe()) as training:
         section = training.sections[0]
         with open_predictor(model, bundle, names=("fusion",), threads=1) as predictor:
-            expression, sd = predict_section(training, section, bundle=bundle, predictor=predictor)
+            genes, _ = read_table(model / "genes.parquet", GENES)
+            expression, sd = predict_section(training, section, bundle=bundle, genes=genes, predictor=predictor)
             direct = predictor.infer("fusion", training.gather(section, bundle.fusion)(section.measured))
             small = bundle.model_copy(update={"fusion": bundle.fusion.model_copy(update={"region_spots": 40})})
-            in_parts, _ = predict_section(training, section, bundle=small, predictor=predictor)
+            in_parts, _ = predict_section(training, section, bundle=small, genes=genes, predictor=predictor)
         labels = training.labels(section, "strict")
     np.testing.assert_allclose(expression, direct["expression"], atol=1e-5)
     np.testing.assert_allclose(in_parts, expression, atol=1e-5)

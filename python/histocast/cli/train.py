@@ -12,6 +12,14 @@ from histocast.cli import options
 
 RecipeName = Annotated[str, typer.Option("--recipe", help="A recipe's JSON file, or the name of a shipped one.")]
 Panel = Annotated[Path | None, typer.Option(help="File with a gene a line, in place of the recipe's panel.")]
+GeneText = Annotated[
+    Path | None,
+    typer.Option(help="Embedded genes of 'genes embed', for methods that read descriptions.", show_default=False),
+]
+Option = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="An option of the method, such as model.contrastive=false; give it often."),
+]
 SetFolder = Annotated[Path, typer.Option("--set", help="Folder of prepared sections.")]
 
 
@@ -57,18 +65,21 @@ def train(
     panel: Panel = None,
     protocol: Protocol = None,
     fold: Annotated[str | None, typer.Option(help="Patient or section to hold out; all is trained on without.")] = None,
+    gene_text: GeneText = None,
+    option: Option = None,
     outdir: options.Outdir = Path(),
 ) -> None:
-    """Train one method on one fold: a model folder."""
+    """Train one method on one fold: a model folder. What was stopped goes on from its last checkpoint."""
     from histocast.training import read_recipe
     from histocast.training import train as train_fold
 
     train_fold(
         set_folder,
-        recipe=read_recipe(recipe, panel=panel, method=method),
+        recipe=read_recipe(recipe, panel=panel, method=method, options=option or ()),
         fold=fold,
         protocol=protocol.value if protocol else None,
         outdir=outdir,
+        gene_text=gene_text,
     )
 
 
@@ -81,6 +92,8 @@ def evaluate(
     ] = None,
     method: Annotated[str | None, typer.Option(help="In place of the recipe's method.")] = None,
     panel: Panel = None,
+    gene_text: GeneText = None,
+    option: Option = None,
     threads: options.Threads = None,
     outdir: options.Outdir = Path(),
 ) -> None:
@@ -94,9 +107,8 @@ def evaluate(
         raise UsageError("both or none of --model and --recipe", expected="one of them")
     threads = threads or available_threads()
     if recipe is not None:
-        cross_validate(
-            set_folder, recipe=read_recipe(recipe, panel=panel, method=method), outdir=outdir, threads=threads
-        )
+        chosen = read_recipe(recipe, panel=panel, method=method, options=option or ())
+        cross_validate(set_folder, recipe=chosen, outdir=outdir, threads=threads, gene_text=gene_text)
     elif model:
         judge(set_folder, models=model, outdir=outdir, threads=threads)
 

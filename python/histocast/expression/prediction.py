@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from histocast.bundle import Bundle, OutOfDistribution
 from histocast.serving.fusion_inputs import FusionInputs, SpotFeatures, regions
+from histocast.serving.panel import gene_inputs
 from histocast.serving.predictor import Predictor
 from histocast.serving.scratch import scratch_array
 
@@ -81,12 +82,16 @@ def predict_spots(
     genes:
         The genes to predict, `artifacts.GENES` columns.
     gene_index:
-        [gene] place of each on the graph's gene axis.
+        [gene] place of each on the gene axis of a graph that knows its panel.
     scratch:
         Folder for the arrays, which live as long as the prediction is used.
     """
     fusion = bundle.fusion
-    gather = FusionInputs.prepare(fusion, spots, pitch_level0_px=pitch_level0_px)
+    asked = gene_inputs(fusion, genes)
+    if asked:
+        # Such a graph is asked for these genes alone, in their order.
+        gene_index = np.arange(genes.num_rows)
+    gather = FusionInputs.prepare(fusion, spots, pitch_level0_px=pitch_level0_px, fixed=asked)
     shape = (len(spots), len(gene_index))
     expression = scratch_array(scratch, "expression", shape=shape, dtype=np.float32)
     sd = scratch_array(scratch, "sd", shape=shape, dtype=np.float32)

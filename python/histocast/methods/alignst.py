@@ -43,6 +43,8 @@ class AlignStConfig(Config):
     heads: int = Field(default=4, ge=1)
     gene_text: bool = True
     """Tokens from descriptions; else learned a gene, and no other gene can be predicted."""
+    centre_text: bool = True
+    """Standardise texts over the panel; not so as published."""
     interaction: bool = True
     """Attention among genes that are described alike."""
     alike: int = Field(default=8, ge=1)
@@ -61,7 +63,14 @@ class AlignStConfig(Config):
 def faithful_alignst() -> AlignStConfig:
     """The published sizes, SGN's where ALIGN-ST's are not stated."""
     return AlignStConfig(
-        dim=256, scales=("target",), input_dropout=0.0, dropout=0.1, nuclei=True, text_layers=4, graph_layers=4
+        dim=256,
+        scales=("target",),
+        input_dropout=0.0,
+        dropout=0.1,
+        nuclei=True,
+        text_layers=4,
+        graph_layers=4,
+        centre_text=False,
     )
 
 
@@ -220,7 +229,8 @@ class AlignSt(nn.Module):
             if config.nuclei
             else None
         )
-        self.genes = GeneTokens(panel_text if config.gene_text else None, genes=genes, dim=dim, size=None)
+        text = panel_text if config.gene_text else None
+        self.genes = GeneTokens(text, genes=genes, dim=dim, size=None, centre=config.centre_text)
         self.prompt = GeneEncoder(config)
         self.alike = min(config.alike, genes - 1)
         self.interaction = GeneInteraction(dim, alike=self.alike) if config.interaction and self.alike > 0 else None

@@ -38,8 +38,13 @@ class DkanConfig(Config):
     text: Depth = Depth(depth=1, heads=4, ratio=2, dropout=0.1)
     gene_text: bool = True
     """Tokens from descriptions; else learned a gene, and no other gene can be predicted."""
+    centre_text: bool = True
+    """Standardise texts over the panel; not so as published."""
     keys: Literal["tokens", "fused"] = "tokens"
     """What genes look at: the tokens of every scale, or the fused vector alone (as released)."""
+    direct: bool = True
+    """Add the product of fused image and gene token to what is read off the image path; not so as published. It
+    gives each gene a pattern of its own from the first step on, which attention has to find out."""
     contrastive: bool = True
     """The expression path and its loss."""
     temperature: float = Field(default=0.1, gt=0)
@@ -66,6 +71,8 @@ def faithful_dkan(data_set: str) -> DkanConfig:
         temperature=0.08 if data_set == "cscc" else 0.1,
         contrast_rows=None,
         correlation=0.0,
+        centre_text=False,
+        direct=False,
     )
 
 
@@ -109,9 +116,11 @@ class Dkan(nn.Module):
         self.config = config
         self.takes_genes = config.gene_text
         self.trunk = Trunk(config.trunk, features=features, genes=genes, branches=BRANCHES)
-        self.genes = GeneTokens(panel_text if config.gene_text else None, genes=genes, dim=dim, size=config.text)
+        text = panel_text if config.gene_text else None
+        self.genes = GeneTokens(text, genes=genes, dim=dim, size=config.text, centre=config.centre_text)
         self.image = CrossEncoder(dim, config.image)
         self.read = nn.Linear(dim, 1)
+        self.direct = nn.Linear(dim, dim) if config.direct else None
         if config.contrastive:
             self.encode = ExpressionEncoder(genes, dim, dropout=config.expression.dropout)
             self.expression = CrossEncoder(dim, config.expression)
@@ -119,7 +128,8 @@ class Dkan(nn.Module):
     def forward(self, spots: Spots, gene: Float[Tensor, "gene text"] | None = None) -> Float[Tensor, "spot gene2"]:
         """Expression of the panel, or of the genes whose texts are given."""
         tokens = self.genes(gene)
-        return self.read(self._look(self.trunk(spots), tokens))[..., 0]  # type: ignore[no-any-return]
+        scales = self.trunk(spots)
+        return self._read(scales, tokens, self._look(scales, tokens))
 
     def losses(
         self,
@@ -134,7 +144,7 @@ class Dkan(nn.Module):
         scales = self.trunk(spots, rows)
         tokens = self.genes()[genes]
         image = self._look(scales, tokens)
-        predicted, truth = self.read(image)[..., 0], labels[rows][:, genes]
+        predicted, truth = self._read(scales, tokens, image), labels[rows][:, genes]
         branches = [values[:, genes] for values in scales.branches.values()]
         supervised = supervised_loss(predicted, truth, branches, distillation=config.distillation)
         if config.correlation:
@@ -151,6 +161,14 @@ class Dkan(nn.Module):
         weigh_supervised, weigh_contrast = loss_weights(supervised, contrast, kind=config.weights)
         total = weigh_supervised * supervised + weigh_contrast * contrast
         return Losses(total, {"supervised": supervised, "contrastive": contrast})
+
+    def _read(
+        self, scales: Scales, tokens: Float[Tensor, "gene dim"], image: Float[Tensor, "spot gene dim"]
+    ) -> Float[Tensor, "spot gene"]:
+        found: Tensor = self.read(image)[..., 0]
+        if self.direct is not None:
+            found = found + self.direct(scales.fused) @ tokens.T * tokens.shape[-1] ** -0.5
+        return found
 
     def _look(self, scales: Scales, tokens: Float[Tensor, "gene dim"]) -> Float[Tensor, "spot gene dim"]:
         """The image path: what every gene token finds in every spot."""

@@ -31,6 +31,8 @@ class DomainStConfig(Config):
     """None goes straight from the fused image to the genes."""
     gene_text: bool = True
     """Tokens from descriptions; else learned a gene."""
+    centre_text: bool = True
+    """Standardise texts over the panel; not so as published."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Within experts; 0 as published."""
     distillation: float = Field(default=0.3, ge=0, le=1)
@@ -44,6 +46,7 @@ def faithful_domainst(data_set: str) -> DomainStConfig:
         trunk=TrunkConfig(dim=512, sizes=PUBLISHED[data_set], target_encoder="resnet50_layer2"),
         dropout=0.0,
         correlation=0.0,
+        centre_text=False,
     )
 
 
@@ -95,7 +98,8 @@ class DomainSt(nn.Module):
         self.trunk = Trunk(config.trunk, features=features, genes=genes, branches=BRANCHES)
         self.mixture: MixtureOfExperts | None = None
         if config.experts:
-            self.genes = GeneTokens(panel_text if config.gene_text else None, genes=genes, dim=dim, size=None)
+            text = panel_text if config.gene_text else None
+            self.genes = GeneTokens(text, genes=genes, dim=dim, size=None, centre=config.centre_text)
             self.mixture = MixtureOfExperts(dim, config.experts, dropout=config.dropout)
         self.read = nn.Linear(dim, genes)
 

@@ -248,10 +248,21 @@ class GeneTokens(nn.Module):
         all that can be predicted.
     size:
         Blocks over the tokens; ``None`` for a projection alone.
+    centre:
+        Bring texts to mean 0 and sd 1 over the panel first. Sentence embeddings share a large common part, beside
+        which what tells genes apart is small.
     """
 
-    def __init__(self, panel_text: Tensor | None, *, genes: int, dim: int, size: Depth | None) -> None:
+    def __init__(
+        self, panel_text: Tensor | None, *, genes: int, dim: int, size: Depth | None, centre: bool = True
+    ) -> None:
         super().__init__()
+        mean = None if panel_text is None or not centre else panel_text.mean(dim=0)
+        sd = None if panel_text is None or not centre else panel_text.std(dim=0, correction=0).clamp(min=1e-4)
+        self.register_buffer("text_mean", mean)
+        self.register_buffer("text_sd", sd)
+        self.text_mean: Tensor | None
+        self.text_sd: Tensor | None
         self.register_buffer("panel_text", panel_text)
         self.panel_text: Tensor | None
         self.learned = nn.Parameter(torch.randn(genes, dim)) if panel_text is None else None
@@ -262,14 +273,17 @@ class GeneTokens(nn.Module):
 
     def forward(self, gene: Float[Tensor, "gene text"] | None = None) -> Float[Tensor, "gene2 dim"]:
         """Tokens of the panel, or of the genes whose texts are given."""
-        known = self.learned if self.panel_text is None else self.project(self.panel_text)
-        asked = known if gene is None else self.project(gene)
+        known = self.learned if self.panel_text is None else self.project(self._centred(self.panel_text))
+        asked = known if gene is None else self.project(self._centred(gene))
         for block in self.blocks:
             if gene is not None:
                 asked = block(asked, known)
             known = block(known)
         asked = known if gene is None else asked
         return self.norm(asked)  # type: ignore[no-any-return]
+
+    def _centred(self, text: Float[Tensor, "gene text"]) -> Float[Tensor, "gene text"]:
+        return text if self.text_mean is None or self.text_sd is None else (text - self.text_mean) / self.text_sd
 
 
 Branch = Literal["target", "neighbour", "context", "fused"]

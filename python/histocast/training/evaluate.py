@@ -18,6 +18,7 @@ from histocast.methods.correlation import gene_pearson
 from histocast.progress import log, track
 from histocast.records import read_record
 from histocast.serving.fusion_inputs import regions
+from histocast.serving.panel import gene_inputs
 from histocast.serving.predictor import Predictor
 from histocast.training.controls import SHUFFLED, predict_controls, shuffled_orders
 from histocast.training.folds import split_sections
@@ -89,8 +90,9 @@ def cross_validate(
     outdir: Path,
     protocols: Sequence[Protocol] = PROTOCOLS,
     threads: int = 1,
+    gene_text: Path | None = None,
 ) -> Evaluation:
-    """Train every fold under every protocol into ``outdir/models`` and evaluate them."""
+    """Train every fold under every protocol into ``outdir/models`` and evaluate them (see `train`)."""
     models = []
     with open_training_set(set_folder, recipe) as training:
         split = split_sections(training.records, by=recipe.folds)
@@ -98,18 +100,24 @@ def cross_validate(
         for protocol in protocols:
             for fold in split.folds:
                 models.append(outdir / "models" / f"{recipe.method}-{protocol}-{fold.name}")
-                train_fold(training, fold=fold.name, protocol=protocol, outdir=models[-1])
+                train_fold(training, fold=fold.name, protocol=protocol, outdir=models[-1], gene_text=gene_text)
     return evaluate(set_folder, models=models, outdir=outdir, threads=threads)
 
 
 def predict_section(
-    training: TrainingSet, section: Section, *, bundle: Bundle, predictor: Predictor
+    training: TrainingSet, section: Section, *, bundle: Bundle, genes: pa.Table, predictor: Predictor
 ) -> tuple[Floats, Floats]:
-    """Expression and sd of the measured spots, both [measured, gene], region by region as PREDICT does."""
+    """Expression and sd of the measured spots, both [measured, gene], region by region as PREDICT does.
+
+    Parameters
+    ----------
+    genes:
+        The genes to predict, rows of the model's genes.parquet.
+    """
     store = section.store
     pitch = section.record.pitch_level0_px
-    gather = training.gather(section, bundle.fusion)
-    expression = np.full((len(store), bundle.gene_count), np.nan)
+    gather = training.gather(section, bundle.fusion, fixed=gene_inputs(bundle.fusion, genes))
+    expression = np.full((len(store), genes.num_rows), np.nan)
     sd = np.full_like(expression, np.nan)
     for region in regions(
         store.centres_level0_px,
@@ -160,7 +168,9 @@ def _judge(training: TrainingSet, model: _Model, *, threads: int) -> _SectionJud
     judge = _SectionJudge(model, training)
     with open_predictor(model.folder, model.bundle, names=("fusion",), threads=threads) as predictor:
         for section in test:
-            expression, sd = predict_section(training, section, bundle=model.bundle, predictor=predictor)
+            expression, sd = predict_section(
+                training, section, bundle=model.bundle, genes=judge.panel, predictor=predictor
+            )
             judge.judge_model(section, expression, sd)
     controls = predict_controls(
         training, train=training.choose(record.train), test=test, protocol=record.protocol, by=by
@@ -180,6 +190,8 @@ class _SectionJudge:
         self.sections: list[SectionRow] = []
         self.genes: list[GeneRow] = []
         table, _ = read_table(model.folder / "genes.parquet", GENES)
+        # Genes beyond the panel were not measured, and stand after it.
+        self.panel = table = table.filter(table.column("seen_in_training"))
         self.widths = {level: table.column(f"interval_{level}").to_numpy() for level in (80, 90)}
         ids = np.array(training.panel.gene_ids)
         top = model.record.top

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from histocast.bundle import NEIGHBOUR_SIDE, FusionSpec, TensorSpec
 from histocast.errors import ConfigError, DataError
 from histocast.training.folds import By
+from histocast.training.gene_text import GeneText
 from histocast.training.labels import Protocol
 from histocast.training.section import Section
 from histocast.training.training_set import TrainingSet, feature_tensors, section_index
@@ -54,10 +56,27 @@ class Fitted:
     inner: InnerSplit
     choices: dict[str, Any]
     """What was chosen on held-out spots, for the record."""
+    gene_text: GeneText | None = None
+    """Descriptions, where the graph takes genes by them."""
 
 
-def fit(training: TrainingSet, sections: Sequence[Section], *, protocol: Protocol, by: By) -> Fitted:
+def fit(
+    training: TrainingSet,
+    sections: Sequence[Section],
+    *,
+    protocol: Protocol,
+    by: By,
+    gene_text: Path | None = None,
+    workspace: Path | None = None,
+) -> Fitted:
     """Train the recipe's method on ``sections``.
+
+    Parameters
+    ----------
+    gene_text:
+        Embedded gene descriptions, for a method that reads them.
+    workspace:
+        Folder for what a method keeps while it is trained, to go on from after a stop.
 
     Raises
     ------
@@ -66,6 +85,14 @@ def fit(training: TrainingSet, sections: Sequence[Section], *, protocol: Protoco
     DataError
         The features do not fit the method, or there are too few spots.
     """
+    if training.recipe.method != "ridge":
+        from histocast.training.network import fit_network
+
+        return fit_network(training, sections, protocol=protocol, by=by, gene_text=gene_text, workspace=workspace)
+    return _fit_ridge(training, sections, protocol=protocol, by=by)
+
+
+def _fit_ridge(training: TrainingSet, sections: Sequence[Section], *, protocol: Protocol, by: By) -> Fitted:
     from histocast.methods.ridge import RidgeOptions, fit_ridge
 
     recipe = training.recipe
@@ -114,7 +141,7 @@ def ridge_design(inputs: dict[str, NDArray[Any]], *, scales: Sequence[Any]) -> N
 def fusion_spec(training: TrainingSet) -> FusionSpec:
     """The contract of ridge's fusion graph for the features and the panel of a training."""
     recipe = training.recipe
-    dim, genes = _embedding_dim(training), len(training.panel)
+    dim, genes = embedding_dim(training), len(training.panel)
     points = NEIGHBOUR_SIDE**2
     return FusionSpec(
         file=None,
@@ -133,7 +160,14 @@ def fusion_spec(training: TrainingSet) -> FusionSpec:
     )
 
 
-def _embedding_dim(training: TrainingSet) -> int:
+def embedding_dim(training: TrainingSet) -> int:
+    """Width of the recipe's features, one vector a tile.
+
+    Raises
+    ------
+    DataError
+        A feature is no vector.
+    """
     tensors = feature_tensors(training.encoders)
     dim = 0
     for column in training.recipe.features:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from histocast.errors import ConfigError, MissingInputError, UsageError
 from histocast.training.gene_table import read_panel
 from histocast.training.labels import Protocol
 
-Method = Literal["ridge"]
+Method = Literal["ridge", "dkan", "domainst", "alignst", "stnet", "bleep"]
 
 
 class Recipe(Spec):
@@ -25,6 +26,8 @@ class Recipe(Spec):
     geometry: TileGeometry
     features: tuple[str, ...] = Field(default=("morphology.embedding",), min_length=1)
     """Feature columns ``<encoder>.<output>`` that the method takes, concatenated in this order."""
+    nuclei: str | None = None
+    """Feature column of a map of nuclei, for a method that looks at one."""
     panel: tuple[str, ...] = Field(min_length=1)
     """Genes to predict, as symbols or Ensembl ids. In a recipe file also the path of a file with a gene a line,
     relative to the recipe."""
@@ -56,11 +59,17 @@ class Recipe(Spec):
     @property
     def encoders(self) -> tuple[str, ...]:
         """Names of the encoders whose outputs are taken, each once."""
-        return tuple(dict.fromkeys(column.split(".", 1)[0] for column in self.features))
+        columns = self.features if self.nuclei is None else (*self.features, self.nuclei)
+        return tuple(dict.fromkeys(column.split(".", 1)[0] for column in columns))
 
 
 def read_recipe(
-    name: str | Path, *, panel: Path | None = None, protocol: Protocol | None = None, method: str | None = None
+    name: str | Path,
+    *,
+    panel: Path | None = None,
+    protocol: Protocol | None = None,
+    method: str | None = None,
+    options: Sequence[str] = (),
 ) -> Recipe:
     """Read a recipe by file, or by the name of one that ships with histocast.
 
@@ -69,14 +78,16 @@ def read_recipe(
     panel:
         File with a gene a line, in place of the recipe's panel; some shipped recipes have none of their own.
     protocol, method:
-        In place of the recipe's.
+        In place of the recipe's. Another method starts from its own options.
+    options:
+        ``key.key=value`` each, the value in JSON or a plain word; they change single options of the method.
 
     Raises
     ------
     MissingInputError
         There is no such file and no recipe of that name.
     UsageError
-        The recipe has no panel and none is given.
+        The recipe has no panel and none is given, or an option is not ``key=value``.
     ConfigError
         The file is not a recipe, or there is no such method.
     """
@@ -93,6 +104,10 @@ def read_recipe(
             where=f"recipe {name}",
             advice="give --panel, or 'panel' in the recipe",
         )
+    if method not in (None, content.get("method", "ridge")):
+        content["options"] = {}
+    for option in options:
+        _change_option(content.setdefault("options", {}), option)
     content |= {key: value for key, value in (("protocol", protocol), ("method", method)) if value is not None}
     try:
         return Recipe.model_validate(content)
@@ -100,6 +115,21 @@ def read_recipe(
         fault = error.errors()[0]
         place = ".".join(str(part) for part in fault["loc"])
         raise ConfigError(f"{place or 'content'}: {fault['msg']}", expected="a recipe", where=str(name)) from error
+
+
+def _change_option(content: dict[str, Any], option: str) -> None:
+    path, equals, text = option.partition("=")
+    *parents, last = path.split(".")
+    if not equals or not all((*parents, last)):
+        raise UsageError(f"option {option!r}", expected="key=value, such as model.contrastive=false")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise UsageError(f"option {option!r}: {parent!r} is one value", expected="a group of options")
+    try:
+        content[last] = json.loads(text)
+    except json.JSONDecodeError:
+        content[last] = text
 
 
 def shipped_recipes() -> tuple[str, ...]:

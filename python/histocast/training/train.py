@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,11 +11,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from histocast import __version__
-from histocast.artifacts import GENES, Provenance, write_json, write_table
+from histocast.artifacts import GENE_EMBEDDING, GENES, Provenance, write_json, write_table
 from histocast.bundle import Bundle, Calibration, FusionSpec, OutOfDistribution, sha256_of_file
 from histocast.progress import log
 from histocast.records import Record
 from histocast.training.calibration import conformal_half_widths, fit_out_of_distribution
+from histocast.training.checkpoint import CHECKPOINTS
 from histocast.training.fit import OUTPUTS, Fitted, fit
 from histocast.training.folds import Fold, split_sections
 from histocast.training.labels import SCALES, Protocol
@@ -72,7 +74,13 @@ class TrainRecord(Record):
 
 
 def train(
-    set_folder: Path, *, recipe: Recipe, outdir: Path, fold: str | None = None, protocol: Protocol | None = None
+    set_folder: Path,
+    *,
+    recipe: Recipe,
+    outdir: Path,
+    fold: str | None = None,
+    protocol: Protocol | None = None,
+    gene_text: Path | None = None,
 ) -> TrainRecord:
     """Train on every section outside ``fold`` and write the model folder ``outdir``.
 
@@ -87,6 +95,9 @@ def train(
         The patient or section to hold out; ``None`` or ``all`` trains on everything.
     protocol:
         Labels, in place of the recipe's.
+    gene_text:
+        Embedded genes, as ``histocast genes embed`` writes them, for a method that reads descriptions. Those
+        outside the panel are put into the model too, marked as not seen in training.
 
     Raises
     ------
@@ -96,17 +107,21 @@ def train(
         The sections do not fit together or the recipe.
     """
     with open_training_set(set_folder, recipe) as training:
-        return train_fold(training, fold=fold, protocol=protocol or recipe.protocol, outdir=outdir)
+        return train_fold(training, fold=fold, protocol=protocol or recipe.protocol, outdir=outdir, gene_text=gene_text)
 
 
-def train_fold(training: TrainingSet, *, fold: str | None, protocol: Protocol, outdir: Path) -> TrainRecord:
+def train_fold(
+    training: TrainingSet, *, fold: str | None, protocol: Protocol, outdir: Path, gene_text: Path | None = None
+) -> TrainRecord:
     """`train` on a set that is open already."""
     recipe = training.recipe
     split = split_sections(training.records, by=recipe.folds)
     part = split.fold(fold)
     sections = training.choose(part.train)
-    fitted = fit(training, sections, protocol=protocol, by=split.by)
+    fitted = fit(training, sections, protocol=protocol, by=split.by, gene_text=gene_text, workspace=outdir)
     record = _write_model(training, sections, fitted, part, protocol, split.description, outdir)
+    # Kept until the model stands, so that a kill while it is exported costs no training.
+    shutil.rmtree(outdir / CHECKPOINTS, ignore_errors=True)
     log(
         f"train {recipe.name} {recipe.method} {protocol}, fold {part.name}: {record.train_spots} spots, "
         f"held-out Pearson {record.heldout_pearson:.3f}"
@@ -128,7 +143,8 @@ def _write_model(
 
     outdir.mkdir(parents=True, exist_ok=True)
     graph = outdir / "fusion.onnx"
-    write_onnx(fitted.module, graph, inputs=fitted.example, outputs=OUTPUTS, axis="spot")
+    axes = {name: "gene" if name == "gene" else "spot" for name in fitted.example}
+    write_onnx(fitted.module, graph, inputs=fitted.example, outputs=OUTPUTS, axis=axes)
     difference = check_against_torch(fitted.module, graph, inputs=fitted.example, outputs=OUTPUTS)
     pearson = mean_section_pearson(fitted.labels, fitted.heldout_expression, fitted.section)
     _write_genes(outdir / "genes.parquet", training, fitted, pearson)
@@ -156,27 +172,33 @@ def _write_model(
 
 
 def _write_genes(path: Path, training: TrainingSet, fitted: Fitted, pearson: NDArray[np.float64]) -> None:
-    def column(values: NDArray[np.floating]) -> pa.Array:
-        return pa.array(values.astype(np.float32), pa.float32(), from_pandas=True)
+    """The panel, then genes that are described and were not measured, whose figures nobody knows (NaN)."""
+    panel, text = training.panel, fitted.gene_text
+    others = 0 if text is None else len(text.other_ids)
+
+    def column(values: NDArray[np.floating], *, missing: float | None = None) -> pa.Array:
+        filled = np.concatenate([values.astype(np.float32), np.full(others, np.nan, np.float32)])
+        return pa.array(filled, pa.float32(), from_pandas=missing is None)
 
     def width(coverage: float) -> pa.Array:
-        return column(
-            conformal_half_widths(fitted.labels, fitted.heldout_expression, fitted.heldout_sd, coverage=coverage)
-        )
+        widths = conformal_half_widths(fitted.labels, fitted.heldout_expression, fitted.heldout_sd, coverage=coverage)
+        return column(widths, missing=np.nan)
 
-    panel = training.panel
-    table = pa.table(
-        {
-            "gene_id": list(panel.gene_ids),
-            "gene_symbol": list(panel.gene_symbols),
-            "seen_in_training": [True] * len(panel),
-            "val_pcc": column(pearson),
-            "mean": column(fitted.labels.mean(axis=0)),
-            "interval_80": width(0.8),
-            "interval_90": width(0.9),
-        },
-        schema=GENES.arrow(),
-    )
+    columns = {
+        "gene_id": [*panel.gene_ids, *(() if text is None else text.other_ids)],
+        "gene_symbol": [*panel.gene_symbols, *(() if text is None else text.other_symbols)],
+        "seen_in_training": [True] * len(panel) + [False] * others,
+        "val_pcc": column(pearson),
+        "mean": column(fitted.labels.mean(axis=0), missing=np.nan),
+        "interval_80": width(0.8),
+        "interval_90": width(0.9),
+    }
+    extra: list[pa.Field] = []
+    if text is not None:
+        embedding = np.concatenate([text.panel, text.others])
+        columns[GENE_EMBEDDING] = pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1)), text.dim)
+        extra.append(pa.field(GENE_EMBEDDING, columns[GENE_EMBEDDING].type))
+    table = pa.table(columns, schema=GENES.arrow(*extra))
     write_table(path, table, Provenance(artifact=GENES.artifact, schema_version=GENES.version, sample="bundle"))
 
 
@@ -204,7 +226,7 @@ def _describe(
         encoders=tuple(encoder.model_copy(update={"file": None}) for encoder in training.encoders),
         fusion=_with_file(fitted.fusion, outdir / "fusion.onnx"),
         genes_sha256=sha256_of_file(outdir / "genes.parquet"),
-        gene_count=len(training.panel),
+        gene_count=len(training.panel) + (0 if fitted.gene_text is None else len(fitted.gene_text.other_ids)),
         scale=SCALES[record.protocol],
         calibration=Calibration(
             method=f"split conformal on held-out training spots ({record.inner_split})", sections=len(sections)

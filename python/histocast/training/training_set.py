@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,9 +86,11 @@ class TrainingSet:
             array_col=section.store.array_col[section.measured],
         )
 
-    def gather(self, section: Section, fusion: FusionSpec) -> FusionInputs:
-        """Inputs of the fusion graph over a section, made as PREDICT makes them."""
-        return FusionInputs.prepare(fusion, section.store, pitch_level0_px=section.record.pitch_level0_px)
+    def gather(
+        self, section: Section, fusion: FusionSpec, *, fixed: Mapping[str, NDArray[Any]] | None = None
+    ) -> FusionInputs:
+        """Inputs of the fusion graph over a section, made as PREDICT makes them; ``fixed`` are not features."""
+        return FusionInputs.prepare(fusion, section.store, pitch_level0_px=section.record.pitch_level0_px, fixed=fixed)
 
 
 @contextmanager

@@ -1,0 +1,114 @@
+"""Embedded gene descriptions, as ``histocast genes embed`` writes them, for the genes of a panel and beyond."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from histocast.bundle import sha256_of_file
+from histocast.errors import DataError, MissingInputError
+from histocast.training.panel import Panel
+
+
+@dataclass(frozen=True)
+class GeneText:
+    """Embeddings of the panel, in its order, and of other genes that are described."""
+
+    panel: NDArray[np.float32]
+    """[gene, text]."""
+    other_ids: tuple[str, ...]
+    other_symbols: tuple[str, ...]
+    others: NDArray[np.float32]
+    """[other gene, text]."""
+    digest: str
+
+    @property
+    def dim(self) -> int:
+        """Width of an embedding."""
+        return int(self.panel.shape[1])
+
+
+def read_gene_text(path: Path, panel: Panel, *, others: bool = True) -> GeneText:
+    """Read a table with the columns ``gene_id``, ``gene_symbol`` and ``embedding``.
+
+    A panel gene is found by its id, else by its symbol, since counts may hold symbols only.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    DataError
+        It is no such table, or does not describe every gene of the panel.
+    """
+    table = _read(path)
+    ids, symbols = table.column("gene_id").to_pylist(), table.column("gene_symbol").to_pylist()
+    embedding = _embeddings(table, path)
+    rows = _rows_of(panel, ids, symbols, where=str(path))
+    taken = set(rows)
+    known = {*panel.gene_ids, *panel.gene_symbols}
+    free = [row for row in range(len(ids)) if others and row not in taken and not {ids[row], symbols[row]} & known]
+    return GeneText(
+        panel=embedding[rows],
+        other_ids=tuple(ids[row] for row in free),
+        other_symbols=tuple(symbols[row] for row in free),
+        others=embedding[free],
+        digest=f"sha256:{sha256_of_file(path)}",
+    )
+
+
+def _read(path: Path) -> pa.Table:
+    if not path.is_file():
+        raise MissingInputError(
+            "no such file", expected="embedded genes", where=str(path), advice="make it with 'histocast genes embed'"
+        )
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise DataError("not a readable Parquet file", expected="embedded genes", where=str(path)) from error
+    if missing := {"gene_id", "gene_symbol", "embedding"} - set(table.column_names):
+        raise DataError(
+            f"columns missing: {', '.join(sorted(missing))}",
+            expected="gene_id, gene_symbol, embedding",
+            where=str(path),
+            advice="make it with 'histocast genes embed'",
+        )
+    return table
+
+
+def _embeddings(table: pa.Table, path: Path) -> NDArray[np.float32]:
+    column = table.column("embedding").combine_chunks()
+    if not pa.types.is_fixed_size_list(column.type) or column.null_count:
+        raise DataError(
+            f"embedding is {column.type} with {column.null_count} nulls",
+            expected="a fixed-size list of float32 a gene",
+            where=str(path),
+        )
+    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    found: NDArray[np.float32] = values.reshape(len(column), column.type.list_size)
+    if not np.isfinite(found).all():
+        raise DataError("an embedding that is not finite", expected="finite numbers", where=str(path))
+    return found
+
+
+def _rows_of(panel: Panel, ids: Sequence[str], symbols: Sequence[str], *, where: str) -> list[int]:
+    by_id = {name: row for row, name in enumerate(ids)}
+    by_symbol = {name: row for row, name in enumerate(symbols)}
+    rows = [
+        by_id.get(gene_id, by_symbol.get(symbol, -1))
+        for gene_id, symbol in zip(panel.gene_ids, panel.gene_symbols, strict=True)
+    ]
+    absent = [symbol for row, symbol in zip(rows, panel.gene_symbols, strict=True) if row < 0]
+    if absent:
+        raise DataError(
+            f"no description of {', '.join(absent[:5])}{' ...' if len(absent) > 5 else ''} ({len(absent)} genes)",
+            expected="one of every gene of the panel",
+            where=where,
+            advice="describe and embed them, or leave them out of the panel",
+        )
+    return rows

@@ -1,0 +1,265 @@
+"""Train one network on frozen features: regions in, early stopping on held-out spots, resumable at every epoch."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from histocast.errors import ConfigError
+from histocast.methods.correlation import mean_section_pearson
+from histocast.methods.layers import Config, Spots
+from histocast.progress import Meter
+from histocast.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+class LoopOptions(Config):
+    """How a network is trained."""
+
+    epochs: int = Field(default=60, ge=1)
+    """Most passes over the training regions."""
+    patience: int = Field(default=12, ge=1)
+    """Epochs without a better held-out Pearson after which training stops."""
+    optimiser: Literal["adamw", "adam"] = "adamw"
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """``step`` is the published one: 0.9 times every 50 epochs."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
+    steps_per_region: int = Field(default=2, ge=1)
+    """Steps on a region in an epoch, each on other spots and genes."""
+    spots_per_step: int | None = Field(default=64, ge=2)
+    """Spots of a region that a step's losses are taken on; all its spots give context. ``None`` takes all."""
+    genes_per_step: int | None = Field(default=64, ge=2)
+    """Genes that a step's losses are taken on. ``None`` takes all."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    """The CPU gives the same weights each time, which a GPU does not promise."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of torch. Matrices of the default sizes gain nothing from a second one, and on a busy machine the
+    two wait for each other; wide embeddings want more."""
+    members: int = Field(default=4, ge=1)
+    """Networks of the ensemble: held-out patients or sections are put into as many groups, and each network
+    leaves one group out, on which it stops early."""
+
+
+@dataclass(frozen=True)
+class TrainingRegion:
+    """The spots of one call of a network, and the labels of those measured."""
+
+    spots: Spots
+    rows: torch.Tensor
+    """int64 [measured] places in the region of spots that are measured here (not in its halo)."""
+    place: NDArray[np.int64]
+    """[measured] place of the same spots among all training spots."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of metrics.csv."""
+
+    epoch: int
+    loss: float
+    heldout_pearson: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a network learns from: regions, labels in units of their sd, and who is held out."""
+
+    regions: Sequence[TrainingRegion]
+    labels: NDArray[np.float32]
+    """[spot, gene] of all training spots, on the network's scale."""
+    section: NDArray[np.int64]
+    """[spot]."""
+    heldout: NDArray[np.bool_]
+    """[spot]: takes no part in the losses, and decides when to stop."""
+
+
+def train_network(
+    network: Any,
+    data: Data,
+    *,
+    options: LoopOptions,
+    seed: int,
+    identity: str,
+    checkpoint: Path | None,
+    meter: Meter,
+) -> tuple[Epoch, ...]:
+    """Train ``network`` in place, leave it with its best weights, and return the history.
+
+    Random numbers outside are untouched. The same seed gives the same weights on the CPU, whether the training
+    was stopped in between or not.
+
+    Raises
+    ------
+    ConfigError
+        The loss is no finite number.
+    """
+    device = _device(options)
+    with torch.random.fork_rng(), torch_threads(options.threads):
+        torch.manual_seed(seed)
+        run = _Run(network.to(device), data, options, device)
+        found = load_checkpoint(checkpoint, identity=identity) if checkpoint else None
+        if found is not None:
+            run.restore(found)
+            meter.advance(len(run.history))
+        while not run.finished():
+            run.epoch()
+            meter.advance()
+            if checkpoint is not None:
+                save_checkpoint(checkpoint, run.state(), identity=identity)
+        meter.advance(options.epochs - len(run.history))
+    network.load_state_dict(run.best)
+    network.to("cpu").eval()
+    return tuple(run.history)
+
+
+def predict_regions(network: Any, data: Data, *, device: torch.device | None = None) -> NDArray[np.float32]:
+    """Predictions [spot, gene] of all training spots, on the network's scale."""
+    network.eval()
+    found = np.full(data.labels.shape, np.nan, np.float32)
+    with torch.no_grad():
+        for region in data.regions:
+            if len(region.place):
+                values = network(to_device(region.spots, device))
+                found[region.place] = values[region.rows].float().cpu().numpy()
+    return found
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use ``count`` threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Run:
+    """One training: everything that changes from epoch to epoch."""
+
+    def __init__(self, network: Any, data: Data, options: LoopOptions, device: torch.device) -> None:
+        self.network, self.data, self.options, self.device = network, data, options, device
+        made = torch.optim.AdamW if options.optimiser == "adamw" else torch.optim.Adam
+        self.optimiser = made(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._rate)
+        self.labels = torch.from_numpy(data.labels)
+        self.history: list[Epoch] = []
+        self.best: dict[str, torch.Tensor] = copy.deepcopy(network.state_dict())
+        self.best_epoch = 0
+        self.training = [
+            (region, torch.from_numpy(np.flatnonzero(~data.heldout[region.place]))) for region in data.regions
+        ]
+
+    def _rate(self, epoch: int) -> float:
+        if self.options.schedule == "constant":
+            return 1.0
+        if self.options.schedule == "step":
+            return float(0.9 ** (epoch // 50))
+        return 0.05 + 0.95 * (1 + math.cos(math.pi * epoch / self.options.epochs)) / 2
+
+    def finished(self) -> bool:
+        done = len(self.history)
+        return done >= self.options.epochs or done - self.best_epoch >= self.options.patience
+
+    def epoch(self) -> None:
+        """One pass, then a look at the held-out spots."""
+        self.network.train()
+        order = torch.randperm(len(self.training) * self.options.steps_per_region) % len(self.training)
+        losses = [self._step(*self.training[place]) for place in order.tolist() if len(self.training[place][1]) > 1]
+        rate = float(self.schedule.get_last_lr()[0])
+        self.schedule.step()
+        score = self.score()
+        self.history.append(Epoch(len(self.history) + 1, float(np.mean(losses)), score, rate))
+        if not self.best_epoch or score > self.history[self.best_epoch - 1].heldout_pearson:
+            self.best_epoch = len(self.history)
+            self.best = copy.deepcopy(self.network.state_dict())
+
+    def _step(self, region: TrainingRegion, usable: torch.Tensor) -> float:
+        rows = _draw(usable, self.options.spots_per_step)
+        genes = _draw(torch.arange(self.labels.shape[1]), self.options.genes_per_step)
+        spots = to_device(region.spots, self.device)
+        # Labels stand at the region's own places; those of halo and held-out spots are never looked at.
+        labels = torch.zeros(len(spots), self.labels.shape[1])
+        labels[region.rows] = self.labels[region.place]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
+            found = self.network.losses(
+                spots, labels.to(self.device), rows=region.rows[rows].to(self.device), genes=genes.to(self.device)
+            )
+        loss = float(found.total.detach())
+        if not math.isfinite(loss):
+            parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in found.parts.items())
+            raise ConfigError(
+                f"the loss is {loss} in epoch {len(self.history) + 1} ({parts})",
+                expected="a finite number",
+                where="training",
+                advice="lower training.learning_rate, or look for features that are not finite",
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        found.total.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip)
+        self.optimiser.step()
+        return loss
+
+    def score(self) -> float:
+        """Mean over genes of Pearson within sections, on the held-out spots."""
+        kept = self.data.heldout
+        looked = [region for region in self.data.regions if kept[region.place].any()]
+        some = Data(looked, self.data.labels, self.data.section, kept)
+        predicted = predict_regions(self.network, some, device=self.device)
+        pearson = mean_section_pearson(self.data.labels[kept], predicted[kept], self.data.section[kept])
+        return float(np.nan_to_num(np.nanmean(pearson), nan=-1.0)) if np.isfinite(pearson).any() else -1.0
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "history": [[e.epoch, e.loss, e.heldout_pearson, e.learning_rate] for e in self.history],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.best = state["best"]
+        self.best_epoch = state["best_epoch"]
+        self.history = [Epoch(*line) for line in state["history"]]
+
+
+def to_device(spots: Spots, device: torch.device | None) -> Spots:
+    """The spots' tensors on a device."""
+    if device is None or device.type == "cpu":
+        return spots
+    return Spots(**{name: value.to(device) for name, value in vars(spots).items() if value is not None})
+
+
+def _draw(values: torch.Tensor, count: int | None) -> torch.Tensor:
+    if count is None or count >= len(values):
+        return values
+    return values[torch.randperm(len(values))[:count]]
+
+
+def _device(options: LoopOptions) -> torch.device:
+    available = torch.cuda.is_available()
+    if options.device == "cuda" and not available:
+        raise ConfigError("no CUDA device", expected="a GPU", advice="set training.device to cpu or auto")
+    return torch.device("cuda" if options.device != "cpu" and available else "cpu")

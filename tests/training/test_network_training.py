@@ -1,0 +1,281 @@
+"""Networks on a training set: trained, stopped and gone on with, judged, exported and asked for unseen genes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from made_sections import PANEL, made_recipe
+
+from histocast.artifacts import GENES, read_table
+from histocast.bundle import read_bundle
+from histocast.errors import ConfigError, DataError, UsageError
+from histocast.expression.prediction import predict_spots
+from histocast.methods.correlation import gene_pearson
+from histocast.methods.dkan import Dkan, DkanConfig
+from histocast.methods.layers import Spots
+from histocast.progress import Meter
+from histocast.serving import open_predictor, verify_bundle
+from histocast.training import Recipe, TrainRecord, evaluate, export_bundle, read_recipe, train
+from histocast.training.checkpoint import load_checkpoint
+from histocast.training.loop import Data, LoopOptions, TrainingRegion, train_network
+from histocast.training.network import read_options
+from histocast.training.training_set import open_training_set
+
+TEXT = 10
+UNSEEN = ("NEVER1", "NEVER2")
+
+
+def network_recipe(method: str, **model: object) -> Recipe:
+    options = {"model": model, "training": {"epochs": 60, "members": 2}}
+    return made_recipe(method=method, options=options)
+
+
+def small(method: str) -> dict[str, object]:
+    return {"dim": 16} if method == "alignst" else {"trunk": {"dim": 16}}
+
+
+@pytest.fixture(scope="module")
+def gene_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``genes embed`` writes, of the panel in another order and two genes more."""
+    names = [*reversed(PANEL), *UNSEEN]
+    values = np.random.default_rng(5).normal(size=(len(names), TEXT)).astype(np.float32)
+    columns = {
+        "gene_id": pa.array(names),
+        "gene_symbol": pa.array(names),
+        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), TEXT),
+    }
+    path = tmp_path_factory.mktemp("text") / "genes.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dkan_fold(tmp_path_factory: pytest.TempPathFactory, made_set: Path, gene_text: Path) -> tuple[Path, TrainRecord]:
+    folder = tmp_path_factory.mktemp("dkan")
+    recipe = network_recipe("dkan", **small("dkan"))
+    return folder, train(made_set, recipe=recipe, fold="B", outdir=folder, gene_text=gene_text)
+
+
+def test_dkan_finds_the_signal_and_is_judged_beside_controls(
+    made_set: Path, dkan_fold: tuple[Path, TrainRecord], tmp_path: Path
+) -> None:
+    folder, record = dkan_fold
+    assert record.onnx_difference < 1e-4
+    assert record.heldout_pearson > 0.1
+    evaluation = evaluate(made_set, models=[folder], outdir=tmp_path)
+    pearson = {s.subject: s.figure("pearson").mean for s in evaluation.summaries}
+    assert pearson["model"] > 0.1
+    assert abs(pearson["shuffled spots"]) < 0.05
+    coverage = evaluation.summary("strict").figure("coverage_90").mean
+    assert coverage == pytest.approx(0.9, abs=0.08)
+
+
+def test_metrics_stand_in_a_table_and_checkpoints_are_gone(dkan_fold: tuple[Path, TrainRecord]) -> None:
+    folder, record = dkan_fold
+    lines = (folder / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "network,epoch,loss,heldout_pearson,learning_rate"
+    assert len(lines) == 1 + 2 * 60 or len(lines) > 1 + max(record.choices["epochs"])
+    assert not (folder / "checkpoints").exists()
+    assert record.choices["networks"] == 2
+
+
+def test_a_bundle_carries_descriptions_and_marks_genes_it_never_saw(
+    made_set: Path, encoders: Path, dkan_fold: tuple[Path, TrainRecord], tmp_path: Path
+) -> None:
+    export_bundle(dkan_fold[0], encoders=encoders, outdir=tmp_path)
+    bundle = verify_bundle(tmp_path)
+    genes, _ = read_table(tmp_path / "genes.parquet", GENES)
+    assert bundle.gene_count == genes.num_rows == len(PANEL) + len(UNSEEN)
+    seen = genes.column("seen_in_training").to_pylist()
+    assert dict(zip(genes.column("gene_symbol").to_pylist(), seen, strict=True)) == {
+        **dict.fromkeys(PANEL, True),
+        **dict.fromkeys(UNSEEN, False),
+    }
+    assert genes.slice(len(PANEL)).column("val_pcc").null_count == len(UNSEEN)
+    with (
+        open_training_set(made_set, made_recipe()) as training,
+        open_predictor(tmp_path, bundle, names=("fusion",), threads=1) as predictor,
+    ):
+        section = training.sections[0]
+
+        def predict(rows: list[int], folder: str) -> tuple[np.ndarray, np.ndarray]:
+            scratch = tmp_path / folder
+            scratch.mkdir()
+            found = predict_spots(
+                section.store,
+                bundle=bundle,
+                predictor=predictor,
+                genes=genes.take(pa.array(rows)),
+                gene_index=np.array(rows),
+                pitch_level0_px=section.record.pitch_level0_px,
+                scratch=scratch,
+            )
+            return np.array(found.expression)[section.measured], found.interval(slice(0, 5))[0]
+
+        everything, lower = predict(list(range(genes.num_rows)), "all")
+        some, _ = predict([7, len(PANEL)], "some")
+        labels = training.labels(section, "strict")
+    np.testing.assert_allclose(some, everything[:, [7, len(PANEL)]], atol=1e-4)
+    assert np.isfinite(everything).all()
+    assert np.isnan(lower[:, len(PANEL) :]).all()
+    assert np.nanmean(gene_pearson(labels, everything[:, : len(PANEL)])) > 0.3
+
+
+@pytest.mark.parametrize("method", ["domainst", "alignst", "stnet", "bleep"])
+def test_each_method_trains_exports_and_predicts(method: str, made_set: Path, gene_text: Path, tmp_path: Path) -> None:
+    model = {} if method == "stnet" else {"dim": 16} if method in ("alignst", "bleep") else {"trunk": {"dim": 16}}
+    record = train(made_set, recipe=network_recipe(method, **model), fold="B", outdir=tmp_path, gene_text=gene_text)
+    assert record.heldout_pearson > 0.1
+    bundle = read_bundle(tmp_path)
+    takes_genes = method == "alignst"
+    assert ("gene" in {tensor.name for tensor in bundle.fusion.inputs}) == takes_genes
+    # A graph that knows its panel does not claim genes that are only described.
+    assert bundle.gene_count == len(PANEL) + (len(UNSEEN) if takes_genes else 0)
+
+
+def test_descriptions_are_asked_for_and_must_cover_the_panel(made_set: Path, gene_text: Path, tmp_path: Path) -> None:
+    recipe = network_recipe("dkan", **small("dkan"))
+    with pytest.raises(ConfigError, match="no gene descriptions"):
+        train(made_set, recipe=recipe, fold="B", outdir=tmp_path)
+    pq.write_table(pq.read_table(gene_text).slice(3), tmp_path / "few.parquet")
+    with pytest.raises(DataError, match="no description of GENE5"):
+        train(made_set, recipe=recipe, fold="B", outdir=tmp_path, gene_text=tmp_path / "few.parquet")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"modle": {}}, "modle"),
+        ({"model": {"contrast": False}}, "contrast"),
+        ({"training": {"epochs": 0}}, "training.epochs"),
+        ({"configuration": "her2st"}, "trained from pixels"),
+    ],
+)
+def test_unfit_options_are_refused_by_name(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_options("dkan", options, where="test")
+
+
+def test_a_published_configuration_trains_on_frozen_features() -> None:
+    given = {"configuration": "cscc", "model": {"trunk": {"target_encoder": "frozen"}}}
+    _, config = read_options("dkan", given, where="test")
+    assert config.trunk.dim == 1024
+    assert config.trunk.sizes.context.heads == 16
+    assert config.temperature == 0.08
+
+
+def test_single_options_are_changed_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(made_recipe().model_dump_json())
+    recipe = read_recipe(path, method="dkan", options=["model.contrastive=false", "training.optimiser=adam"])
+    assert recipe.options == {"model": {"contrastive": False}, "training": {"optimiser": "adam"}}
+    with pytest.raises(UsageError, match="key=value"):
+        read_recipe(path, options=["model.contrastive"])
+
+
+def made_data() -> Data:
+    random = torch.Generator().manual_seed(0)
+    regions, start = [], 0
+    for _ in range(3):
+        place = torch.arange(30)
+        spots = Spots(
+            target=torch.randn(30, 1, 8, generator=random),
+            neighbour=torch.randn(30, 25, 8, generator=random),
+            neighbour_mask=torch.ones(30, 25, dtype=torch.bool),
+            context=torch.randn(30, 8, generator=random),
+            grid_xy=torch.stack([place % 6, place // 6], dim=1),
+        )
+        regions.append(TrainingRegion(spots, place, np.arange(start, start + 30)))
+        start += 30
+    labels = torch.randn(90, 12, generator=random).numpy()
+    section = np.repeat(np.arange(3), 30)
+    return Data(regions, labels, section, section == 2)
+
+
+def run_training(checkpoint: Path | None, *, epochs: int = 25, data: Data | None = None) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    text = torch.randn(12, 5)
+    network = Dkan(DkanConfig(trunk={"dim": 16}), features=8, genes=12, panel_text=text)
+    options = LoopOptions(epochs=epochs, patience=epochs)
+    with Meter("train", total=epochs, unit="epochs") as meter:
+        train_network(
+            network, data or made_data(), options=options, seed=3, identity="same", checkpoint=checkpoint, meter=meter
+        )
+    weights: dict[str, torch.Tensor] = network.state_dict()
+    return weights
+
+
+def test_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "0.pt"
+    code = f"from pathlib import Path; import test_network_training as t; t.run_training(Path({str(checkpoint)!r}))"
+    places = [Path(__file__).parent, Path(__file__).parents[1], *map(Path, sys.path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(place) for place in places if str(place) != ".")}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+    deadline_s = time.monotonic() + 120
+    done = 0
+    while done < 3 and time.monotonic() < deadline_s:
+        assert process.poll() is None, "the training ended before it could be killed"
+        state = load_checkpoint(checkpoint, identity="same")
+        done = 0 if state is None else len(state["history"])
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    state = load_checkpoint(checkpoint, identity="same")
+    assert state is not None
+    assert 3 <= len(state["history"]) < 25
+    resumed, unbroken = run_training(checkpoint), run_training(None)
+    assert resumed.keys() == unbroken.keys()
+    assert all(torch.equal(resumed[name], unbroken[name]) for name in resumed)
+
+
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "0.pt"
+    run_training(checkpoint, epochs=2)
+    assert load_checkpoint(checkpoint, identity="other") is None
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    with pytest.raises(DataError, match="damaged checkpoint"):
+        load_checkpoint(checkpoint, identity="same")
+
+
+def test_training_leaves_random_numbers_and_threads_alone() -> None:
+    torch.manual_seed(4)
+    wanted = torch.rand(3)
+    threads = torch.get_num_threads()
+    torch.manual_seed(4)
+    state = torch.get_rng_state()
+    network = Dkan(DkanConfig(trunk={"dim": 16}), features=8, genes=12, panel_text=torch.zeros(12, 5))
+    torch.set_rng_state(state)
+    with Meter("train", total=1, unit="epochs") as meter:
+        options = LoopOptions(epochs=1)
+        train_network(network, made_data(), options=options, seed=3, identity="", checkpoint=None, meter=meter)
+    assert torch.equal(torch.rand(3), wanted)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_says_where() -> None:
+    data = made_data()
+    data.regions[0].spots.target[4] = float("nan")
+    with pytest.raises(ConfigError, match=r"the loss is nan in epoch 1 \(supervised nan"):
+        run_training(None, epochs=2, data=data)
+
+
+def test_held_out_labels_change_no_weight() -> None:
+    first, second = made_data(), made_data()
+    second.labels[second.heldout] = np.random.default_rng(9).normal(size=(30, 12))
+    assert not np.array_equal(first.labels, second.labels)
+
+    def after_one(data: Data) -> dict[str, torch.Tensor]:
+        return run_training(None, epochs=1, data=data)
+
+    one, other = after_one(first), after_one(second)
+    assert all(torch.equal(one[name], other[name]) for name in one)
