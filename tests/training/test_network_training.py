@@ -279,3 +279,12 @@ def test_held_out_labels_change_no_weight() -> None:
 
     one, other = after_one(first), after_one(second)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_anchors_stand_beside_the_model_where_the_recipe_asks_for_them(made_set: Path, tmp_path: Path) -> None:
+    recipe = network_recipe("stnet").model_copy(update={"controls": ("ridge", "extra trees")})
+    train(made_set, recipe=recipe, fold="B", outdir=tmp_path / "m")
+    evaluation = evaluate(made_set, models=[tmp_path / "m"], outdir=tmp_path / "e")
+    pearson = {s.subject: s.figure("pearson").mean for s in evaluation.summaries}
+    assert pearson["ridge"] > pearson["stain area"]
+    assert pearson["extra trees"] > pearson["stain area"]

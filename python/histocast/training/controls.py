@@ -3,6 +3,11 @@
 ``training mean``   every spot gets the mean of the training labels: any skill in error, none in pattern
 ``stain area``      ridge on one number, the area stained by haematoxylin: what cell density alone explains
 ``shuffled spots``  the model's own predictions dealt to the section's spots at random: must fall to 0
+
+And where the recipe asks for them, the anchors that a network has to beat:
+
+``ridge``           on the features of target, 3 x 3 and 5 x 5, its penalty chosen on held-out training spots
+``extra trees``     on the same (Geurts et al. 2006): 200 trees, leaves of 5 spots or more; judged, not deployable
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from histocast.training.section import Section
 from histocast.training.training_set import TrainingSet, section_index
 
 TRAINING_MEAN, STAIN_AREA, SHUFFLED = "training mean", "stain area", "shuffled spots"
+RIDGE, EXTRA_TREES = "ridge", "extra trees"
 
 STAIN_COLUMN, STAIN_PREFIX = "morphology.embedding", "haematoxylin_above_"
 
@@ -36,6 +42,40 @@ def predict_controls(
     found = {TRAINING_MEAN: {s.record.sample: np.broadcast_to(mean, (len(s), len(mean))) for s in test}}
     if STAIN_COLUMN in training.recipe.features:
         found[STAIN_AREA] = _predict_stain_area(training, train, test, np.concatenate(labels), by=by)
+    if training.recipe.controls:
+        found |= _predict_anchors(training, train, test, np.concatenate(labels), by=by)
+    return found
+
+
+def _predict_anchors(
+    training: TrainingSet,
+    train: Sequence[Section],
+    test: Sequence[Section],
+    labels: NDArray[np.float32],
+    *,
+    by: By,
+) -> dict[str, dict[str, NDArray[np.float64]]]:
+    from histocast.methods.ridge import Decomposition, RidgeOptions, fit_ridge
+    from histocast.training.fit import fusion_spec, ridge_design
+
+    fusion, options = fusion_spec(training), RidgeOptions()
+
+    def design_of(section: Section) -> NDArray[np.float32]:
+        return ridge_design(training.gather(section, fusion)(section.measured), scales=options.scales)
+
+    seen = np.concatenate([design_of(section) for section in train])
+    asked = {section.record.sample: design_of(section) for section in test}
+    found: dict[str, dict[str, NDArray[np.float64]]] = {}
+    if RIDGE in training.recipe.controls:
+        index, group = section_index(train), inner_split(train, by=by).group
+        alpha = fit_ridge(seen, labels, section=index, group=group, options=options).alpha
+        solution = Decomposition(seen, labels).solve(alpha)
+        found[RIDGE] = {sample: solution.predict(design) for sample, design in asked.items()}
+    if EXTRA_TREES in training.recipe.controls:
+        from sklearn.ensemble import ExtraTreesRegressor
+
+        trees = ExtraTreesRegressor(200, min_samples_leaf=5, random_state=training.recipe.seed).fit(seen, labels)
+        found[EXTRA_TREES] = {sample: trees.predict(design) for sample, design in asked.items()}
     return found
 
 

@@ -23,9 +23,19 @@ def _head(bundle: Bundle) -> Iterator[str]:
     yield (
         f"Predicts {bundle.gene_count} genes from tiles of {geometry.tile_px} px at {geometry.um_per_px:g} um/px, "
         f"by `{bundle.fusion.method}`. A predicted number is {scale.description} ({scale.normalisation}; "
-        f"smoothing: {scale.smoothing}). Other genes are refused."
+        f"smoothing: {scale.smoothing}). {_other_genes(bundle)}"
     )
     yield ""
+
+
+def _other_genes(bundle: Bundle) -> str:
+    if all(tensor.name != "gene" for tensor in bundle.fusion.inputs):
+        return "Other genes are refused."
+    return (
+        "Genes come in by their descriptions: genes.parquet marks those whose measured values did not train the "
+        "model (`seen_in_training`), for which no interval and no held-out figure is known. Genes it does not "
+        "describe are refused."
+    )
 
 
 def _training(bundle: Bundle, record: TrainRecord) -> Iterator[str]:

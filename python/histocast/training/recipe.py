@@ -40,6 +40,9 @@ class Recipe(Spec):
     """Options of the method; unknown ones are refused when it starts."""
     standardise_within_slide: bool = True
     """Bring features to mean 0 and sd 1 over each slide: needs no labels and removes part of the section effect."""
+    controls: tuple[Literal["ridge", "extra trees"], ...] = ()
+    """Anchors without a network to judge beside the model, besides the controls that always are. They see the same
+    features; extra trees take seconds a fold, and cannot be deployed."""
     folds: Literal["patient", "section", "auto"] = "auto"
     """What is left out together; ``auto`` takes patients where there are two or more, else sections."""
     region_spots: int = Field(default=1024, gt=0)
