@@ -41,7 +41,7 @@ def test_a_few_tiles_are_a_few_requests_and_no_copy(large: Path, proxy, bucket, 
     centres = [(x, y) for x in range(300, 1500, 100) for y in range(300, 900, 100)]
     far, _, _ = read_all(slide, centres, tile_px=100, um_per_px=0.25)
     asked = [wanted for method, wanted in proxy.requests[header:] if method == "GET"]
-    assert len(asked) <= 2
+    assert len(asked) <= 3, "a request a row of blocks"
     assert not list((tmp_path / "scratch").glob("*"))
     near, _, _ = read_all(open_at(large), centres, tile_px=100, um_per_px=0.25)
     np.testing.assert_array_equal(near, far)

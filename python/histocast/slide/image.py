@@ -49,6 +49,8 @@ def open_reader(source: Source, *, scratch: Path) -> ImageReader:  # noqa: ARG00
         width, height = _image_size(source, header)
     except (UnreadableBlock, struct.error) as error:
         raise CannotOpen(f"its header cannot be read: {error}") from error
+    if width < 1 or height < 1:
+        raise CannotOpen(f"its header states {width} x {height} px")
     if width * height > _MAX_PX:
         raise DataError(
             f"an image of {width} x {height} px without tiles",
@@ -63,7 +65,7 @@ class ImageReader:
     """See `histocast.slide.reader.Reader`."""
 
     name = NAME
-    fetch_bytes = 0
+    far = False
 
     def __init__(self, source: Source, width_px: int, height_px: int) -> None:
         self.levels: tuple[Level, ...] = make_levels([(width_px, height_px)], [(_BLOCK_PX, _BLOCK_PX)])

@@ -89,7 +89,7 @@ class OpenSlideReader:
     """See `histocast.slide.reader.Reader`."""
 
     name = NAME
-    fetch_bytes = 0
+    far = False
 
     def __init__(self, path: Path, *, is_copy: bool) -> None:
         self._path = path

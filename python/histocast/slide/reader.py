@@ -20,7 +20,9 @@ from histocast.storage import Source
 Pixels = NDArray[np.uint8]
 """RGB, uint8 [row, column, 3]."""
 
-Blocks = Sequence[int] | NDArray[np.int64]
+Integers = NDArray[np.int64]
+
+Blocks = Sequence[int] | Integers
 """Numbers of blocks."""
 
 Payload = bytes | memoryview
@@ -79,9 +81,8 @@ class Reader(Protocol):
     levels: tuple[Level, ...]
     """Finest first."""
     metadata: SlideMetadata
-    fetch_bytes: int
-    """Bytes worth fetching at once: many where each request waits for the network, few where memory is all
-    that is spent."""
+    far: bool
+    """Whether each `fetch` waits for a network, so that few and large ones are better."""
 
     def block_bytes(self, level: int, blocks: Blocks) -> int:
         """Bytes that `fetch` would read for ``blocks``; 0 where the library reads by itself."""
@@ -138,7 +139,7 @@ def make_levels(sizes: Sequence[tuple[int, int]], blocks: Sequence[tuple[int, in
     levels = []
     for (level_width, level_height), (block_width, block_height) in zip(sizes, blocks, strict=True):
         scale_x, scale_y = width / level_width, height / level_height
-        whole = round((scale_x + scale_y) / 2)
+        whole = max(1, round((scale_x + scale_y) / 2))
         # Scanners halve or quarter and drop the odd row: 2967 rows become 741, and the scale stays 4.
         if _cut(width, whole, level_width) and _cut(height, whole, level_height):
             scale_x = scale_y = float(whole)

@@ -38,7 +38,7 @@ class _ShrinkingReader:
     def __init__(self, reader: Reader, *, level: int, factor: int) -> None:
         self.name = reader.name
         self.metadata = reader.metadata
-        self.fetch_bytes = reader.fetch_bytes
+        self.far = reader.far
         self._reader = reader
         self._full = full = reader.levels[level]
         self._factor = factor

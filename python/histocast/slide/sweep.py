@@ -1,6 +1,6 @@
 """Fetch, decode and cut at once: blocks in, batches of equal tiles out, in bounded memory.
 
-    one thread     the stored bytes of the cells to come        at most two groups of `Reader.fetch_bytes`
+    one thread     the stored bytes of the cells to come        at most two groups of `group_cells`
     every thread   blocks of cell k + 1 decoded, tiles of cell k cut
     one thread     runs ahead of whoever takes the batches      at most `_BATCHES_AHEAD`
 
@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histocast.slide.pixel_memory import PixelMemory
-from histocast.slide.reader import Level, Payload, Pixels, Reader, UnreadableBlock
+from histocast.slide.plan import Cell, group_cells, plan_cells
+from histocast.slide.reader import Payload, Pixels, Reader, UnreadableBlock
 from histocast.slide.shrink import WHITE, shrink_blocks
-from histocast.slide.windows import Windows, block_span, blocks_of, sweep_cells
+from histocast.slide.windows import Windows, block_span, blocks_of
 
 # Threads are ours; a library that starts its own for each resize would have them fight.
 cv2.setNumThreads(1)
@@ -48,18 +49,6 @@ class TileBatch:
     """[tile] Whether every pixel of the tile could be decoded."""
     reasons: dict[int, str] = field(default_factory=dict)
     """Why a tile is not readable, by its position into the centres."""
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """Tiles that are cut together."""
-
-    members: NDArray[np.int64]
-    """Positions into the windows."""
-    blocks: NDArray[np.int64]
-    """What they touch."""
-    new_blocks: NDArray[np.int64]
-    """Those of them that the cell before does not hold already."""
 
 
 def read_ahead(
@@ -90,12 +79,12 @@ def sweep_tiles(
     HistocastError
         The source cannot be read, or a reader that decodes an image whole cannot decode it.
     """
-    reader, windows = shrink_blocks(reader, windows, tile_px=tile_px)
-    cells = _plan(windows, reader.levels[windows.level])
-    if not cells:
+    if not len(windows.left_px):
         return
-    needed = np.unique(np.concatenate([cell.new_blocks for cell in cells]))
+    needed = blocks_of(windows, np.arange(len(windows.left_px)), reader.levels[windows.level])
     reader.expect(windows.level, reader.block_bytes(windows.level, needed))
+    reader, windows = shrink_blocks(reader, windows, tile_px=tile_px)
+    cells = plan_cells(windows, reader.levels[windows.level], far=reader.far)
     order = np.concatenate([cell.members for cell in cells])
     batches = _Batches(order, tile_px=tile_px, batch_tiles=batch_tiles)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
@@ -103,16 +92,6 @@ def sweep_tiles(
         yield from _Sweep(reader, windows, batches, pool).run(cells)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _plan(windows: Windows, level: Level) -> list[_Cell]:
-    cells: list[_Cell] = []
-    held = np.empty(0, np.int64)
-    for members in sweep_cells(windows):
-        blocks = blocks_of(windows, members, level)
-        cells.append(_Cell(members, blocks, np.setdiff1d(blocks, held, assume_unique=True)))
-        held = blocks
-    return cells
 
 
 class _Batches:
@@ -155,25 +134,25 @@ class _Sweep:
         self._decoded: dict[int, Block] = {}
         self._placed = 0
 
-    def run(self, cells: Sequence[_Cell]) -> Iterator[TileBatch]:
-        decoding: deque[tuple[_Cell, list[Future[None]]]] = deque()
+    def run(self, cells: Sequence[Cell]) -> Iterator[TileBatch]:
+        decoding: deque[tuple[Cell, list[Future[None]]]] = deque()
         cutting: deque[tuple[int, list[Future[None]]]] = deque()
         for cell, payloads in self._fetched(cells):
             decoding.append((cell, self._decode(cell, payloads)))
             if len(decoding) == 2:
-                cutting.append(self._cut(*decoding.popleft(), following=cell))
+                cutting.append(self._cut(*decoding.popleft()))
             if len(cutting) == 2:
                 yield from self._finish(*cutting.popleft())
-        cutting.append(self._cut(*decoding.popleft(), following=None))
+        cutting.append(self._cut(*decoding.popleft()))
         while cutting:
             yield from self._finish(*cutting.popleft())
 
-    def _fetched(self, cells: Sequence[_Cell]) -> Iterator[tuple[_Cell, Mapping[int, Payload]]]:
+    def _fetched(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Mapping[int, Payload]]]:
         """Yield each cell with stored bytes, of which the next group is fetched meanwhile."""
-        groups = _groups(cells, self._reader, self._windows.level)
+        groups = group_cells(cells, self._reader, self._windows.level)
         with ThreadPoolExecutor(1, thread_name_prefix="fetch") as fetcher:
 
-            def begin() -> tuple[list[_Cell], Future[Mapping[int, Payload]]] | None:
+            def begin() -> tuple[list[Cell], Future[Mapping[int, Payload]]] | None:
                 group = next(groups, None)
                 if group is None:
                     return None
@@ -188,7 +167,7 @@ class _Sweep:
                 for cell in group:
                     yield cell, payloads
 
-    def _decode(self, cell: _Cell, payloads: Mapping[int, Payload]) -> list[Future[None]]:
+    def _decode(self, cell: Cell, payloads: Mapping[int, Payload]) -> list[Future[None]]:
         return [
             self._pool.submit(self._decode_run, run, [payloads.get(block) for block in run])
             for run in _runs(cell.new_blocks.tolist(), _BLOCKS_PER_TASK)
@@ -201,15 +180,12 @@ class _Sweep:
             except UnreadableBlock as damage:
                 self._decoded[block] = damage
 
-    def _cut(
-        self, cell: _Cell, decoding: list[Future[None]], *, following: _Cell | None
-    ) -> tuple[int, list[Future[None]]]:
-        """Start to cut a cell's tiles once its blocks are there, and let go of those no other cell needs."""
+    def _cut(self, cell: Cell, decoding: list[Future[None]]) -> tuple[int, list[Future[None]]]:
+        """Start to cut a cell's tiles once its blocks are there, and let go of those it is the last to need."""
         for future in decoding:
             future.result()
         blocks = {block: self._decoded[block] for block in cell.blocks.tolist()}
-        kept = set(following.blocks.tolist()) if following else set()
-        for block in blocks.keys() - kept:
+        for block in cell.last_blocks.tolist():
             del self._decoded[block]
         places = [self._batches.place(self._placed + offset) for offset in range(len(cell.members))]
         self._placed += len(places)
@@ -259,20 +235,6 @@ class _Sweep:
         for future in cutting:
             future.result()
         yield from self._batches.finished(done)
-
-
-def _groups(cells: Sequence[_Cell], reader: Reader, level: int) -> Iterator[list[_Cell]]:
-    """Yield consecutive cells whose new blocks are worth one round of requests."""
-    group: list[_Cell] = []
-    size_bytes = 0
-    for cell in cells:
-        cell_bytes = reader.block_bytes(level, cell.new_blocks)
-        if group and size_bytes + cell_bytes > reader.fetch_bytes:
-            yield group
-            group, size_bytes = [], 0
-        group.append(cell)
-        size_bytes += cell_bytes
-    yield group
 
 
 def _runs(items: Sequence[Item], length: int) -> Iterator[Sequence[Item]]:

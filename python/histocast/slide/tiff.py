@@ -51,8 +51,6 @@ _APERIO_YCBCR_JPEG2000 = 33003
 _RGB, _YCBCR = 2, 6
 _MAX_PAGES = 1000
 _MAX_BLOCK_PX = 4096 * 4096
-_REMOTE_FETCH_BYTES = 32 * 1024 * 1024
-_LOCAL_FETCH_BYTES = 2 * 1024 * 1024
 # Beyond this share of the bytes one download is cheaper than many ranges.
 _WHOLE_COPY_SHARE = 0.5
 
@@ -92,7 +90,7 @@ class TiffReader:
         )
         self._stored = stored
         self._memories = [PixelMemory((level.block.height_px, level.block.width_px, 3)) for level in stored]
-        self.fetch_bytes = _LOCAL_FETCH_BYTES if source.is_local else _REMOTE_FETCH_BYTES
+        self.far = not source.is_local
         self._source = source
         self._copy: Source | None = None
         self._scratch = scratch
@@ -110,6 +108,7 @@ class TiffReader:
         self._scratch.mkdir(parents=True, exist_ok=True)
         if needed_bytes > _WHOLE_COPY_SHARE * size_bytes and shutil.disk_usage(self._scratch).free > 2 * size_bytes:
             self._copy = open_source(str(self._source.local_copy(self._scratch)), name=self._source.name)
+            self.far = False
 
     def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:
         """See `Reader.fetch`."""
@@ -198,7 +197,7 @@ def _stored_level(page: tifffile.TiffPage) -> _StoredLevel:
         block_width, block_height = page.tilewidth, page.tilelength
     else:
         block_width, block_height = width, min(page.rowsperstrip, height)
-    if not (block_width > 0 and block_height > 0 and block_width * block_height <= _MAX_BLOCK_PX):
+    if not (min(width, height, block_width, block_height) > 0 and block_width * block_height <= _MAX_BLOCK_PX):
         raise CannotOpen(f"its blocks are of {block_width} x {block_height} px")
     blocks = -(-width // block_width) * -(-height // block_height)
     if len(page.dataoffsets) != blocks or len(page.databytecounts) != blocks:

@@ -46,11 +46,13 @@ def open_directories(source: Source) -> Iterator[tifffile.TiffFile]:
     CannotOpen
         It is no TIFF, or its directories are damaged.
     """
-    if source.read(0, 4) not in MAGIC:
+    stream = _SourceFile(source)
+    if stream.read(4) not in MAGIC:
         raise CannotOpen("it is no TIFF")
+    stream.seek(0)
     try:
         # Not a file on disk: tifffile then reads through `_SourceFile` only, and keeps no name.
-        with tifffile.TiffFile(cast(BinaryIO, _SourceFile(source))) as file:
+        with tifffile.TiffFile(cast(BinaryIO, stream)) as file:
             yield file
     except _PARSER_ERRORS as error:
         raise CannotOpen(f"its TIFF directories are damaged ({type(error).__name__})") from error
@@ -112,5 +114,11 @@ class _SourceFile(io.RawIOBase):
     def _chunk(self, number: int) -> bytes:
         with self._lock:
             if number not in self._chunks:
-                self._chunks[number] = self._source.read(number * _REMOTE_HEADER_BYTES, _REMOTE_HEADER_BYTES)
+                wanted = [number]
+                if not self._chunks:
+                    # Directories stand at the start or at the end of a file, or are chained through it to the end.
+                    wanted.append(max(0, self._size_bytes - 1) // _REMOTE_HEADER_BYTES)
+                ranges = [(chunk * _REMOTE_HEADER_BYTES, _REMOTE_HEADER_BYTES) for chunk in wanted]
+                for index, piece in self._source.read_ranges(ranges):
+                    self._chunks[wanted[index]] = bytes(piece)
             return self._chunks[number]

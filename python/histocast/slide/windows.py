@@ -1,29 +1,20 @@
-"""Where on which level tiles are read, and in which order, so that each block is decoded once.
-
-Windows are swept in bands from the top, each band in cells from the left. Only the blocks of neighbouring
-cells are held at a time, whatever the slide's size; a row of blocks between two bands is decoded twice.
-"""
+"""Where on which level tiles are read, and which blocks that takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histocast.errors import DataError
-from histocast.slide.reader import Level
+from histocast.slide.reader import Integers, Level
 
 # A level this much coarser than requested still counts as fine enough: scanners round their resolution.
 RESOLUTION_TOLERANCE = 1e-3
 # Beyond this factor enlarged pixels hold nothing of what an encoder was trained on.
 MAX_ENLARGEMENT = 2.0
-# A band of 4096 px decodes 6 % of the blocks twice (3 % where they are shrunk at once); a cell of it adds 6 MB.
-BAND_PX = 4096
-CELL_PX = 512
-
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -80,29 +71,32 @@ def place_windows(
     return Windows(number, corners[:, 0], corners[:, 1], size_px)
 
 
-def sweep_cells(windows: Windows) -> Iterator[Integers]:
-    """Yield the windows of one cell after another, as positions into ``windows``.
-
-    A cell is at least a window wide, so a block is needed by one cell and the next of its band, and by no
-    other.
-    """
-    if not len(windows.left_px):
-        return
-    band_px = max(BAND_PX, 2 * windows.size_px)
-    cell_px = max(CELL_PX, windows.size_px)
-    band = (windows.top_px - windows.top_px.min()) // band_px
-    column = (windows.left_px - windows.left_px.min()) // cell_px
-    order = np.lexsort((windows.left_px, windows.top_px, column, band))
-    changes = np.flatnonzero((np.diff(band[order]) != 0) | (np.diff(column[order]) != 0)) + 1
-    yield from np.split(order, changes)
-
-
 def blocks_of(windows: Windows, members: Integers, level: Level) -> Integers:
     """Return the blocks that ``members`` touch, in the order they are stored."""
-    needed = np.zeros((level.block_rows, level.block_columns), dtype=bool)
-    for rows, columns in (block_span(windows, member, level) for member in members.tolist()):
-        needed[rows.start : rows.stop, columns.start : columns.stop] = True
-    return np.flatnonzero(needed)
+    rows, columns = (
+        _spans(start[members], windows.size_px, side, stride)
+        for start, side, stride in (
+            (windows.top_px, level.height_px, level.block_height_px),
+            (windows.left_px, level.width_px, level.block_width_px),
+        )
+    )
+    inside = (rows[0] < rows[1]) & (columns[0] < columns[1])
+    if not inside.any():
+        return np.empty(0, np.int64)
+    (top, bottom), (left, right) = (span[:, inside] for span in (rows, columns))
+    # Each rectangle of blocks leaves its corners, and sums along both axes fill them all at once.
+    first_row, first_column = top.min(), left.min()
+    corners = np.zeros((bottom.max() - first_row + 1, right.max() - first_column + 1), np.int32)
+    for row, column, sign in ((top, left, 1), (top, right, -1), (bottom, left, -1), (bottom, right, 1)):
+        np.add.at(corners, (row - first_row, column - first_column), sign)
+    touched = np.argwhere(corners.cumsum(axis=0).cumsum(axis=1) > 0)
+    numbers: Integers = (touched[:, 0] + first_row) * level.block_columns + touched[:, 1] + first_column
+    return numbers
+
+
+def _spans(start: Integers, size_px: int, side_px: int, stride_px: int) -> Integers:
+    """First block and the one after the last along one axis, [2, window]."""
+    return np.stack([np.maximum(start, 0) // stride_px, -(-np.minimum(start + size_px, side_px) // stride_px)])
 
 
 def block_span(windows: Windows, member: int, level: Level) -> tuple[range, range]:
