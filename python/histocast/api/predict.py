@@ -64,7 +64,8 @@ def _opened_slide(location: SlideLocation, scratch: Path) -> Iterator[tuple[Slid
     from histocast.slide import open_slide
     from histocast.storage import open_source, sampled_digest
 
-    with open_source(location.uri, version=location.version) as source:
+    name = f"slide of sample {location.sample}"
+    with open_source(location.uri, version=location.version, name=name) as source:
         digest = sampled_digest(source)
         with open_slide(source, sample=location.sample, mpp=location.mpp, scratch=scratch) as slide:
             yield slide, digest
