@@ -1,13 +1,24 @@
-"""Progress of long work: a bar on a terminal, plain lines in a task log."""
+"""Progress of long work: a bar on a terminal, plain lines in a task log; and where its time went."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Literal, TypeVar
 
 Item = TypeVar("Item")
+
+Part = Literal["starting", "store", "decode", "inference", "writing"]
+
+SPENT_ON: dict[Part, str] = {
+    "starting": "starting",
+    "store": "waiting for the store",
+    "decode": "reading and decoding",
+    "inference": "inference",
+    "writing": "writing",
+}
 
 # A line each ten seconds keeps the log of an hour's task within four hundred lines.
 LOG_INTERVAL_S = 10.0
@@ -78,3 +89,50 @@ def track(items: Iterable[Item], *, label: str, total: int | None, unit: str) ->
         for item in items:
             yield item
             meter.advance()
+
+
+class Clock:
+    """Where the time of a stage went, from now on; for the stage's own thread.
+
+    ``starting`` is loading graphs or reaching servers, ``store`` waiting for bytes of the slide or the bundle,
+    ``decode`` waiting for what is made of them, ``inference`` waiting for the graphs' outputs.
+    """
+
+    def __init__(self) -> None:
+        self._started_s = time.monotonic()
+        self._spent_s = dict.fromkeys(SPENT_ON, 0.0)
+        self._inner_s = 0.0
+
+    @contextmanager
+    def spent(self, part: Part) -> Iterator[None]:
+        """Add the block's duration to a part, without what blocks within it spend."""
+        started_s, outer_s = time.monotonic(), self._inner_s
+        self._inner_s = 0.0
+        try:
+            yield
+        finally:
+            whole_s = time.monotonic() - started_s
+            self._spent_s[part] += whole_s - self._inner_s
+            self._inner_s = outer_s + whole_s
+
+    def move(self, seconds: float, *, source: Part, target: Part) -> None:
+        """Count seconds of one part as another's, which turned out to be their cause."""
+        self._spent_s[source] -= seconds
+        self._spent_s[target] += seconds
+
+    def facts(self, count: int, *, unit: str, on_servers: bool) -> dict[str, float | int | str]:
+        """Seconds by part, units a second once started, and ``bottleneck``, what took longest."""
+        total_s = max(time.monotonic() - self._started_s, 1e-9)
+        spent_s = self._spent_s
+        largest = max(spent_s, key=lambda part: spent_s[part])
+        named = "the inference server" if on_servers and largest == "inference" else SPENT_ON[largest]
+        return {
+            "starting_s": round(spent_s["starting"], 3),
+            "waiting_on_store_s": round(spent_s["store"], 3),
+            "waiting_on_decode_s": round(spent_s["decode"], 3),
+            "inference_s": round(spent_s["inference"], 3),
+            "writing_s": round(spent_s["writing"], 3),
+            "total_s": round(total_s, 3),
+            f"{unit}_per_s": round(count / max(total_s - spent_s["starting"], 1e-9), 1),
+            "bottleneck": named,
+        }

@@ -23,6 +23,7 @@ from triton_server import RealServer, TcpProxy, find_server
 TRANSIENT, CONFIG = 75, 78
 SIDE_PX = 1024
 SPOTS = 12
+SIDES = ("the inference server", "reading and decoding", "waiting for the store", "writing", "starting")
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,19 @@ def test_on_a_server_everything_is_as_in_process(work: Work, server: RealServer,
     assert encoded["server_retries"] == 0
     assert 0 < encoded["waiting_on_server_s"] <= encoded["total_s"]
     assert 1 <= encoded["effective_batch"] <= 8
-    assert encoded["bottleneck"] in ("inference", "reading and decoding", "writing")
-    assert facts(outdir, "predict")["server_requests"] >= 1
+    assert encoded["bottleneck"] in SIDES
+    assert encoded["tiles_per_s"] > 0
+    predicted = facts(outdir, "predict")
+    assert predicted["bottleneck"] in SIDES
+    assert predicted["spots_per_s"] > 0
+    assert predicted["server_requests"] >= 1
+    assert predicted["server_retries"] == 0
+    assert predicted["effective_batch"] == 1, "spots of a region depend on one another"
+    for measured in (encoded, predicted):
+        waits = ("starting_s", "waiting_on_store_s", "waiting_on_decode_s", "writing_s")
+        assert min(measured[name] for name in waits) >= 0
+        assert measured["waiting_on_server_s"] <= measured["inference_s"] + 0.05
+        assert sum(measured[name] for name in waits) + measured["inference_s"] <= measured["total_s"] + 0.05
 
 
 def test_killed_and_started_again_in_the_middle_of_a_slide(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from histocast.serving import open_predictor
 from histocast.serving.fusion_inputs import SpotFeatures
 from histocast.slide import Slide, open_slide
 from histocast.storage import open_source
+from histocast.storage.local import LocalSource
+from histocast.storage.source import Piece, Range
 from known_encoders import expected_embedding, write_encoder, write_shipped_bundle
 from made_slides import Recipe, paint_arrays, write_slide
 from spot_files import SLIDE_DIGEST, square_array, write_tiles
@@ -167,12 +170,48 @@ def test_a_second_run_writes_the_same_bytes(case: Case) -> None:
     assert (case.outdir / "features.parquet").read_bytes() == first
 
 
+PARTS = ("starting_s", "waiting_on_store_s", "waiting_on_decode_s", "inference_s", "writing_s")
+
+
 def test_time_is_accounted_for(case: Case) -> None:
     facts = case.encode()
-    parts = [float(facts[name]) for name in ("waiting_s", "inference_s", "writing_s")]
+    parts = [float(facts[name]) for name in PARTS]
     assert all(part >= 0 for part in parts)
     assert sum(parts) <= float(facts["total_s"]) + 0.01
     assert float(facts["tiles_per_s"]) == pytest.approx(case.in_tissue.sum() / float(facts["total_s"]), rel=0.1)
+    assert facts["waiting_on_store_s"] < 0.2, "the disk is next door"
+
+
+class SlowDisk(LocalSource):
+    """A file each of whose reads takes a while, as on a network file system."""
+
+    pause_s = 0.0
+
+    def read_ranges(self, ranges: Sequence[Range]) -> Iterator[Piece]:
+        time.sleep(self.pause_s)
+        return super().read_ranges(ranges)
+
+
+def test_a_slow_store_is_told_from_slow_decoding(case: Case) -> None:
+    names = tuple(encoder.name for encoder in case.bundle.encoders)
+    with (
+        SlowDisk(str(case.path)) as source,
+        open_slide(source, sample="S1", mpp=None, scratch=case.outdir.parent) as slide,
+        open_predictor(case.folder, case.bundle, names=names, threads=2) as predictor,
+    ):
+        source.pause_s = 0.3
+        facts = encode_tiles(
+            slide,
+            record=case.record,
+            tiles=case.tiles,
+            bundle=case.bundle,
+            predictor=predictor,
+            outdir=case.outdir,
+            threads=2,
+        )
+    assert facts["bottleneck"] == "waiting for the store"
+    assert 0.25 < float(facts["waiting_on_store_s"]) <= float(facts["total_s"])
+    assert float(facts["waiting_on_decode_s"]) < float(facts["waiting_on_store_s"])
 
 
 def test_a_slide_without_tissue_gives_a_complete_empty_file(tmp_path: Path) -> None:

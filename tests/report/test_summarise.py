@@ -57,14 +57,23 @@ def mixed(tmp_path):
     return tmp_path, *run(tmp_path, samples, statuses)
 
 
-def test_what_encoding_waited_for_is_told(tmp_path):
-    records = {
-        name: [ok(name, "encode", bottleneck=what) if status.stage == "encode" else status for status in finished(name)]
-        for name, what in (("A", "inference"), ("B", "reading and decoding"), ("C", "inference"))
+def test_what_encoding_and_predicting_waited_for_is_told(tmp_path):
+    said = {
+        "A": {"encode": "the inference server", "predict": "writing"},
+        "B": {"encode": "waiting for the store", "predict": "writing"},
+        "C": {"encode": "the inference server", "predict": "reading and decoding"},
     }
-    run(tmp_path, [sample(name) for name in records], [status for given in records.values() for status in given])
+    statuses = [
+        ok(name, status.stage, bottleneck=said[name][status.stage]) if status.stage in said[name] else status
+        for name in said
+        for status in finished(name)
+    ]
+    run(tmp_path, [sample(name) for name in said], statuses)
     text = (tmp_path / "summary.html").read_text()
-    assert "inference (2 slides); reading and decoding (1 slide)" in text
+    assert (
+        "Encoding spent most time on: the inference server (2 slides); waiting for the store (1 slide). "
+        "Predicting spent most time on: writing (2 slides); reading and decoding (1 slide)."
+    ) in text
 
 
 def test_every_row_is_there_in_the_order_of_the_sheet(mixed):

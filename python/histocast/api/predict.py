@@ -14,7 +14,9 @@ from histocast.errors import ConfigError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from histocast.bundle import Bundle
+    from histocast.progress import Clock
     from histocast.records import CheckRecord, SlideRecord
+    from histocast.serving.predictor import Predictor
     from histocast.serving.repository import RepositoryOptions
     from histocast.slide import Slide
 
@@ -59,16 +61,31 @@ def scratch_folder(outdir: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _opened_slide(location: SlideLocation, scratch: Path) -> Iterator[tuple[Slide, str]]:
-    """Yield the slide and the digest of its bytes."""
+def _opened_slide(location: SlideLocation, scratch: Path, clock: Clock) -> Iterator[tuple[Slide, str]]:
+    """Yield the slide and the digest of its bytes; opening it counts as waiting for the store."""
     from histocast.slide import open_slide
     from histocast.storage import open_source, sampled_digest
 
     name = f"slide of sample {location.sample}"
     with open_source(location.uri, version=location.version, name=name) as source:
-        digest = sampled_digest(source)
-        with open_slide(source, sample=location.sample, mpp=location.mpp, scratch=scratch) as slide:
+        with clock.spent("store"):
+            digest = sampled_digest(source)
+            opened = open_slide(source, sample=location.sample, mpp=location.mpp, scratch=scratch)
+        with opened as slide:
             yield slide, digest
+
+
+@contextmanager
+def _opened_predictor(
+    folder: Path, bundle: Bundle, *, names: tuple[str, ...], threads: int, scratch: Path, clock: Clock
+) -> Iterator[Predictor]:
+    """Yield what runs graphs of a bundle, at the place the environment says."""
+    from histocast.serving import open_predictor
+
+    with clock.spent("starting"):
+        opened = open_predictor(folder, bundle, names=names, threads=threads, **_place(scratch))
+    with opened as predictor:
+        yield predictor
 
 
 def fetch_bundle(uri: str, outdir: Path, *, files: tuple[str, ...] | None = None) -> tuple[Path, Bundle]:
@@ -109,11 +126,12 @@ def check(
 def tile(location: SlideLocation, *, bundle: str, outdir: Path, spots: str | None = None) -> Facts:
     """Find tissue and lay tiles: ``slide.json``, ``tiles.parquet``, ``thumbnail.png``, ``tissue.png``."""
     from histocast.bundle import bundle_digest
+    from histocast.progress import Clock
     from histocast.storage import fetch_file
     from histocast.tiles import tile_slide
 
     folder, read = fetch_bundle(bundle, outdir, files=("bundle.json",))
-    with scratch_folder(outdir) as scratch, _opened_slide(location, scratch) as (slide, slide_digest):
+    with scratch_folder(outdir) as scratch, _opened_slide(location, scratch, Clock()) as (slide, slide_digest):
         record = tile_slide(
             slide,
             sample=location.sample,
@@ -138,16 +156,18 @@ def encode(
 ) -> Facts:
     """Run every encoder over every tile in tissue: ``features.parquet``."""
     from histocast.encode import encode_tiles
-    from histocast.serving import open_predictor
+    from histocast.progress import Clock
 
-    folder, read = fetch_bundle(bundle, outdir)
+    clock = Clock()
+    with clock.spent("store"):
+        folder, read = fetch_bundle(bundle, outdir)
     _same_bundle(record, folder)
     threads = threads or available_threads()
     names = tuple(encoder.name for encoder in read.encoders)
     with (
         scratch_folder(outdir) as scratch,
-        _opened_slide(location, scratch) as (slide, slide_digest),
-        open_predictor(folder, read, names=names, threads=threads, **_place(scratch)) as predictor,
+        _opened_slide(location, scratch, clock) as (slide, slide_digest),
+        _opened_predictor(folder, read, names=names, threads=threads, scratch=scratch, clock=clock) as predictor,
     ):
         if slide_digest != record.slide_digest:
             raise ConfigError(
@@ -165,6 +185,7 @@ def encode(
             outdir=outdir,
             max_unreadable=max_unreadable,
             threads=threads,
+            clock=clock,
         )
 
 
@@ -181,18 +202,21 @@ def predict(
 ) -> Facts:
     """Turn features into expression: ``<sample>.h5ad`` and ``<sample>.parquet``."""
     from histocast.expression import predict_expression
-    from histocast.serving import open_predictor
+    from histocast.progress import Clock
     from histocast.storage import fetch_file
 
-    folder, read = fetch_bundle(bundle, outdir)
+    clock = Clock()
+    with clock.spent("store"):
+        folder, read = fetch_bundle(bundle, outdir)
     _same_bundle(record, folder)
+    threads = threads or available_threads()
     with (
         scratch_folder(outdir) as scratch,
-        open_predictor(
-            folder, read, names=(FUSION,), threads=threads or available_threads(), **_place(scratch)
-        ) as predictor,
+        _opened_predictor(folder, read, names=(FUSION,), threads=threads, scratch=scratch, clock=clock) as predictor,
     ):
-        facts = predict_expression(
+        with clock.spent("store"):
+            panel = fetch_file(genes, scratch) if genes else None
+        return predict_expression(
             record=record,
             tiles=tiles,
             features=features,
@@ -200,11 +224,11 @@ def predict(
             bundle_folder=folder,
             bundle=read,
             predictor=predictor,
-            genes=fetch_file(genes, scratch) if genes else None,
+            genes=panel,
             scratch=scratch,
             outdir=outdir,
+            clock=clock,
         )
-        return {**facts, **predictor.facts()}
 
 
 def write_model_repository(bundle: str, *, outdir: Path, options: RepositoryOptions) -> list[str]:

@@ -10,7 +10,6 @@ on each run; ``tile_id`` says which tile a row is.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from histocast.artifacts import FEATURES, TILES, Provenance, parquet_writer, rea
 from histocast.bundle import Bundle, sha256_of_file
 from histocast.encode.features_file import FeatureRows, feature_lengths, features_schema
 from histocast.errors import DataError
-from histocast.progress import Meter
+from histocast.progress import Clock, Meter
 from histocast.records import SlideRecord
 from histocast.serving.predictor import Pending, Predictor
 
@@ -37,10 +36,8 @@ TILES_PER_THREAD = 8
 
 SHOWN_REASONS = 3
 
-BOTTLENECKS = {"waiting": "reading and decoding", "inference": "inference", "writing": "writing"}
 
-
-def encode_tiles(
+def encode_tiles(  # noqa: PLR0913 - what the stage is given, and what it works with
     slide: Slide,
     *,
     record: SlideRecord,
@@ -50,6 +47,7 @@ def encode_tiles(
     outdir: Path,
     max_unreadable: float = 0.05,
     threads: int,
+    clock: Clock | None = None,
 ) -> dict[str, float | int | str]:
     """Write ``features.parquet`` for the tiles in tissue.
 
@@ -71,13 +69,14 @@ def encode_tiles(
         Largest share of tiles that may be unreadable, 0 to 1; their rows are kept without features.
     threads:
         Threads that decode.
+    clock:
+        Counts the stage's time, where it began earlier.
 
     Returns
     -------
     dict
-        ``tiles``, ``unreadable``, ``tiles_per_s``, and where the time went: ``waiting_s`` for pixels,
-        ``inference_s``, ``writing_s``, ``total_s``, and ``bottleneck``, the largest of them; what the predictor
-        says of its servers.
+        ``tiles``, ``unreadable``, where the time went as `Clock.facts` has it, and what the predictor says of its
+        servers.
 
     Raises
     ------
@@ -89,7 +88,7 @@ def encode_tiles(
     tile_id, centres_level0_px = read_centres(tiles, record)
     lengths = feature_lengths(bundle.feature_columns())
     provenance = provenance_of(record, bundle, tiles_digest="sha256:" + sha256_of_file(tiles))
-    clock = Clock()
+    clock = clock or Clock()
     unreadable = Unreadable()
     batches = slide.read_tiles(
         centres_level0_px,
@@ -104,7 +103,7 @@ def encode_tiles(
         stopped(batches),
     ):
         rows = FeatureRows(writer, lengths)
-        for batch, features in encoded(clock.timed(batches), bundle, predictor, clock):
+        for batch, features in encoded(timed(batches, slide, clock), bundle, predictor, clock):
             unreadable.note(batch)
             with clock.spent("writing"):
                 rows.add(tile_id[batch.index], batch.readable, features)
@@ -112,12 +111,9 @@ def encode_tiles(
         with clock.spent("writing"):
             rows.flush()
         unreadable.check(total=len(tile_id), max_unreadable=max_unreadable, sample=record.sample)
-    return {
-        "tiles": len(tile_id),
-        "unreadable": unreadable.count,
-        **clock.facts(len(tile_id)),
-        **predictor.facts(),
-    }
+    servers = predictor.facts()
+    times = clock.facts(len(tile_id), unit="tiles", on_servers=bool(servers))
+    return {"tiles": len(tile_id), "unreadable": unreadable.count, **times, **servers}
 
 
 def read_centres(tiles: Path, record: SlideRecord) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
@@ -184,6 +180,18 @@ def encoded(
         yield finish_oldest()
 
 
+def timed(batches: Iterator[TileBatch], slide: Slide, clock: Clock) -> Iterator[TileBatch]:
+    """Yield ``batches``, and count what each kept us waiting: for the store as long as decoding waited for it too."""
+    while True:
+        before_s = slide.waited_on_store_s
+        with clock.spent("decode"):
+            batch = next(batches, None)
+        clock.move(slide.waited_on_store_s - before_s, source="decode", target="store")
+        if batch is None:
+            return
+        yield batch
+
+
 @contextmanager
 def stopped(batches: Iterator[TileBatch]) -> Iterator[None]:
     """Stop the reader's threads when the block ends, also by an error: the slide is closed soon after."""
@@ -224,41 +232,3 @@ class Unreadable:
                 where=f"slide of sample {sample}",
                 advice="copy the slide again; if it cannot be had whole, raise --max_unreadable",
             )
-
-
-class Clock:
-    """Where the time of a stage went."""
-
-    def __init__(self) -> None:
-        self._started_s = time.monotonic()
-        self._spent_s = {"waiting": 0.0, "inference": 0.0, "writing": 0.0}
-
-    @contextmanager
-    def spent(self, what: str) -> Iterator[None]:
-        """Add the block's duration to ``what``."""
-        started_s = time.monotonic()
-        try:
-            yield
-        finally:
-            self._spent_s[what] += time.monotonic() - started_s
-
-    def timed(self, batches: Iterator[TileBatch]) -> Iterator[TileBatch]:
-        """Yield ``batches`` and count what each one kept us waiting."""
-        while True:
-            with self.spent("waiting"):
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
-
-    def facts(self, tiles: int) -> dict[str, float | int | str]:
-        """Seconds by what they were spent on, and tiles a second over all of them."""
-        total_s = max(time.monotonic() - self._started_s, 1e-9)
-        parts = {f"{what}_s": round(spent_s, 3) for what, spent_s in self._spent_s.items()}
-        largest = max(self._spent_s, key=lambda what: self._spent_s[what])
-        return {
-            **parts,
-            "total_s": round(total_s, 3),
-            "tiles_per_s": round(tiles / total_s, 1),
-            "bottleneck": BOTTLENECKS[largest],
-        }

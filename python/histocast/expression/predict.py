@@ -16,6 +16,7 @@ from histocast.expression.anndata_file import SpatialImage, write_anndata
 from histocast.expression.prediction import Prediction, predict_spots
 from histocast.expression.provenance import provenance_of
 from histocast.expression.table_file import write_expression_table
+from histocast.progress import Clock
 from histocast.records import SlideRecord
 from histocast.serving.fusion_inputs import SpotFeatures
 from histocast.serving.panel import read_panel
@@ -36,6 +37,7 @@ def predict_expression(  # noqa: PLR0913 - one argument an input file of the sta
     outdir: Path,
     genes: Path | None = None,
     scratch: Path | None = None,
+    clock: Clock | None = None,
 ) -> Facts:
     """Predict every spot in tissue and write ``<sample>.h5ad`` and ``<sample>.parquet``.
 
@@ -47,11 +49,14 @@ def predict_expression(  # noqa: PLR0913 - one argument an input file of the sta
         File with a gene a line, the subset of the bundle's panel to write; all genes by default.
     scratch:
         Folder for temporary files, about 8 bytes a spot and gene; one within ``outdir`` by default.
+    clock:
+        Counts the stage's time, where it began earlier.
 
     Returns
     -------
     Facts
-        ``spots``, ``unreadable``, ``genes``, ``regions``, ``ood_flagged`` and, where known, ``mean_val_pcc``.
+        ``spots``, ``unreadable``, ``genes``, ``regions``, ``ood_flagged`` and, where known, ``mean_val_pcc``; where
+        the time went as `Clock.facts` has it, and what the predictor says of its servers.
 
     Raises
     ------
@@ -62,32 +67,38 @@ def predict_expression(  # noqa: PLR0913 - one argument an input file of the sta
     OutputError
         An output cannot be written, or a disk is full.
     """
+    clock = clock or Clock()
     table, index = _genes_to_predict(bundle_folder, bundle, genes)
     genes_digest = f"sha256:{sha256_of_file(genes)}" if genes else None
     provenance = provenance_of(record, bundle, genes_digest=genes_digest)
     image = SpatialImage(_read_image(thumbnail, record.sample), record.thumbnail_um_per_px)
     outdir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".predict-", dir=scratch or outdir) as folder:
-        spots = SpotFeatures.open(tiles, features, columns=_used_columns(bundle), scratch=Path(folder))
-        prediction = predict_spots(
-            spots,
-            bundle=bundle,
-            predictor=predictor,
-            genes=table,
-            gene_index=index,
-            pitch_level0_px=record.pitch_um / record.um_per_px,
-            scratch=Path(folder),
-        )
-        write_expression_table(outdir / f"{record.sample}.parquet", prediction, provenance)
-        write_anndata(
-            outdir / f"{record.sample}.h5ad",
-            prediction,
-            record=record,
-            bundle=bundle,
-            provenance=provenance,
-            image=image,
-        )
-        return _facts(prediction)
+        with clock.spent("decode"):
+            spots = SpotFeatures.open(tiles, features, columns=_used_columns(bundle), scratch=Path(folder))
+            prediction = predict_spots(
+                spots,
+                bundle=bundle,
+                predictor=predictor,
+                genes=table,
+                gene_index=index,
+                pitch_level0_px=record.pitch_um / record.um_per_px,
+                scratch=Path(folder),
+                clock=clock,
+            )
+        with clock.spent("writing"):
+            write_expression_table(outdir / f"{record.sample}.parquet", prediction, provenance)
+            write_anndata(
+                outdir / f"{record.sample}.h5ad",
+                prediction,
+                record=record,
+                bundle=bundle,
+                provenance=provenance,
+                image=image,
+            )
+        servers = predictor.facts()
+        times = clock.facts(len(prediction), unit="spots", on_servers=bool(servers))
+        return {**_facts(prediction), **times, **servers}
 
 
 def _genes_to_predict(folder: Path, bundle: Bundle, panel: Path | None) -> tuple[pa.Table, NDArray[np.int64]]:

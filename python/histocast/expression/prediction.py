@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +12,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from histocast.bundle import Bundle, OutOfDistribution
+from histocast.progress import Clock
 from histocast.serving.fusion_inputs import FusionInputs, SpotFeatures, regions
+from histocast.serving.lattice import Region
 from histocast.serving.panel import gene_inputs
-from histocast.serving.predictor import Predictor
+from histocast.serving.predictor import Pending, Predictor, Tensors
 from histocast.serving.scratch import scratch_array
 
 Floats = NDArray[np.float32]
 
 BLOCK_ROWS = 1024
+
+REGIONS_UNDER_WAY = 2
+"""Regions sent to servers at once. One can hold 150 MB, and a server has one copy of the graph."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ def predict_spots(
     gene_index: NDArray[np.int64],
     pitch_level0_px: float,
     scratch: Path,
+    clock: Clock | None = None,
 ) -> Prediction:
     """Run the fusion graph over the readable spots, a region at a time.
 
@@ -85,6 +92,8 @@ def predict_spots(
         [gene] place of each on the gene axis of a graph that knows its panel.
     scratch:
         Folder for the arrays, which live as long as the prediction is used.
+    clock:
+        Counts the time of inference.
     """
     fusion = bundle.fusion
     asked = gene_inputs(fusion, genes)
@@ -98,7 +107,6 @@ def predict_spots(
     unreadable = np.flatnonzero(~spots.readable)
     expression[unreadable] = np.nan
     sd[unreadable] = np.nan
-    region_count = 0
     windows = regions(
         spots.centres_level0_px,
         pitch_level0_px=pitch_level0_px,
@@ -106,8 +114,8 @@ def predict_spots(
         halo_spots=fusion.halo_spots,
         among=np.flatnonzero(spots.readable),
     )
-    for region in windows:
-        outputs = predictor.infer("fusion", gather(region.spots))
+    region_count = 0
+    for region, outputs in _inferred(windows, gather, predictor, clock or Clock()):
         expression[region.core] = outputs["expression"][: region.core_count, gene_index]
         sd[region.core] = outputs["sd"][: region.core_count, gene_index]
         region_count += 1
@@ -123,6 +131,28 @@ def predict_spots(
         minimum=bundle.scale.minimum,
         region_count=region_count,
     )
+
+
+def _inferred(
+    windows: Iterable[Region], gather: FusionInputs, predictor: Predictor, clock: Clock
+) -> Iterator[tuple[Region, Tensors]]:
+    """Yield regions in their order with the graph's outputs; a server works on one while the next is gathered."""
+    under_way: deque[tuple[Region, Pending]] = deque()
+    most = min(REGIONS_UNDER_WAY, predictor.in_flight)
+
+    def finish_oldest() -> tuple[Region, Tensors]:
+        region, call = under_way.popleft()
+        with clock.spent("inference"):
+            return region, call.result()
+
+    for region in windows:
+        inputs = gather(region.spots)
+        with clock.spent("inference"):
+            under_way.append((region, predictor.submit("fusion", inputs)))
+        if len(under_way) >= most:
+            yield finish_oldest()
+    while under_way:
+        yield finish_oldest()
 
 
 def score_out_of_distribution(spots: SpotFeatures, ood: OutOfDistribution) -> Floats:

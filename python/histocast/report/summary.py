@@ -159,18 +159,23 @@ def _whole(facts: dict[str, float | int | str], name: str) -> int | None:
     return int(facts[name]) if name in facts else None
 
 
-def _bottlenecks(results: Sequence[SampleStatus]) -> str | None:
-    """What ENCODE spent most of its time on, by slides; nothing where no record says."""
-    said = Counter(
-        str(stage.facts["bottleneck"])
-        for result in results
-        for stage in result.stages
-        if stage.stage == "encode" and "bottleneck" in stage.facts
-    )
-    return "; ".join(f"{what} ({plural(slides, 'slide')})" for what, slides in said.most_common()) or None
+def _bottlenecks(results: Sequence[SampleStatus]) -> list[str]:
+    """What ENCODE and PREDICT spent most of their time on, by slides; nothing where no record says."""
+    sentences = []
+    for stage, verb in (("encode", "Encoding"), ("predict", "Predicting")):
+        said = Counter(
+            str(record.facts["bottleneck"])
+            for result in results
+            for record in result.stages
+            if record.stage == stage and "bottleneck" in record.facts
+        )
+        listed = "; ".join(f"{what} ({plural(slides, 'slide')})" for what, slides in said.most_common())
+        if listed:
+            sentences.append(f"{verb} spent most time on: {listed}.")
+    return sentences
 
 
-def _write_summary_page(path: Path, check: CheckRecord, rows: list[dict[str, Any]], *, bottlenecks: str | None) -> None:
+def _write_summary_page(path: Path, check: CheckRecord, rows: list[dict[str, Any]], *, bottlenecks: list[str]) -> None:
     failures = [row for row in rows if row["outcome"] == "failed"]
     total = len(rows)
     headline = f"{count(total - len(failures))} of {plural(total, 'sample')} predicted"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from histocast.errors import DataError
 from histocast.records import LevelRecord
 from histocast.slide.reader import CannotOpen, OpenReader, Pixels, Reader
+from histocast.slide.store_wait import StoreWait
 from histocast.slide.windows import choose_level, place_windows
 from histocast.storage import Source
 from histocast.units import check_um_per_px
@@ -52,6 +53,7 @@ class Slide:
         self.facts = facts
         self._reader = reader
         self._where = where
+        self._store_wait = StoreWait()
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +64,14 @@ class Slide:
     def close(self) -> None:
         """Release the reader; the source stays open."""
         self._reader.close()
+
+    @property
+    def waited_on_store_s(self) -> float:
+        """Seconds until now in which `read_tiles` had nothing to decode, because stored bytes were not there yet.
+
+        Readers that read by themselves, as OpenSlide does, count as decoding.
+        """
+        return self._store_wait.seconds
 
     def thumbnail(self, max_px: int = 2048) -> tuple[Pixels, float]:
         """Return the slide in small, and its resolution.
@@ -130,7 +140,14 @@ class Slide:
         )
         extent_level0_px = tile_px * um_per_px / self.facts.um_per_px
         windows = place_windows(centres, self._reader.levels[number], number=number, extent_level0_px=extent_level0_px)
-        return read_ahead(self._reader, windows, tile_px=tile_px, batch_tiles=batch_tiles, threads=threads)
+        return read_ahead(
+            self._reader,
+            windows,
+            tile_px=tile_px,
+            batch_tiles=batch_tiles,
+            threads=threads,
+            store_wait=self._store_wait,
+        )
 
 
 def open_slide(source: Source, *, sample: str, mpp: float | None, scratch: Path) -> Slide:

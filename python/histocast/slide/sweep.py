@@ -23,6 +23,7 @@ from histocast.slide.pixel_memory import PixelMemory
 from histocast.slide.plan import Cell, group_cells, plan_cells
 from histocast.slide.reader import Payload, Pixels, Reader, UnreadableBlock
 from histocast.slide.shrink import WHITE, shrink_blocks
+from histocast.slide.store_wait import StoreWait
 from histocast.slide.windows import Windows, block_span, blocks_of
 
 # Threads are ours; a library that starts its own for each resize would have them fight.
@@ -52,10 +53,12 @@ class TileBatch:
 
 
 def read_ahead(
-    reader: Reader, windows: Windows, *, tile_px: int, batch_tiles: int, threads: int
+    reader: Reader, windows: Windows, *, tile_px: int, batch_tiles: int, threads: int, store_wait: StoreWait
 ) -> Iterator[TileBatch]:
     """`sweep_tiles`, running a few batches ahead of the caller; see there."""
-    tiles = sweep_tiles(reader, windows, tile_px=tile_px, batch_tiles=batch_tiles, threads=threads)
+    tiles = sweep_tiles(
+        reader, windows, tile_px=tile_px, batch_tiles=batch_tiles, threads=threads, store_wait=store_wait
+    )
     runner = ThreadPoolExecutor(1, thread_name_prefix="sweep")
     coming = deque(runner.submit(next, tiles, None) for _ in range(_BATCHES_AHEAD))
     try:
@@ -70,7 +73,13 @@ def read_ahead(
 
 
 def sweep_tiles(
-    reader: Reader, windows: Windows, *, tile_px: int, batch_tiles: int, threads: int
+    reader: Reader,
+    windows: Windows,
+    *,
+    tile_px: int,
+    batch_tiles: int,
+    threads: int,
+    store_wait: StoreWait | None = None,
 ) -> Generator[TileBatch, None, None]:
     """Yield every window as a tile of ``tile_px``, resized by area, white outside the slide.
 
@@ -82,14 +91,16 @@ def sweep_tiles(
     if not len(windows.left_px):
         return
     needed = blocks_of(windows, np.arange(len(windows.left_px)), reader.levels[windows.level])
-    reader.expect(windows.level, reader.block_bytes(windows.level, needed))
+    store_wait = store_wait or StoreWait()
+    with store_wait.waiting():
+        reader.expect(windows.level, reader.block_bytes(windows.level, needed))
     reader, windows = shrink_blocks(reader, windows, tile_px=tile_px)
     cells = plan_cells(windows, reader.levels[windows.level], far=reader.far)
     order = np.concatenate([cell.members for cell in cells])
     batches = _Batches(order, tile_px=tile_px, batch_tiles=batch_tiles)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
     try:
-        yield from _Sweep(reader, windows, batches, pool).run(cells)
+        yield from _Sweep(reader, windows, batches, pool, store_wait).run(cells)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -125,12 +136,15 @@ class _Batches:
 class _Sweep:
     """One pass over the cells of a level."""
 
-    def __init__(self, reader: Reader, windows: Windows, batches: _Batches, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, reader: Reader, windows: Windows, batches: _Batches, pool: ThreadPoolExecutor, store_wait: StoreWait
+    ) -> None:
         self._reader = reader
         self._windows = windows
         self._level = reader.levels[windows.level]
         self._batches = batches
         self._pool = pool
+        self._store_wait = store_wait
         self._decoded: dict[int, Block] = {}
         self._placed = 0
 
@@ -162,7 +176,8 @@ class _Sweep:
             coming = begin()
             while coming is not None:
                 group, future = coming
-                payloads = future.result()
+                with self._store_wait.waiting():
+                    payloads = future.result()
                 coming = begin()
                 for cell in group:
                     yield cell, payloads
