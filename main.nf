@@ -6,13 +6,14 @@ include { ENCODE } from './modules/encode.nf'
 include { PREDICT } from './modules/predict.nf'
 include { REPORT } from './modules/report.nf'
 include { SUMMARISE } from './modules/summarise.nf'
+include { PROVENANCE ; facts_of_run } from './modules/provenance.nf'
 include { CONCLUDE } from './modules/conclude.nf'
 include { PREPARE } from './modules/prepare.nf'
 include { TRAIN } from './modules/train.nf'
 include { EVALUATE } from './modules/evaluate.nf'
 include { EXPORT } from './modules/export.nf'
 include { local_file ; one_slide_a_folder ; read_samples ; read_sections } from './modules/inputs.nf'
-include { check_parameters ; describe_parameters ; parameters_as_json } from './modules/parameters.nf'
+include { check_parameters ; describe_parameters ; values_of ; as_json } from './modules/parameters.nf'
 
 // From slides to expression. Every row of the samplesheet reaches the summary, whatever became of it.
 workflow PREDICT_SLIDES {
@@ -22,6 +23,7 @@ workflow PREDICT_SLIDES {
     genes // gene panel, or null for the bundle's own
     max_unreadable
     on_slide_error
+    run // JSON: what the head process alone knows of this run
 
     main:
     staged_bundle = tuple(local_file(bundle), bundle)
@@ -45,7 +47,8 @@ workflow PREDICT_SLIDES {
     // Sorted, because an order that changes between runs would make -resume summarise again.
     status = TILE.out.status.mix(ENCODE.out.status, PREDICT.out.status, REPORT.out.status).toSortedList()
     SUMMARISE(CHECK.out.samples.map { file -> file.text }, status)
-    CONCLUDE(SUMMARISE.out.failures, on_slide_error)
+    PROVENANCE(run, CHECK.out.samples, SUMMARISE.out.outcomes)
+    CONCLUDE(SUMMARISE.out.failures.combine(PROVENANCE.out.crate).map { failures, _crate -> failures }, on_slide_error)
 }
 
 // From slides with counts to bundles, one a method.
@@ -79,7 +82,8 @@ workflow {
     }
     else {
         check_parameters(schema, params)
-        channel.of(parameters_as_json(schema, params))
+        parameters = values_of(schema, params)
+        channel.of(as_json(parameters))
             .collectFile(name: 'params.json', storeDir: "${params.outdir}/pipeline_info", newLine: true)
         if (params.workflow == 'train') {
             TRAIN_MODELS(params.input, params.recipe, params.methods, params.genes)
@@ -91,6 +95,7 @@ workflow {
                 params.genes,
                 params.max_unreadable,
                 params.on_slide_error,
+                facts_of_run(parameters),
             )
         }
     }

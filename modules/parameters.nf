@@ -16,7 +16,7 @@ def check_parameters(schema, given) {
     known.each { name, facts ->
         def fault = given[name] in [null, '']
             ? absence_of(facts, given.workflow)
-            : fault_of(given[name], facts)
+            : fault_of(given[name], facts) ?: secret_in(given[name])
         if (fault) {
             faults << "--${name} ${fault}".toString()
         }
@@ -73,6 +73,17 @@ def fault_of(value, facts) {
     return value instanceof Boolean ? 'stands without a value' : null
 }
 
+// A key within an address. Nextflow keeps command lines in its report and its log, so it is refused, and not shown.
+def secret_in(value) {
+    def key = /(?i)(token|secret|passw|signature|credential|api_?key|[?&;]sig=)/
+    def address = value.toString()
+    def has_user = address =~ '://[^/,\\s]*@'
+    def has_key = address.contains('?') && address.substring(address.indexOf('?')) =~ key
+    return has_user || has_key
+        ? 'holds a password or a key, which Nextflow would write into its report: give it through the environment (docs/serving.md)'
+        : null
+}
+
 def fault_of_number(value, facts, whole) {
     def expected = [whole ? 'a whole number' : 'a number']
     if (facts.minimum != null) {
@@ -116,8 +127,11 @@ def notes_of(facts) {
     return notes.any() ? " [${notes.findAll().join('; ')}]" : ''
 }
 
-// Every parameter with the value it has in this run.
-def parameters_as_json(schema, given) {
-    def values = known_parameters(schema).keySet().collectEntries { name -> [name, given[name]] }
+// Every parameter with the value it has in this run, and the same as JSON.
+def values_of(schema, given) {
+    return known_parameters(schema).keySet().collectEntries { name -> [name, given[name]] }
+}
+
+def as_json(values) {
     return groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(values))
 }

@@ -13,6 +13,7 @@ process SUMMARISE {
     path 'summary.html', emit: page
     path 'summary.parquet', emit: table
     path '*/status.json', emit: status
+    path 'outcomes.json', emit: outcomes
     path 'failures.txt', emit: failures
 
     script:
@@ -24,7 +25,7 @@ process SUMMARISE {
 
     stub:
     """
-    touch summary.html summary.parquet failures.txt
+    touch summary.html summary.parquet outcomes.json failures.txt
     for sample in \$(grep -o '"sample": "[^"]*"' <<< ${quoted(samples)} | cut -d'"' -f4); do
         mkdir "\$sample"
         echo "{\\"schema_version\\": 1, \\"sample\\": \\"\$sample\\", \\"outcome\\": \\"ok\\"}" > "\$sample/status.json"

@@ -27,13 +27,13 @@ class Run:
             return list(csv.DictReader(stream, delimiter="\t"))
 
     def tasks(self, status: str) -> list[str]:
-        """``PROCESS sample`` of every task with a status; CHECK and CONCLUDE, which always run, left out."""
+        """``PROCESS sample`` of every task with a status, those left out that always run."""
         names = [
             f"{row['process'].split(':')[-1]} {row['tag']}".removesuffix(" -")
             for row in self.trace()
             if row["status"] == status
         ]
-        return sorted(name for name in names if not name.startswith(("CHECK", "CONCLUDE")))
+        return sorted(name for name in names if not name.startswith(("CHECK", "PROVENANCE", "CONCLUDE")))
 
 
 class Launcher:

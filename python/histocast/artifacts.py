@@ -40,6 +40,8 @@ class Provenance(BaseModel):
     """Digest of each input by its role, for example ``{"slide": "sampled-sha256:...", "bundle": "sha256:..."}``."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Every parameter that decided a value."""
+    software: dict[str, str] = Field(default_factory=dict)
+    """Versions of what computed it, by name."""
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,9 @@ class StatusRecord(Record):
     outcome: Literal["ok", "failed"]
     error: StageError | None = None
     facts: dict[str, float | int | str] = Field(default_factory=dict)
-    """Counts and timings, each with its unit in its name, for example ``tiles_per_s``."""
+    """Counts and timings, each with its unit in its name, for example ``tiles_per_s``; digests of what was written."""
+    software: dict[str, str] = Field(default_factory=dict)
+    """Versions of what did the work, by name."""
 
 
 class SampleStatus(Record):
@@ -114,11 +116,42 @@ class SampleStatus(Record):
     stages: tuple[StatusRecord, ...]
 
 
+class BatchStatus(Record):
+    """``outcomes.json``: every sample of the samplesheet, in its order."""
+
+    schema_version: Literal[1] = 1
+    samples: tuple[SampleStatus, ...]
+
+
+class RunRecord(Record):
+    """``run.json``: what the head process alone knows of a run."""
+
+    schema_version: Literal[1] = 1
+    pipeline: str
+    """Name of the pipeline."""
+    pipeline_version: str
+    revision: str | None = None
+    """Commit of the checkout, with ``-dirty`` where files were changed; absent without git."""
+    nextflow_version: str
+    run_name: str
+    session_id: str
+    """The same for a run and those that resume it."""
+    started: str
+    """ISO 8601."""
+    profile: str
+    container_engine: str | None = None
+    containers: tuple[str, ...] = ()
+    """Images the tasks ran in, as configured: by tag, or by digest where the configuration pins it."""
+    parameters: dict[str, str | float | int | bool | None]
+
+
 class CheckRecord(Record):
     """``samples.json``: every row of the samplesheet and the digests of what decides the results."""
 
     schema_version: Literal[1] = 1
     bundle_digest: str
+    bundle_name: str | None = None
+    bundle_version: str | None = None
     genes_digest: str | None = None
     """Of the panel given by ``--genes``."""
     samples: tuple[SampleRecord, ...]

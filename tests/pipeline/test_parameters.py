@@ -63,6 +63,19 @@ def test_every_wrong_parameter_is_told_at_once_with_what_was_meant(launch: Launc
     assert "Submitted" not in run.output
 
 
+def test_a_key_in_a_parameter_is_refused_and_not_shown(launch: Launcher) -> None:
+    run = launch(
+        *("--input", "sheet.csv", "--bundle", "https://host/bundle?token=hunter2"),
+        *("--triton_url", "grpc://me:hunter2@gpu:8001"),
+    )
+
+    assert run.code != 0
+    assert "--triton_url holds a password or a key" in run.output
+    assert "--bundle holds a password or a key" in run.output
+    assert "hunter2" not in run.output
+    assert not list(run.outdir.rglob("params.json"))
+
+
 @pytest.mark.parametrize("missing", ["--input", "--bundle"])
 def test_an_input_that_is_absent_is_named(launch: Launcher, tmp_path: Path, missing: str) -> None:
     there = write_samplesheet(tmp_path / "sheet.csv", {"A": "a.tiff"})

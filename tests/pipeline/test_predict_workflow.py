@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,7 @@ def test_a_bad_slide_is_accounted_for_and_resuming_recomputes_only_what_changed(
     assert status["stages"][-1]["error"]["exit_code"] == 65
     assert pq.read_table(failed.outdir / "summary.parquet")["sample"].to_pylist() == ["S1", "S2", "S3"]
     assert "S3" in (failed.outdir / "summary.html").read_text()
+    assert_crate_tells_the_truth(failed.outdir)
 
     done = [f"{stage} {sample}" for stage in STAGES for sample in ("S1", "S2")] + ["SUMMARISE", "TILE S3"]
     resumed = launch(*given, "--on_slide_error", "skip", "-resume")
@@ -71,6 +73,27 @@ def test_a_bad_slide_is_accounted_for_and_resuming_recomputes_only_what_changed(
     assert changed.code == 0, changed.output
     assert changed.tasks("COMPLETED") == sorted([*(f"{stage} S2" for stage in STAGES), "SUMMARISE"])
     assert changed.tasks("CACHED") == sorted([*(f"{stage} S1" for stage in STAGES), "TILE S3"])
+
+
+def assert_crate_tells_the_truth(outdir: Path) -> None:
+    """Every file of ``provenance.json`` is there, with the bytes it says, and slides have no names."""
+    text = (outdir / "pipeline_info" / "provenance.json").read_text()
+    graph = {entity["@id"]: entity for entity in json.loads(text)["@graph"]}
+    files = {name: entity for name, entity in graph.items() if entity["@type"] == "File"}
+    results = {f"{sample}/{sample}.{suffix}" for sample in ("S1", "S2") for suffix in RESULTS}
+    assert results == {name for name in files if name.endswith(RESULTS) and "/S" in name}
+    for name, entity in files.items():
+        content = (outdir / name).read_bytes()
+        if name in results:
+            assert entity["sha256"] == hashlib.sha256(content).hexdigest()
+    made = anndata.read_h5ad(outdir / "S1" / "S1.h5ad").uns["histocast"]
+    assert graph["#slide/S1"]["identifier"] == made["inputs"]["slide"]
+    assert graph["#bundle"]["identifier"] == made["inputs"]["bundle"]
+    versions = {entity["name"]: entity["softwareVersion"] for entity in graph.values() if "softwareVersion" in entity}
+    assert versions == made["software"]
+    assert versions["numpy"] == np.__version__
+    assert graph["#run/S3"]["actionStatus"] == {"@id": "http://schema.org/FailedActionStatus"}
+    assert not any(name in text for name in ("first slide", "second.tiff", "third.svs"))
 
 
 def test_an_overwritten_object_runs_again_and_predictions_from_s3_are_those_from_disk(

@@ -26,7 +26,7 @@ def test_a_stub_run_writes_every_file_and_a_moved_server_keeps_the_cache(launch:
         *(f"{sample}/{sample}.{suffix}" for sample in "AB" for suffix in ("h5ad", "parquet", "html")),
         *(f"{sample}/status.json" for sample in "AB"),
         *("summary.html", "summary.parquet"),
-        *(f"pipeline_info/{name}" for name in ("samples.json", "params.json", "trace.txt")),
+        *(f"pipeline_info/{name}" for name in ("samples.json", "params.json", "provenance.json", "trace.txt")),
         *(f"pipeline_info/{name}.html" for name in ("report", "timeline", "dag")),
     }
     parameters = json.loads((first.outdir / "pipeline_info" / "params.json").read_text())

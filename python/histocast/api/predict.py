@@ -141,7 +141,12 @@ def tile(location: SlideLocation, *, bundle: str, outdir: Path, spots: str | Non
             bundle_digest=bundle_digest(folder),
             outdir=outdir,
         )
-    return {"tiles": record.tile_count, "tissue_area_mm2": record.tissue_area_mm2, "reader": record.reader}
+    return {
+        "tiles": record.tile_count,
+        "tissue_area_mm2": record.tissue_area_mm2,
+        "reader": record.reader,
+        "slide_digest": slide_digest,
+    }
 
 
 def encode(
@@ -201,6 +206,7 @@ def predict(
     threads: int | None = None,
 ) -> Facts:
     """Turn features into expression: ``<sample>.h5ad`` and ``<sample>.parquet``."""
+    from histocast.bundle import sha256_of_file
     from histocast.expression import predict_expression
     from histocast.progress import Clock
     from histocast.storage import fetch_file
@@ -216,7 +222,7 @@ def predict(
     ):
         with clock.spent("store"):
             panel = fetch_file(genes, scratch) if genes else None
-        return predict_expression(
+        facts = predict_expression(
             record=record,
             tiles=tiles,
             features=features,
@@ -229,6 +235,8 @@ def predict(
             outdir=outdir,
             clock=clock,
         )
+        files = {kind: outdir / f"{record.sample}.{kind}" for kind in ("h5ad", "parquet")}
+        return {**facts, **{f"{kind}_sha256": sha256_of_file(path) for kind, path in files.items()}}
 
 
 def write_model_repository(bundle: str, *, outdir: Path, options: RepositoryOptions) -> list[str]:

@@ -72,6 +72,8 @@ def check_samples(
         read_panel(genes, table)
     return CheckRecord(
         bundle_digest=bundle_digest(bundle_folder),
+        bundle_name=bundle.name,
+        bundle_version=bundle.version,
         genes_digest=f"sha256:{sha256_of_file(genes)}" if genes else None,
         samples=tuple(samples),
     )

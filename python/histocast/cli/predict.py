@@ -1,4 +1,4 @@
-"""Verbs of the predict workflow: check tile encode predict report summarise."""
+"""Verbs of the predict workflow: check tile encode predict report summarise provenance."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class OnSlideError(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the command line."""
-    for verb in (check, tile, encode, predict, report, summarise):
+    for verb in (check, tile, encode, predict, report, summarise, provenance):
         app.command()(verb)
 
 
@@ -162,12 +162,13 @@ def report(
     record = read_record(slide_record, SlideRecord)
 
     def work() -> Facts:
+        from histocast.bundle import sha256_of_file
         from histocast.report import report_sample
 
         report_sample(
             expression=expression, record=record, tiles=tiles, thumbnail=thumbnail, tissue=tissue, outdir=outdir
         )
-        return {}
+        return {"html_sha256": sha256_of_file(outdir / f"{record.sample}.html")}
 
     _run_stage("report", record.sample, outdir, work, record_errors=record_errors)
 
@@ -178,7 +179,7 @@ def summarise(
     status: Annotated[list[Path], typer.Option(help="A <stage>.status.json, or a folder of them; give it often.")],
     outdir: options.Outdir = Path(),
 ) -> None:
-    """Account for every row of the samplesheet: summary.html, summary.parquet, <sample>/status.json.
+    """Account for every row of the samplesheet: summary.html, summary.parquet, outcomes.json, <sample>/status.json.
 
     Prints a line for each sample that failed.
     """
@@ -193,6 +194,29 @@ def summarise(
                 typer.echo(f"{result.sample}, {stage.stage}: {stage.error.message.splitlines()[0]}")
 
 
+def provenance(
+    *,
+    run: Annotated[Path, typer.Option(help="run.json: what the workflow engine knows of the run.")],
+    samples: Annotated[Path, typer.Option(help="samples.json of 'check'.")],
+    outcomes: Annotated[Path, typer.Option(help="outcomes.json of 'summarise'.")],
+    outdir: options.Outdir = Path(),
+) -> None:
+    """Write what a run was made of and what it made, as an RO-Crate: provenance.json."""
+    from datetime import UTC, datetime
+
+    from histocast.artifacts import write_json
+    from histocast.provenance import describe_run
+    from histocast.records import BatchStatus, CheckRecord, RunRecord, read_record
+
+    crate = describe_run(
+        read_record(run, RunRecord),
+        check=read_record(samples, CheckRecord),
+        batch=read_record(outcomes, BatchStatus),
+        ended=datetime.now(UTC),
+    )
+    write_json(outdir / "provenance.json", crate)
+
+
 def _run_stage(stage: Stage, sample: str, outdir: Path, work: Callable[[], Facts], *, record_errors: bool) -> None:
     """Do a stage's work and write how it ended, also when it fails.
 
@@ -201,20 +225,23 @@ def _run_stage(stage: Stage, sample: str, outdir: Path, work: Callable[[], Facts
     from histocast.artifacts import write_json
     from histocast.progress import log
     from histocast.records import StageError, StatusRecord
+    from histocast.software import software_versions
 
     started_s = time.monotonic()
     path = outdir / f"{stage}.status.json"
+    software = software_versions()
     try:
         facts = work()
     except TransientError:
         raise
     except HistocastError as error:
-        failure = StatusRecord(sample=sample, stage=stage, outcome="failed", error=StageError.from_exception(error))
+        cause = StageError.from_exception(error)
+        failure = StatusRecord(sample=sample, stage=stage, outcome="failed", error=cause, software=software)
         if not record_errors:
             raise
         write_json(path, failure)
         log(f"{stage} {sample}: failed, recorded in {path.name}\n{error.message}")
         return
     facts = {**facts, "seconds": round(time.monotonic() - started_s, 3)}
-    write_json(path, StatusRecord(sample=sample, stage=stage, outcome="ok", facts=facts))
+    write_json(path, StatusRecord(sample=sample, stage=stage, outcome="ok", facts=facts, software=software))
     log(f"{stage} {sample}: done in {facts['seconds']} s")

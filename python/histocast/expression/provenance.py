@@ -9,6 +9,7 @@ from histocast import __version__
 from histocast.artifacts import EXPRESSION, Provenance
 from histocast.bundle import Bundle, Metric
 from histocast.records import SlideRecord
+from histocast.software import software_versions
 
 
 def provenance_of(record: SlideRecord, bundle: Bundle, *, genes_digest: str | None) -> Provenance:
@@ -33,6 +34,7 @@ def provenance_of(record: SlideRecord, bundle: Bundle, *, genes_digest: str | No
             "standardise_within_slide": bundle.fusion.standardise_within_slide,
             "coverage_percent": bundle.calibration.coverage_percent,
         },
+        software=software_versions(),
     )
 
 
@@ -50,6 +52,7 @@ def provenance_tree(provenance: Provenance, bundle: Bundle) -> dict[str, Any]:
         "sample": provenance.sample,
         "inputs": provenance.inputs,
         "parameters": provenance.parameters,
+        "software": provenance.software,
         "bundle": {
             "name": bundle.name,
             "version": bundle.version,

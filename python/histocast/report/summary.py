@@ -13,7 +13,7 @@ import pyarrow as pa
 from histocast import __version__
 from histocast.artifacts import SUMMARY, Provenance, write_json, write_table
 from histocast.errors import DataError
-from histocast.records import CheckRecord, SampleRecord, SampleStatus, Stage, StageError, StatusRecord
+from histocast.records import BatchStatus, CheckRecord, SampleRecord, SampleStatus, Stage, StageError, StatusRecord
 from histocast.report.page import count, percent, plural, write_page
 
 SLIDE_STAGES: tuple[Stage, ...] = ("tile", "encode", "predict", "report")
@@ -22,7 +22,7 @@ DID_NOT_RUN = "DidNotRun"
 
 
 def summarise(check: CheckRecord, statuses: Sequence[StatusRecord], outdir: Path) -> list[SampleStatus]:
-    """Write ``summary.html``, ``summary.parquet`` and ``<sample>/status.json``.
+    """Write ``summary.html``, ``summary.parquet``, ``outcomes.json`` and ``<sample>/status.json``.
 
     A row without a record of a stage has failed there: nothing vanishes because a task left no trace.
 
@@ -42,6 +42,7 @@ def summarise(check: CheckRecord, statuses: Sequence[StatusRecord], outdir: Path
     results = [_judge(sample, found[sample.sample]) for sample in check.samples]
     for result in results:
         write_json(outdir / result.sample / "status.json", result)
+    write_json(outdir / "outcomes.json", BatchStatus(samples=tuple(results)))
     rows = [_row(result) for result in results]
     provenance = Provenance(
         artifact=SUMMARY.artifact,

@@ -1,0 +1,38 @@
+"""Versions of what computed a result, as records and artifacts carry them."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from histocast import __version__
+
+# What can change a number between two runs of the same version of histocast; those absent are left out.
+LIBRARIES = (
+    "anndata",
+    "imagecodecs",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "opencv-python-headless",
+    "openslide-bin",
+    "openslide-python",
+    "pyarrow",
+    "scipy",
+    "tifffile",
+    "tritonclient",
+)
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of histocast, of Python and of the libraries that are installed here, by name.
+
+    Read from the installed packages' records, so that none of them is imported for it.
+    """
+    found = {"histocast": __version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
