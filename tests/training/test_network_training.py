@@ -38,7 +38,7 @@ UNSEEN = ("NEVER1", "NEVER2")
 
 
 def network_recipe(method: str, **model: object) -> Recipe:
-    options = {"model": model, "training": {"epochs": 60, "members": 2}}
+    options = {"model": model, "training": {"epochs": 60, "members": 2, "average": 0.5}}
     return made_recipe(method=method, options=options)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from histocast.errors import ConfigError
 from histocast.methods.correlation import mean_section_pearson
@@ -34,6 +35,9 @@ class LoopOptions(Config):
     weight_decay: float = Field(default=0.05, ge=0)
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """``step`` is the published one: 0.9 times every 50 epochs."""
+    average: float = Field(default=0.98, ge=0, lt=1)
+    """Share of the running mean of the weights that a step keeps; it is the mean that is judged and kept. 0 takes
+    the weights of the last step, as published."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     steps_per_region: int = Field(default=2, ge=1)
@@ -159,6 +163,8 @@ class _Run:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._rate)
         self.labels = torch.from_numpy(data.labels)
         self.history: list[Epoch] = []
+        mean = get_ema_multi_avg_fn(options.average)  # type: ignore[no-untyped-call]
+        self.averaged = AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
         self.best: dict[str, torch.Tensor] = copy.deepcopy(network.state_dict())
         self.best_epoch = 0
         self.training = [
@@ -187,7 +193,7 @@ class _Run:
         self.history.append(Epoch(len(self.history) + 1, float(np.mean(losses)), score, rate))
         if not self.best_epoch or score > self.history[self.best_epoch - 1].heldout_pearson:
             self.best_epoch = len(self.history)
-            self.best = copy.deepcopy(self.network.state_dict())
+            self.best = copy.deepcopy(self.averaged.module.state_dict())
 
     def _step(self, region: TrainingRegion, usable: torch.Tensor) -> float:
         rows = _draw(usable, self.options.spots_per_step)
@@ -213,6 +219,7 @@ class _Run:
         found.total.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip)
         self.optimiser.step()
+        self.averaged.update_parameters(self.network)
         return loss
 
     def score(self) -> float:
@@ -220,7 +227,7 @@ class _Run:
         kept = self.data.heldout
         looked = [region for region in self.data.regions if kept[region.place].any()]
         some = Data(looked, self.data.labels, self.data.section, kept)
-        predicted = predict_regions(self.network, some, device=self.device)
+        predicted = predict_regions(self.averaged.module, some, device=self.device)
         pearson = mean_section_pearson(self.data.labels[kept], predicted[kept], self.data.section[kept])
         return float(np.nan_to_num(np.nanmean(pearson), nan=-1.0)) if np.isfinite(pearson).any() else -1.0
 
@@ -228,6 +235,7 @@ class _Run:
         """What a checkpoint holds."""
         return {
             "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "best": self.best,
@@ -238,6 +246,7 @@ class _Run:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.network.load_state_dict(state["network"])
+        self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         self.best = state["best"]
