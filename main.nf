@@ -8,11 +8,12 @@ include { REPORT } from './modules/report.nf'
 include { SUMMARISE } from './modules/summarise.nf'
 include { PROVENANCE ; facts_of_run } from './modules/provenance.nf'
 include { CONCLUDE } from './modules/conclude.nf'
+include { PLAN } from './modules/plan.nf'
 include { PREPARE } from './modules/prepare.nf'
 include { TRAIN } from './modules/train.nf'
 include { EVALUATE } from './modules/evaluate.nf'
 include { EXPORT } from './modules/export.nf'
-include { local_file ; one_slide_a_folder ; read_samples ; read_sections } from './modules/inputs.nf'
+include { local_file ; one_slide_a_folder ; read_plan ; read_samples ; read_sections } from './modules/inputs.nf'
 include { check_parameters ; describe_parameters ; values_of ; as_json } from './modules/parameters.nf'
 
 // From slides to expression. Every row of the samplesheet reaches the summary, whatever became of it.
@@ -51,28 +52,38 @@ workflow PREDICT_SLIDES {
     CONCLUDE(SUMMARISE.out.failures.combine(PROVENANCE.out.crate).map { failures, _crate -> failures }, on_slide_error)
 }
 
-// From slides with counts to bundles, one a method.
+// From slides with counts to figures, and a bundle a method.
 workflow TRAIN_MODELS {
     take:
     input // training sheet
     recipe // file, or the name of a shipped one
     methods // names with commas between them, or null for the recipe's own
     panel // gene panel, or null for the recipe's own
+    gene_text // embedded genes, or null
 
     main:
+    sheet = file(input, checkIfExists: true)
     staged_recipe = tuple(recipe.toString().endsWith('.json') ? local_file(recipe) : [], recipe)
     staged_panel = local_file(panel)
-    models = methods
-        ? methods.tokenize(',').collect { method -> [id: method, method: method] }
-        : [[id: file(recipe).baseName, method: null]]
+    staged_text = local_file(gene_text)
 
-    PREPARE(channel.fromList(read_sections(input)), file(input), staged_recipe, staged_panel)
-    encoders = PREPARE.out.encoders.first()
+    PLAN(sheet, staged_recipe, methods ? methods.tokenize(',')*.trim() : [], staged_panel, staged_text)
+    plan = PLAN.out.plan.map { json -> read_plan(json) }
+    // Waits for the plan, so that nothing is encoded for a sheet with a fault.
+    rows = PLAN.out.plan.flatMap { _json -> read_sections(sheet) }
+
+    PREPARE(rows, sheet, staged_recipe, staged_panel, plan.map { found -> found.encoders }.first())
     sections = PREPARE.out.section.toSortedList()
 
-    TRAIN(channel.fromList(models), sections, staged_recipe, staged_panel)
-    EVALUATE(channel.fromList(models), sections, staged_recipe, staged_panel)
-    EXPORT(TRAIN.out.model.join(EVALUATE.out.evaluation), encoders)
+    TRAIN(plan.flatMap { found -> found.models }, sections, staged_recipe, staged_panel, staged_text)
+    trained = TRAIN.out.model.branch { model, folder ->
+        bundle: model.bundle
+            return tuple(model.bundle, folder)
+        fold: true
+            return folder
+    }
+    EVALUATE(trained.fold.toSortedList(), sections)
+    EXPORT(trained.bundle, EVALUATE.out.evaluation.first(), PREPARE.out.encoders.first())
 }
 
 workflow {
@@ -86,7 +97,7 @@ workflow {
         channel.of(as_json(parameters))
             .collectFile(name: 'params.json', storeDir: "${params.outdir}/pipeline_info", newLine: true)
         if (params.workflow == 'train') {
-            TRAIN_MODELS(params.input, params.recipe, params.methods, params.genes)
+            TRAIN_MODELS(params.input, params.recipe, params.methods, params.genes, params.gene_text)
         }
         else {
             PREDICT_SLIDES(

@@ -1,34 +1,29 @@
-include { option } from './inputs.nf'
+include { quoted } from './inputs.nf'
 
-// Trains one method on every fold, and judges it on what each fold held out, beside controls.
+// Judges every model on the sections it did not see, beside controls.
 process EVALUATE {
-    tag "${meta.id}"
     label 'process_train'
 
     input:
-    val meta // id, and method where it is not the recipe's own
+    path models
     path sections, stageAs: 'set/*'
-    tuple path(recipe, stageAs: 'recipe/*'), val(recipe_name)
-    path panel, stageAs: 'panel/*'
 
     output:
-    tuple val(meta), path("${meta.id}/evaluation/evaluation.json"), emit: evaluation
-    tuple val(meta), path("${meta.id}/evaluation/*.{md,parquet}"), emit: tables
+    path 'evaluation/evaluation.json', emit: evaluation
+    path 'evaluation/*.{md,parquet}', emit: tables
 
     script:
     """
     histocast evaluate \\
         --set set \\
-        ${option('--recipe', recipe, recipe_name)} \\
-        ${option('--method', null, meta.method)} \\
-        ${option('--panel', panel, null)} \\
+        ${models.collect { model -> "--model ${quoted(model)}" }.join(' ')} \\
         --threads ${task.cpus} \\
-        --outdir ${meta.id}/evaluation
+        --outdir evaluation
     """
 
     stub:
     """
-    mkdir -p ${meta.id}/evaluation
-    touch ${meta.id}/evaluation/evaluation.{json,md} ${meta.id}/evaluation/{sections,genes}.parquet
+    mkdir evaluation
+    touch evaluation/evaluation.{json,md} evaluation/{sections,genes}.parquet
     """
 }

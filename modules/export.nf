@@ -1,14 +1,15 @@
 // Completes a trained model to a bundle: its encoders, its measured figures, its model card.
 process EXPORT {
-    tag "${meta.id}"
+    tag "${name}"
     label 'process_train'
 
     input:
-    tuple val(meta), path(model), path(evaluation)
+    tuple val(name), path(model)
+    path evaluation
     path encoders
 
     output:
-    tuple val(meta), path("${meta.id}/bundle"), emit: bundle
+    tuple val(name), path("${name}/bundle"), emit: bundle
 
     script:
     """
@@ -16,12 +17,12 @@ process EXPORT {
         --model ${model} \\
         --encoders ${encoders} \\
         --evaluation ${evaluation} \\
-        --outdir ${meta.id}/bundle
+        --outdir ${name}/bundle
     """
 
     stub:
     """
-    mkdir -p ${meta.id}/bundle
-    touch ${meta.id}/bundle/bundle.json
+    mkdir -p ${name}/bundle
+    touch ${name}/bundle/bundle.json
     """
 }

@@ -37,7 +37,7 @@ def one_slide_a_folder(samplesheet) {
     return files.unique { path -> path.parent }
 }
 
-// The sections of a training sheet, with the files each one stands on. PREPARE judges the sheet.
+// The sections of a training sheet, with the files each one stands on. PLAN judges the sheet.
 def read_sections(training_sheet) {
     def sheet = file(training_sheet, checkIfExists: true)
     return sheet.splitCsv(header: true, strip: true).collect { row ->
@@ -69,4 +69,9 @@ def read_samples(samples_json) {
                 histocast_version: workflow.manifest.version,
             ]
         }
+}
+
+// What PLAN found: the encoders that are needed, and the models to train.
+def read_plan(plan_json) {
+    return new groovy.json.JsonSlurper().parse(plan_json)
 }

@@ -11,6 +11,7 @@ process PREPARE {
     path sheet
     tuple path(recipe, stageAs: 'recipe/*'), val(recipe_name)
     path panel, stageAs: 'panel/*'
+    val encoders // those that the methods take features of
 
     output:
     path "set/${sample}", emit: section
@@ -23,6 +24,7 @@ process PREPARE {
         --sample ${quoted(sample)} \\
         ${option('--recipe', recipe, recipe_name)} \\
         ${option('--panel', panel, null)} \\
+        ${encoders.collect { name -> "--encoder ${quoted(name)}" }.join(' ')} \\
         --outdir set
     """
 

@@ -1,32 +1,36 @@
-include { option } from './inputs.nf'
+include { option ; quoted } from './inputs.nf'
 
-// Trains one method on every section.
+// Trains one method under one protocol, on all sections but those of a fold, or on all.
 process TRAIN {
-    tag "${meta.id}"
+    tag "${model.id}"
     label 'process_train'
 
     input:
-    val meta // id, and method where it is not the recipe's own
+    val model // id, method, protocol, fold, bundle
     path sections, stageAs: 'set/*'
     tuple path(recipe, stageAs: 'recipe/*'), val(recipe_name)
     path panel, stageAs: 'panel/*'
+    path gene_text, stageAs: 'text/*'
 
     output:
-    tuple val(meta), path('model'), emit: model
+    tuple val(model), path("${model.id}"), emit: model
 
     script:
     """
     histocast train \\
         --set set \\
         ${option('--recipe', recipe, recipe_name)} \\
-        ${option('--method', null, meta.method)} \\
+        --method ${quoted(model.method)} \\
+        --protocol ${model.protocol} \\
+        --fold ${quoted(model.fold)} \\
         ${option('--panel', panel, null)} \\
-        --outdir model
+        ${option('--gene-text', gene_text, null)} \\
+        --outdir ${quoted(model.id)}
     """
 
     stub:
     """
-    mkdir model
-    touch model/bundle.json model/fusion.onnx model/genes.parquet model/train.json
+    mkdir ${quoted(model.id)}
+    touch ${quoted(model.id)}/{bundle.json,fusion.onnx,genes.parquet,train.json}
     """
 }

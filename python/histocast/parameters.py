@@ -56,7 +56,14 @@ class Parameters(BaseModel):
         "inputs", "Recipe to train by: a JSON file, or the name of a shipped one.", needed_by="train", default=None
     )
     methods: str | None = _parameter(
-        "inputs", "Methods to train, with commas between them; the recipe's own by default.", default=None
+        "inputs",
+        "Methods and variants (dkan:no-gene-text) to train, with commas between them; the recipe's own by default.",
+        default=None,
+    )
+    gene_text: str | None = _parameter(
+        "inputs",
+        "Embedded genes of 'histocast genes embed', to train methods that read descriptions.",
+        default=None,
     )
 
     outdir: str = _parameter("outputs", "Folder, or s3:// prefix, for the results.", default="results")

@@ -15,6 +15,7 @@ from pipeline_runs import Launcher, count_by_process, write_samplesheet
 # Several whole runs of the pipeline, on a machine that may have other work to do.
 pytestmark = pytest.mark.timeout(900)
 
+METHODS = "ridge, stnet"
 GENES = ("KRT8", "COL1A1", "CD3E")
 PITCH_UM = 56.0
 
@@ -59,29 +60,46 @@ def test_a_bundle_is_trained_judged_and_exported_and_predicts(
     trained = launch("--workflow", "train", "--input", training_sheet, "--recipe", recipe)
 
     assert trained.code == 0, trained.output
-    assert count_by_process(trained.tasks("COMPLETED")) == {"PREPARE": 3, "TRAIN": 1, "EVALUATE": 1, "EXPORT": 1}
-    bundle = verify_bundle(trained.outdir / "tiny" / "bundle")
+    assert count_by_process(trained.tasks("COMPLETED")) == {
+        "PLAN": 1,
+        "PREPARE": 3,
+        "TRAIN": 7,  # three folds under two protocols, and the model of all sections
+        "EVALUATE": 1,
+        "EXPORT": 1,
+    }
+    bundle = verify_bundle(trained.outdir / "ridge" / "bundle")
     assert bundle.gene_count == len(GENES)
     assert bundle.metrics
-    assert (
-        "leave one patient out (3 patients)" in (trained.outdir / "tiny" / "evaluation" / "evaluation.md").read_text()
-    )
+    assert "leave one patient out (3 patients)" in (trained.outdir / "evaluation" / "evaluation.md").read_text()
 
     sheet = write_samplesheet(tmp_path / "sheet.csv", {"A": "T0.tiff"})
-    predicted = launch("--input", sheet, "--bundle", trained.outdir / "tiny" / "bundle")
+    predicted = launch("--input", sheet, "--bundle", trained.outdir / "ridge" / "bundle")
 
     assert predicted.code == 0, predicted.output
     assert (predicted.outdir / "A" / "A.h5ad").exists()
 
 
-def test_each_method_gets_its_bundle(launch: Launcher, tmp_path: Path) -> None:
-    (tmp_path / "a.tiff").touch()
-    (tmp_path / "counts.tsv").touch()
-    sheet = tmp_path / "training.csv"
-    sheet.write_text("sample,slide,counts,patient\nA,a.tiff,counts.tsv,P1\nB,s3://archive/b.tiff,counts.tsv,P2\n")
+def test_methods_and_variants_are_judged_together_and_methods_become_bundles(
+    launch: Launcher, training_sheet: Path, recipe: Path, tmp_path: Path
+) -> None:
+    short = json.loads(recipe.read_text()) | {"controls": ["ridge"]}
+    recipe.write_text(json.dumps(short))
 
-    run = launch("-stub", "--workflow", "train", "--input", sheet, "--recipe", "her2st", "--methods", "ridge,other")
+    run = launch("--workflow", "train", "--input", training_sheet, "--recipe", recipe, "--methods", METHODS)
 
     assert run.code == 0, run.output
-    assert count_by_process(run.tasks("COMPLETED")) == {"PREPARE": 2, "TRAIN": 2, "EVALUATE": 2, "EXPORT": 2}
-    assert {path.parent.parent.name for path in run.outdir.glob("*/bundle/bundle.json")} == {"ridge", "other"}
+    tasks = count_by_process(run.tasks("COMPLETED"))
+    assert tasks == {"PLAN": 1, "PREPARE": 3, "TRAIN": 6 + 6 + 2, "EVALUATE": 1, "EXPORT": 2}
+    assert {path.parent.parent.name for path in run.outdir.glob("*/bundle/bundle.json")} == {"ridge", "stnet"}
+    summaries = json.loads((run.outdir / "evaluation" / "evaluation.json").read_text())["summaries"]
+    assert {found["method"] for found in summaries if found["subject"] == "model"} == {"ridge", "stnet"}
+    bundle = verify_bundle(run.outdir / "stnet" / "bundle")
+    assert {metric.subject for metric in bundle.metrics} >= {"model", "ridge", "training mean"}
+
+
+def test_nothing_is_encoded_for_a_plan_that_cannot_work(launch: Launcher, training_sheet: Path, recipe: Path) -> None:
+    run = launch("--workflow", "train", "--input", training_sheet, "--recipe", recipe, "--methods", "dkan:no-text")
+
+    assert run.code != 0
+    assert "did you mean dkan:no-gene-text?" in run.output
+    assert not run.tasks("COMPLETED")

@@ -17,7 +17,13 @@ ENCODERS = "encoders"
 
 
 def prepare(
-    sheet: Path, *, recipe: Recipe, outdir: Path, samples: Sequence[str] | None = None, genes: Path | None = None
+    sheet: Path,
+    *,
+    recipe: Recipe,
+    outdir: Path,
+    samples: Sequence[str] | None = None,
+    genes: Path | None = None,
+    encoder_names: Sequence[str] | None = None,
 ) -> None:
     """Tile and encode every section of a training sheet and align it with its counts: ``outdir/<sample>/``.
 
@@ -31,6 +37,8 @@ def prepare(
         The rows to prepare; all of them where it is absent. Sections can be prepared apart and gathered.
     genes:
         Table ``gene_id,gene_symbol`` for counts that hold symbols only.
+    encoder_names:
+        Encoders in place of the recipe's own, for sections that several methods will take features of.
 
     Raises
     ------
@@ -54,7 +62,7 @@ def prepare(
     chosen = [row for row in rows if not samples or row.sample in samples]
     with scratch_folder(outdir) as scratch:
         encoders = outdir / ENCODERS
-        bundle = export_encoders(recipe, outdir=encoders)
+        bundle = export_encoders(recipe, outdir=encoders, names=encoder_names)
         for row in track(chosen, label="prepare", total=len(chosen), unit="sections"):
             stages = scratch / row.sample
             location = SlideLocation(row.sample, row.slide, mpp=row.mpp)

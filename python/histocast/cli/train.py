@@ -1,4 +1,4 @@
-"""Verbs of the train workflow: prepare train evaluate export."""
+"""Verbs of the train workflow: plan prepare train evaluate export."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ Option = Annotated[
     list[str] | None,
     typer.Option("--option", help="An option of the method, such as model.contrastive=false; give it often."),
 ]
+Sheet = Annotated[Path, typer.Option("--input", help="Training sheet: sample,slide,counts,patient[,spots][,mpp].")]
+Method = Annotated[
+    str | None, typer.Option(help="In place of the recipe's method; 'dkan:no-gene-text' is one with an idea switched.")
+]
 SetFolder = Annotated[Path, typer.Option("--set", help="Folder of prepared sections.")]
 
 
@@ -35,18 +39,42 @@ Protocol = Annotated[ProtocolName | None, typer.Option(help="How labels are made
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the command line."""
-    for verb in (prepare, train, evaluate, export):
+    for verb in (plan, prepare, train, evaluate, export):
         app.command()(verb)
+
+
+def plan(
+    *,
+    sheet: Sheet,
+    recipe: RecipeName,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="A method or variant in place of the recipe's method; give it often.", show_default=False),
+    ] = None,
+    panel: Panel = None,
+    gene_text: GeneText = None,
+    outdir: options.Outdir = Path(),
+) -> None:
+    """Judge a training sheet and name every model to train: <outdir>/plan.json."""
+    from histocast.artifacts import write_json
+    from histocast.training.plan import PLAN_FILE, plan_models
+
+    planned = plan_models(sheet, recipe=recipe, methods=method or (), panel=panel, gene_text=gene_text)
+    outdir.mkdir(parents=True, exist_ok=True)
+    write_json(outdir / PLAN_FILE, planned)
 
 
 def prepare(
     *,
-    sheet: Annotated[Path, typer.Option("--input", help="Training sheet: sample,slide,counts,patient[,spots][,mpp].")],
+    sheet: Sheet,
     recipe: RecipeName,
     panel: Panel = None,
     sample: Annotated[list[str] | None, typer.Option(help="A row to prepare; all without it. Give it often.")] = None,
     genes: Annotated[
         Path | None, typer.Option(help="Table gene_id,gene_symbol for counts that hold symbols only.")
+    ] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="An encoder in place of the recipe's; give it often.", show_default=False)
     ] = None,
     outdir: options.Outdir = Path(),
 ) -> None:
@@ -54,14 +82,21 @@ def prepare(
     from histocast import api
     from histocast.training import read_recipe
 
-    api.prepare(sheet, recipe=read_recipe(recipe, panel=panel), outdir=outdir, samples=sample, genes=genes)
+    api.prepare(
+        sheet,
+        recipe=read_recipe(recipe, panel=panel),
+        outdir=outdir,
+        samples=sample,
+        genes=genes,
+        encoder_names=encoder,
+    )
 
 
 def train(
     *,
     set_folder: SetFolder,
     recipe: RecipeName,
-    method: Annotated[str | None, typer.Option(help="In place of the recipe's method.")] = None,
+    method: Method = None,
     panel: Panel = None,
     protocol: Protocol = None,
     fold: Annotated[str | None, typer.Option(help="Patient or section to hold out; all is trained on without.")] = None,
@@ -90,7 +125,7 @@ def evaluate(
     recipe: Annotated[
         str | None, typer.Option(help="Train and judge every fold of this recipe under both protocols instead.")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="In place of the recipe's method.")] = None,
+    method: Method = None,
     panel: Panel = None,
     gene_text: GeneText = None,
     option: Option = None,

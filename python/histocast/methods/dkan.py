@@ -152,7 +152,7 @@ class Dkan(nn.Module):
         if not config.contrastive:
             return Losses(supervised, {"supervised": supervised})
         measured = self.encode(labels[rows])[:, None]
-        expression = self.expression(tokens.expand(len(rows), -1, -1), measured)
+        expression = self.expression(tokens[None], measured)
         first, second = image.flatten(0, 1), expression.flatten(0, 1)
         if config.contrast_rows is not None and len(first) > config.contrast_rows:
             drawn = torch.randperm(len(first), device=first.device)[: config.contrast_rows]
@@ -177,7 +177,7 @@ class Dkan(nn.Module):
             parts = [keys, scales.target] + ([] if scales.neighbour is None else [scales.neighbour])
             keys = torch.cat(parts, dim=1)
         mask = self._seen(scales, keys)
-        return self.image(tokens.expand(keys.shape[0], -1, -1), keys, mask)  # type: ignore[no-any-return]
+        return self.image(tokens[None], keys, mask)  # type: ignore[no-any-return]
 
     def _seen(self, scales: Scales, keys: Tensor) -> Bool[Tensor, "spot key"] | None:
         """Which keys exist; ``None`` where all do."""

@@ -83,8 +83,8 @@ class Attention(nn.Module):
         bias: Tensor | None = None,
     ) -> Float[Tensor, "*batch query dim"]:
         """Each query's mean of the values; ``bias`` is added to the scores, or a mask of the keys seen."""
-        query = self._split(self.query(queries))
         key, value = (self._split(part) for part in self.key_value(keys).chunk(2, dim=-1))
+        query = self._split(self.query(queries))
         # Written out: torch's fused attention returns strides that its ONNX exporter cannot follow.
         scores = query @ key.transpose(-1, -2) * key.shape[-1] ** -0.5
         if bias is not None:
@@ -223,11 +223,11 @@ class CrossEncoder(nn.Module):
 
     def forward(
         self,
-        queries: Float[Tensor, "spot query dim"],
+        queries: Float[Tensor, "#spot query dim"],
         keys: Float[Tensor, "spot key dim"],
         mask: Bool[Tensor, "spot key"] | None = None,
     ) -> Float[Tensor, "spot query dim"]:
-        """The queries after looking at those keys that ``mask`` shows."""
+        """The queries after looking at those keys that ``mask`` shows; queries that all spots share are given once."""
         bias = None if mask is None else mask[:, None, None]
         for block in self.blocks:
             queries = block(queries, keys, bias)

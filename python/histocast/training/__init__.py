@@ -1,5 +1,6 @@
-"""Prepare sections, train on folds, evaluate and export.
+"""Plan, prepare sections, train on folds, evaluate and export.
 
+plan_models       a training sheet and methods -> every model to train
 export_encoders   the encoders of a recipe as a bundle to tile and encode sections with
 prepare_section   an encoded section and its counts -> <set>/<sample>/
 train             one fold -> a model folder

@@ -24,6 +24,7 @@ from histocast.training.controls import SHUFFLED, predict_controls, shuffled_ord
 from histocast.training.folds import split_sections
 from histocast.training.labels import PROTOCOLS, Protocol, array_neighbourhood
 from histocast.training.metrics import Truth, coverage, gene_metrics, mean_known, section_metrics
+from histocast.training.plan import model_name
 from histocast.training.recipe import Recipe
 from histocast.training.section import Section
 from histocast.training.summary import MODEL, Evaluation, GeneRow, SectionRow, render_markdown, summarise_rows
@@ -62,15 +63,9 @@ def evaluate(set_folder: Path, *, models: Sequence[Path], outdir: Path, threads:
     _refuse_unfit(found)
     sections: list[SectionRow] = []
     genes: list[GeneRow] = []
-    with ExitStack() as stack:
-        opened: dict[str, TrainingSet] = {}
+    with _Sets(set_folder) as sets:
         for model in track(found, label="evaluate", total=len(found), unit="models"):
-            # The sections and the panel do not depend on the labels, and are read once for both protocols.
-            recipe = model.record.recipe.model_copy(update={"protocol": PROTOCOLS[0]})
-            key = recipe.model_dump_json()
-            if key not in opened:
-                opened[key] = stack.enter_context(open_training_set(set_folder, recipe))
-            judge = _judge(opened[key], model, threads=threads)
+            judge = _judge(sets, model, threads=threads)
             sections += judge.sections
             genes += judge.genes
     evaluation = summarise_rows(sections, genes, [model.record for model in found])
@@ -99,7 +94,7 @@ def cross_validate(
         log(f"cross-validate {recipe.name}: {split.description}, {len(split.folds)} folds")
         for protocol in protocols:
             for fold in split.folds:
-                models.append(outdir / "models" / f"{recipe.method}-{protocol}-{fold.name}")
+                models.append(outdir / "models" / model_name(recipe.label, protocol, fold.name))
                 train_fold(training, fold=fold.name, protocol=protocol, outdir=models[-1], gene_text=gene_text)
     return evaluate(set_folder, models=models, outdir=outdir, threads=threads)
 
@@ -145,7 +140,7 @@ def _refuse_unfit(models: Sequence[_Model]) -> None:
             )
     seen: dict[tuple[str, ...], Path] = {}
     for model in models:
-        key = (model.record.recipe.method, model.record.protocol, model.record.fold)
+        key = (model.record.recipe.label, model.record.protocol, model.record.fold)
         if seen.setdefault(key, model.folder) != model.folder:
             raise UsageError(
                 f"two models of {' '.join(key)}", expected="one a method, protocol and fold", where=str(model.folder)
@@ -159,11 +154,54 @@ def _refuse_unfit(models: Sequence[_Model]) -> None:
         )
 
 
-def _judge(training: TrainingSet, model: _Model, *, threads: int) -> _SectionJudge:
+class _Sets:
+    """Prepared sections and the controls on them, each made once for all the methods that are judged."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+        self._opened: dict[str, TrainingSet] = {}
+        self._controls: dict[tuple[str, Protocol, str], dict[str, dict[str, Floats]]] = {}
+
+    def __enter__(self) -> _Sets:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def open(self, recipe: Recipe) -> TrainingSet:
+        """The sections with the recipe's features and panel."""
+        key, shared = _without_method(recipe)
+        if key not in self._opened:
+            self._opened[key] = self._stack.enter_context(open_training_set(self._folder, shared))
+        return self._opened[key]
+
+    def controls(self, record: TrainRecord) -> dict[str, dict[str, Floats]]:
+        """Predictions of the controls for the fold that a model left out."""
+        training = self.open(record.recipe)
+        key = (_without_method(record.recipe)[0], record.protocol, record.fold)
+        if key not in self._controls:
+            self._controls[key] = predict_controls(
+                training,
+                train=training.choose(record.train),
+                test=training.choose(record.test),
+                protocol=record.protocol,
+                by=split_sections(training.records, by=record.recipe.folds).by,
+            )
+        return self._controls[key]
+
+
+def _without_method(recipe: Recipe) -> tuple[str, Recipe]:
+    """What sections and controls depend on, and a key of it: neither the labels nor the method."""
+    shared = recipe.model_copy(update={"protocol": PROTOCOLS[0], "method": "ridge", "variant": "", "options": {}})
+    return shared.model_dump_json(), shared
+
+
+def _judge(sets: _Sets, model: _Model, *, threads: int) -> _SectionJudge:
     from histocast.serving import open_predictor
 
     record = model.record
-    by = split_sections(training.records, by=record.recipe.folds).by
+    training = sets.open(record.recipe)
     test = training.choose(record.test)
     judge = _SectionJudge(model, training)
     with open_predictor(model.folder, model.bundle, names=("fusion",), threads=threads) as predictor:
@@ -172,10 +210,7 @@ def _judge(training: TrainingSet, model: _Model, *, threads: int) -> _SectionJud
                 training, section, bundle=model.bundle, genes=judge.panel, predictor=predictor
             )
             judge.judge_model(section, expression, sd)
-    controls = predict_controls(
-        training, train=training.choose(record.train), test=test, protocol=record.protocol, by=by
-    )
-    for subject, predictions in controls.items():
+    for subject, predictions in sets.controls(record).items():
         for section in test:
             judge.judge(section, subject, predictions[section.record.sample])
     return judge
@@ -220,7 +255,7 @@ class _SectionJudge:
         for place, gene_id in enumerate(self.training.panel.gene_ids):
             self.genes.append(
                 GeneRow(
-                    method=record.recipe.method,
+                    method=record.recipe.label,
                     protocol=record.protocol,
                     subject=subject,
                     fold=record.fold,
@@ -240,7 +275,7 @@ class _SectionJudge:
         for metric, value in values.items():
             self.sections.append(
                 SectionRow(
-                    method=record.recipe.method,
+                    method=record.recipe.label,
                     protocol=record.protocol,
                     subject=subject,
                     fold=record.fold,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from histocast import __version__
@@ -30,10 +30,15 @@ from histocast.training.train import INTENDED_USE, TRAIN_FILE, TrainRecord
 EVALUATION_FILE = "evaluation.json"
 
 
-def export_encoders(recipe: Recipe, *, outdir: Path) -> Bundle:
+def export_encoders(recipe: Recipe, *, outdir: Path, names: Sequence[str] | None = None) -> Bundle:
     """Write the encoders of a recipe as a bundle without a model, to tile and encode sections with.
 
     The same recipe gives the same bytes, so sections prepared apart fit together.
+
+    Parameters
+    ----------
+    names:
+        Encoders in place of the recipe's own, for sections that several methods will take features of.
 
     Raises
     ------
@@ -45,7 +50,7 @@ def export_encoders(recipe: Recipe, *, outdir: Path) -> Bundle:
     geometry = recipe.geometry
     specs = tuple(
         export_encoder(name, tile_px=geometry.tile_px, um_per_px=geometry.um_per_px, folder=outdir)
-        for name in recipe.encoders
+        for name in names or recipe.encoders
     )
     bundle = Bundle(
         name=f"{recipe.name}-encoders",
@@ -149,11 +154,11 @@ def _copy_encoder(spec: EncoderSpec, encoders: Path, outdir: Path) -> EncoderSpe
 def _figures(path: Path, record: TrainRecord) -> tuple[object, ...]:
     file = path / EVALUATION_FILE if path.is_dir() else path
     evaluation = read_record(file, Evaluation)
-    metrics = evaluation.metrics(record.protocol, method=record.recipe.method)
+    metrics = evaluation.metrics(record.protocol, method=record.recipe.label)
     if not metrics or evaluation.recipe != record.recipe.name:
         raise UsageError(
-            f"an evaluation of {evaluation.recipe} without figures for {record.recipe.method}, {record.protocol}",
-            expected=f"folds of {record.recipe.name}, {record.recipe.method}, {record.protocol}",
+            f"an evaluation of {evaluation.recipe} without figures for {record.recipe.label}, {record.protocol}",
+            expected=f"folds of {record.recipe.name}, {record.recipe.label}, {record.protocol}",
             where=str(file),
             advice="evaluate the folds of this recipe, or export without figures",
         )

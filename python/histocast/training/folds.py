@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from histocast.errors import DataError, UsageError
-from histocast.training.section import SectionRecord
 
 By = Literal["patient", "section"]
 
 ALL = "all"
 """Name of the training on every section, with nothing held out."""
+
+
+class OfPatient(Protocol):
+    """A section, prepared or a row of a training sheet."""
+
+    @property
+    def sample(self) -> str:
+        """Its name."""
+
+    @property
+    def patient(self) -> str:
+        """Pseudonym of whose it is."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ class Split:
         return found
 
 
-def split_sections(sections: Sequence[SectionRecord], *, by: Literal["patient", "section", "auto"]) -> Split:
+def split_sections(sections: Sequence[OfPatient], *, by: Literal["patient", "section", "auto"]) -> Split:
     """Leave one patient out; where there is one patient only, leave one section out and say so.
 
     Raises

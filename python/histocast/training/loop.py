@@ -26,9 +26,9 @@ from histocast.training.checkpoint import load_checkpoint, save_checkpoint
 class LoopOptions(Config):
     """How a network is trained."""
 
-    epochs: int = Field(default=60, ge=1)
+    epochs: int = Field(default=30, ge=1)
     """Most passes over the training regions."""
-    patience: int = Field(default=12, ge=1)
+    patience: int = Field(default=6, ge=1)
     """Epochs without a better held-out Pearson after which training stops."""
     optimiser: Literal["adamw", "adam"] = "adamw"
     learning_rate: float = Field(default=2e-3, gt=0)
@@ -40,7 +40,7 @@ class LoopOptions(Config):
     the weights of the last step, as published."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
-    steps_per_region: int = Field(default=2, ge=1)
+    steps_per_region: int = Field(default=4, ge=1)
     """Steps on a region in an epoch, each on other spots and genes."""
     spots_per_step: int | None = Field(default=64, ge=2)
     """Spots of a region that a step's losses are taken on; all its spots give context. ``None`` takes all."""

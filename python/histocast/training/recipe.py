@@ -14,6 +14,7 @@ from histocast.bundle import Spec, TileGeometry
 from histocast.errors import ConfigError, MissingInputError, UsageError
 from histocast.training.gene_table import read_panel
 from histocast.training.labels import Protocol
+from histocast.training.variants import SEPARATOR, apply_variant
 
 Method = Literal["ridge", "dkan", "domainst", "alignst", "stnet", "bleep"]
 
@@ -36,6 +37,8 @@ class Recipe(Spec):
     a count want ``zero``; a targeted panel does not."""
     protocol: Protocol = "strict"
     method: Method = "ridge"
+    variant: str = ""
+    """Which idea of the method is switched, by its name in `histocast.training.variants`; empty for none."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the method; unknown ones are refused when it starts."""
     standardise_within_slide: bool = True
@@ -60,6 +63,11 @@ class Recipe(Spec):
         return panel
 
     @property
+    def label(self) -> str:
+        """The method as tables name it: ``dkan``, or ``dkan:no-gene-text``."""
+        return f"{self.method}{SEPARATOR}{self.variant}" if self.variant else self.method
+
+    @property
     def encoders(self) -> tuple[str, ...]:
         """Names of the encoders whose outputs are taken, each once."""
         columns = self.features if self.nuclei is None else (*self.features, self.nuclei)
@@ -81,7 +89,8 @@ def read_recipe(
     panel:
         File with a gene a line, in place of the recipe's panel; some shipped recipes have none of their own.
     protocol, method:
-        In place of the recipe's. Another method starts from its own options.
+        In place of the recipe's. Another method starts from its own options; ``dkan:no-gene-text`` is a method with
+        one idea switched (`histocast.training.variants`).
     options:
         ``key.key=value`` each, the value in JSON or a plain word; they change single options of the method.
 
@@ -107,11 +116,14 @@ def read_recipe(
             where=f"recipe {name}",
             advice="give --panel, or 'panel' in the recipe",
         )
-    if method not in (None, content.get("method", "ridge")):
+    method, _, variant = (method or "").partition(SEPARATOR)
+    if method not in ("", content.get("method", "ridge")):
         content["options"] = {}
     for option in options:
         _change_option(content.setdefault("options", {}), option)
-    content |= {key: value for key, value in (("protocol", protocol), ("method", method)) if value is not None}
+    content |= {key: value for key, value in (("protocol", protocol), ("method", method)) if value}
+    if variant:
+        content = apply_variant(content, method, variant)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:

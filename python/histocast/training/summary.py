@@ -240,15 +240,25 @@ def render_markdown(evaluation: Evaluation) -> str:
 
 
 def _table(summaries: Sequence[SubjectSummary]) -> list[str]:
-    names = [s.method if s.subject == MODEL else f"{s.subject} ({s.method})" for s in summaries]
-    lines = [f"| metric | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
-    for metric in TABLE_METRICS:
-        cells = [_cell(summary.figure(metric)) for summary in summaries]
-        lines.append(f"| {metric} | {' | '.join(cells)} |")
-    samples = [figure.by_sample for s in summaries if (figure := s.figure("pearson"))]
-    for sample in samples[0] if samples else ():
-        values = [by_sample.get(sample) for by_sample in samples]
-        lines.append(f"| pearson, {sample} | {' | '.join('' if v is None else f'{v:.3f}' for v in values)} |")
+    """Figures with a row a subject, then Pearson by held-out section. A control that is alike for all stands once."""
+    named: dict[str, SubjectSummary] = {}
+    for summary in sorted(summaries, key=lambda summary: summary.subject != MODEL):
+        known = named.get(summary.subject)
+        if summary.subject == MODEL:
+            named[f"**{summary.method}**"] = summary
+        elif known is None:
+            named[summary.subject] = summary
+        elif known.figures != summary.figures:
+            named[f"{summary.subject} ({summary.method})"] = summary
+    lines = [f"| | {' | '.join(TABLE_METRICS)} |", f"|---|{'---|' * len(TABLE_METRICS)}"]
+    for name, summary in named.items():
+        lines.append(f"| {name} | {' | '.join(_cell(summary.figure(metric)) for metric in TABLE_METRICS)} |")
+    by_section = {name: figure.by_sample for name, summary in named.items() if (figure := summary.figure("pearson"))}
+    samples = list(next(iter(by_section.values()), {}))
+    lines += ["", f"| pearson by held-out section | {' | '.join(samples)} |", f"|---|{'---|' * len(samples)}"]
+    for name, values in by_section.items():
+        cells = ("" if (value := values.get(sample)) is None else f"{value:.3f}" for sample in samples)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 

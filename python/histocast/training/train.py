@@ -123,7 +123,7 @@ def train_fold(
     # Kept until the model stands, so that a kill while it is exported costs no training.
     shutil.rmtree(outdir / CHECKPOINTS, ignore_errors=True)
     log(
-        f"train {recipe.name} {recipe.method} {protocol}, fold {part.name}: {record.train_spots} spots, "
+        f"train {recipe.name} {recipe.label} {protocol}, fold {part.name}: {record.train_spots} spots, "
         f"held-out Pearson {record.heldout_pearson:.3f}"
     )
     return record

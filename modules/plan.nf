@@ -1,0 +1,36 @@
+include { option ; quoted } from './inputs.nf'
+
+// Judges the training sheet, the recipe and the methods, and names every model to train.
+process PLAN {
+    label 'process_light'
+
+    input:
+    path sheet
+    tuple path(recipe, stageAs: 'recipe/*'), val(recipe_name)
+    val methods // names; none for the recipe's own
+    path panel, stageAs: 'panel/*'
+    path gene_text, stageAs: 'text/*'
+
+    output:
+    path 'plan.json', emit: plan
+
+    script:
+    """
+    histocast plan \\
+        --input ${sheet} \\
+        ${option('--recipe', recipe, recipe_name)} \\
+        ${methods.collect { method -> "--method ${quoted(method)}" }.join(' ')} \\
+        ${option('--panel', panel, null)} \\
+        ${option('--gene-text', gene_text, null)}
+    """
+
+    stub:
+    """
+    cat > plan.json <<'END'
+    {"encoders": ["morphology"], "models": [
+        {"id": "demo-strict-P1", "method": "demo", "protocol": "strict", "fold": "P1", "bundle": ""},
+        {"id": "demo-strict-all", "method": "demo", "protocol": "strict", "fold": "all", "bundle": "demo"}
+    ]}
+    END
+    """
+}

@@ -1,0 +1,125 @@
+"""PLAN: judge a training sheet and what is asked for, and name every model to train, before anything long starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from histocast.errors import ConfigError, UsageError
+from histocast.records import Record
+from histocast.training.folds import ALL, split_sections
+from histocast.training.labels import PROTOCOLS, Protocol
+from histocast.training.recipe import Recipe, read_recipe
+from histocast.training.sheet import read_training_sheet
+from histocast.training.variants import SEPARATOR
+
+PLAN_FILE = "plan.json"
+
+
+class PlannedModel(Record):
+    """One call of `histocast.training.train`."""
+
+    id: str
+    """Name of the model's folder."""
+    method: str
+    """With its variant, if any."""
+    protocol: Protocol
+    fold: str
+    """What it leaves out, or ``all``: then it is not judged, and becomes a bundle."""
+    bundle: str
+    """Name of the bundle it becomes, or empty."""
+
+
+class Plan(Record):
+    """``plan.json``."""
+
+    schema_version: Literal[1] = 1
+    recipe: str
+    split: str
+    """How folds are made, in words."""
+    encoders: tuple[str, ...]
+    """Encoders that any of the methods takes features of."""
+    models: tuple[PlannedModel, ...]
+
+
+def plan_models(
+    sheet: Path,
+    *,
+    recipe: str | Path,
+    methods: Sequence[str] = (),
+    panel: Path | None = None,
+    gene_text: Path | None = None,
+) -> Plan:
+    """Every model to train: a method on each fold under both protocols, and on all sections for its bundle.
+
+    Parameters
+    ----------
+    sheet:
+        Training sheet.
+    recipe:
+        Its file, or the name of a shipped one.
+    methods:
+        Methods and variants (``dkan:no-gene-text``), in place of the recipe's method. A variant is judged under the
+        recipe's protocol alone, and becomes no bundle.
+
+    Raises
+    ------
+    DataError
+        Every fault of the sheet, or too few patients or sections to hold one out.
+    ConfigError
+        There is no such method or variant, its options do not fit, or it reads gene descriptions and none are given.
+    UsageError
+        A method is asked for twice.
+    """
+    rows = read_training_sheet(sheet)
+    recipes = [read_recipe(recipe, panel=panel, method=method) for method in methods or (None,)]
+    labels = [chosen.label for chosen in recipes]
+    if len(set(labels)) < len(labels):
+        raise UsageError(f"methods {', '.join(labels)}", expected="each once")
+    for chosen in recipes:
+        _refuse_unfit(chosen, gene_text)
+    split = split_sections(rows, by=recipes[0].folds)
+    models = []
+    for chosen in recipes:
+        # What an idea is worth shows under one protocol, and costs half.
+        protocols = (chosen.protocol,) if chosen.variant else PROTOCOLS
+        models += [_planned(chosen, protocol, fold.name) for protocol in protocols for fold in split.folds]
+        if not chosen.variant:
+            models.append(_planned(chosen, chosen.protocol, ALL))
+    return Plan(
+        recipe=recipes[0].name,
+        split=split.description,
+        encoders=tuple(dict.fromkeys(name for chosen in recipes for name in chosen.encoders)),
+        models=tuple(models),
+    )
+
+
+def model_name(label: str, protocol: Protocol, fold: str) -> str:
+    """Name of a model's folder; a colon is special in too many places."""
+    return f"{label.replace(SEPARATOR, '-')}-{protocol}-{fold}"
+
+
+def _planned(recipe: Recipe, protocol: Protocol, fold: str) -> PlannedModel:
+    name = model_name(recipe.label, protocol, fold)
+    return PlannedModel(
+        id=name, method=recipe.label, protocol=protocol, fold=fold, bundle=recipe.label if fold == ALL else ""
+    )
+
+
+def _refuse_unfit(recipe: Recipe, gene_text: Path | None) -> None:
+    """Judge a method's options now rather than after the sections were encoded."""
+    if recipe.method == "ridge":
+        return
+    from histocast.training.network import read_options
+
+    where = f"recipe {recipe.name}, method {recipe.label}"
+    _, config = read_options(recipe.method, recipe.options, where=where)
+    if getattr(config, "gene_text", False) and gene_text is None:
+        raise ConfigError(
+            "no gene descriptions",
+            expected="embedded genes",
+            where=where,
+            advice="give --gene-text (--gene_text of the pipeline), made by 'histocast genes embed', "
+            f"or take {recipe.method}:no-gene-text",
+        )
