@@ -25,12 +25,13 @@ process PLAN {
     """
 
     stub:
+    def models = (methods ?: ['demo']).collectMany { method ->
+        [
+            [id: "${method}-strict-P1", method: method, protocol: 'strict', fold: 'P1', bundle: ''],
+            [id: "${method}-strict-all", method: method, protocol: 'strict', fold: 'all', bundle: method],
+        ]
+    }
     """
-    cat > plan.json <<'END'
-    {"encoders": ["morphology"], "models": [
-        {"id": "demo-strict-P1", "method": "demo", "protocol": "strict", "fold": "P1", "bundle": ""},
-        {"id": "demo-strict-all", "method": "demo", "protocol": "strict", "fold": "all", "bundle": "demo"}
-    ]}
-    END
+    echo ${quoted(groovy.json.JsonOutput.toJson([encoders: ['morphology'], models: models]))} > plan.json
     """
 }

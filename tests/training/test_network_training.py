@@ -68,6 +68,25 @@ def dkan_fold(tmp_path_factory: pytest.TempPathFactory, made_set: Path, gene_tex
     return folder, train(made_set, recipe=recipe, fold="B", outdir=folder, gene_text=gene_text)
 
 
+def test_a_variant_stands_beside_its_method_in_one_table(
+    made_set: Path, dkan_fold: tuple[Path, TrainRecord], tmp_path: Path
+) -> None:
+    options = {"model": small("dkan") | {"gene_text": False}, "training": {"epochs": 2, "members": 2}}
+    recipe = made_recipe(method="dkan", variant="no-gene-text", options=options)
+    train(made_set, recipe=recipe, fold="B", outdir=tmp_path / "variant")
+
+    evaluation = evaluate(made_set, models=[dkan_fold[0], tmp_path / "variant"], outdir=tmp_path)
+
+    mean = {summary.method: summary for summary in evaluation.summaries if summary.subject == "training mean"}
+    assert set(mean) == {"dkan", "dkan:no-gene-text"}
+    assert mean["dkan"].figures == mean["dkan:no-gene-text"].figures
+    lines = (tmp_path / "evaluation.md").read_text().splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert [sum(name in line for line in table) for name in ("**dkan**", "**dkan:no-gene-text**")] == [2, 2]
+    # What is alike for both stands once: in the table of figures, and in that of sections.
+    assert sum("training mean" in line for line in table) == 2
+
+
 def test_dkan_finds_the_signal_and_is_judged_beside_controls(
     made_set: Path, dkan_fold: tuple[Path, TrainRecord], tmp_path: Path
 ) -> None:
