@@ -85,15 +85,30 @@ class Parameters(BaseModel):
         "serving", "Triton servers that run the graphs instead, for example grpc://a:8001,b:8001.", default=None
     )
 
+    tasks_per_server: int = _parameter(
+        "serving",
+        "Most tasks of a stage that use an address of --triton_url at once; more wait, so that servers are not flooded.",
+        default=4,
+        ge=1,
+    )
+
     max_cpus: int | None = _parameter(
         "resources", "Most CPUs a task may ask for; those of this machine by default.", default=None, ge=1
     )
     max_memory: str | None = _parameter(
-        "resources", "Most memory a task may ask for, for example 16.GB; unlimited by default.", default=None
+        "resources", "Most memory a task may ask for, for example 16.GB; that of this machine by default.", default=None
     )
     queue: str | None = _parameter("resources", "Slurm partition or AWS Batch queue of the tasks.", default=None)
     gpu_queue: str | None = _parameter(
         "resources", "Partition or queue of the tasks that use a GPU; --queue by default.", default=None
+    )
+    on_demand_queue: str | None = _parameter(
+        "resources", "AWS Batch queue of on-demand machines, for tasks that lost two spot instances.", default=None
+    )
+    gpu_on_demand_queue: str | None = _parameter("resources", "The same for the tasks that use a GPU.", default=None)
+    job_role: str | None = _parameter("resources", "ARN of the role that AWS Batch jobs take.", default=None)
+    registry: str | None = _parameter(
+        "resources", "Where the images of the tasks lie, for example registry.example.org/team.", default=None
     )
 
 

@@ -140,3 +140,46 @@ def test_every_fault_of_a_samplesheet_is_told_at_once_and_before_any_slide_is_op
     for fault in ("sheet.csv, line 2", "sheet.csv, line 3", "sheet.csv, line 4", "'nought'", "no such file"):
         assert fault in run.output
     assert {row["process"] for row in run.trace()} == {"PREDICT_SLIDES:CHECK"}
+
+
+# Stands before the command line, and dies as from a fault in native code when it meets one sample's tiles.
+CRASHES = """#!/usr/bin/env bash
+if [ "$1" = encode ] && grep -q '"sample": *"S2"' slide.json; then
+    kill -SEGV $$
+fi
+exec "{histocast}" "$@"
+"""
+
+
+def test_a_slide_whose_task_crashes_every_time_costs_that_slide_alone(
+    launch: Launcher, tmp_path: Path, bundle: Path, make_slide: Callable[..., Path], root: Path
+) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        make_slide(tmp_path / f"{name}.tiff", seed=seed)
+    sheet = write_samplesheet(tmp_path / "sheet.csv", {"S1": "one.tiff", "S2": "two.tiff"})
+    crashing = tmp_path / "crashing" / "histocast"
+    crashing.parent.mkdir()
+    crashing.write_text(CRASHES.replace("{histocast}", str(root / "bin" / "histocast")))
+    crashing.chmod(0o755)
+    here = tmp_path / "here.config"
+    here.write_text(f"process.beforeScript = \"export PATH='{crashing.parent}':'{root}/.venv/bin':\\\"\\$PATH\\\"\"\n")
+    given = ("--input", sheet, "--bundle", bundle, "-c", here)
+
+    run = launch(*given)
+
+    assert run.code != 0
+    assert run.tasks("FAILED") == ["ENCODE S2"] * 4
+    assert "1 slide failed; every other one is done" in run.output
+    assert "S2, encode: its task crashed or was killed each time" in run.output
+    assert (run.outdir / "S1" / "S1.h5ad").stat().st_size > 0
+    status = json.loads((run.outdir / "S2" / "status.json").read_text())
+    assert (status["outcome"], status["stages"][-1]["stage"]) == ("failed", "encode")
+    assert "trace.txt" in status["stages"][-1]["error"]["advice"]
+    rows = pq.read_table(run.outdir / "summary.parquet", columns=["sample", "outcome"]).to_pylist()
+    assert [(row["sample"], row["outcome"]) for row in rows] == [("S1", "ok"), ("S2", "failed")]
+
+    crashing.unlink()
+    mended = launch(*given, "-resume")
+
+    assert mended.code == 0, mended.output
+    assert mended.tasks("COMPLETED") == ["ENCODE S2", "PREDICT S2", "REPORT S2", "SUMMARISE"]

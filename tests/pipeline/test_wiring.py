@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -104,13 +105,130 @@ def flat_configuration(launch: Launcher, root: Path, profiles: str) -> str:
 def test_a_profile_sets_its_own_engine_alone_and_gpus_only_with_the_gpu_profile(
     launch: Launcher, root: Path, profile: str
 ) -> None:
+    plain = flat_configuration(launch, root, "standard")
     configuration = flat_configuration(launch, root, profile)
 
     for engine in ("docker", "podman", "apptainer"):
-        assert (f"{engine}.enabled = true" in configuration) == (engine == profile)
+        assert (f"\n{engine}.enabled = true" in configuration) == (engine == profile)
+        assert (f"\n{engine}." in configuration) == (engine == profile)
     for executor in ("slurm", "awsbatch"):
         assert (f"process.executor = '{executor}'" in configuration) == (executor == profile)
+    for line in ("\naws.batch.maxSpotAttempts = 0\n", "\naws.batch.jobRole = null\n", "\naws."):
+        assert (line in configuration) == (profile == "awsbatch")
     assert "accelerator = " not in configuration
     with_gpus = flat_configuration(launch, root, f"{profile},gpu")
     asking = [line.partition(" = ")[0] for line in with_gpus.splitlines() if "accelerator = " in line]
     assert asking == ["process.'withLabel:process_gpu|process_train'.accelerator"]
+    # A profile that repeated a selector of the base would replace all that the base says there.
+    for given in (configuration, with_gpus):
+        assert set(of_labels(plain)) <= set(of_labels(given))
+
+
+def of_labels(configuration: str) -> list[str]:
+    return [line for line in configuration.splitlines() if line.startswith("process.'withLabel:")]
+
+
+# Two tasks that lose their machine twice, and say where they are sent.
+LOSES_TWO_MACHINES = """
+process GRAPHS {
+    label 'process_gpu'
+    script:
+    \"\"\"
+    : sent ${task.attempt} '${task.queue}' '${task.container}' '${task.containerOptions}' '${task.accelerator?.request}'
+    [ ${task.attempt} = 3 ] || exit 143
+    \"\"\"
+}
+process SLIDES {
+    label 'process_io'
+    script:
+    \"\"\"
+    : sent ${task.attempt} '${task.queue}' '${task.container}' '${task.containerOptions}' '${task.accelerator?.request}'
+    [ ${task.attempt} = 3 ] || exit 143
+    \"\"\"
+}
+workflow {
+    GRAPHS()
+    SLIDES()
+}
+"""
+
+CLIENT, CLIENT_GPU = "here.org/histocast/client:0.1.0", "here.org/histocast/client-gpu:0.1.0"
+BATCH_QUEUES = (
+    *("--queue", "spot", "--on_demand_queue", "kept"),
+    *("--gpu_queue", "gpu-spot", "--gpu_on_demand_queue", "gpu-kept"),
+)
+
+
+@pytest.mark.parametrize(
+    ("profiles", "given", "graphs", "slides"),
+    [
+        (
+            "awsbatch,gpu",
+            BATCH_QUEUES,
+            [[queue, CLIENT_GPU, "null", "1"] for queue in ("gpu-spot", "gpu-spot", "gpu-kept")],
+            [[queue, CLIENT, "null", "null"] for queue in ("spot", "spot", "kept")],
+        ),
+        (
+            "slurm,apptainer,gpu",
+            ("--queue", "cpus", "--gpu_queue", "gpus"),
+            [["gpus", CLIENT_GPU, "--nv", "1"]] * 3,
+            [["cpus", CLIENT, "", "null"]] * 3,
+        ),
+        (
+            "podman,gpu",
+            ("--serving", "task"),
+            [["null", "here.org/histocast/triton:0.1.0", "--device nvidia.com/gpu=all", "1"]] * 3,
+            [["null", CLIENT, "", "null"]] * 3,
+        ),
+        ("docker", (), [["null", CLIENT, "", "null"]] * 3, [["null", CLIENT, "", "null"]] * 3),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_a_task_asks_for_follows_its_label_its_gpu_and_its_attempt(
+    launch: Launcher,
+    root: Path,
+    tmp_path: Path,
+    profiles: str,
+    given: tuple[str, ...],
+    graphs: list[list[str]],
+    slides: list[list[str]],
+) -> None:
+    script = tmp_path / "loses.nf"
+    script.write_text(LOSES_TWO_MACHINES)
+    here = tmp_path / "here.config"
+    here.write_text("process.executor = 'local'\ndocker.enabled = podman.enabled = apptainer.enabled = false\n")
+
+    run = launch(
+        *("-c", root / "nextflow.config", "-c", here, "-profile", profiles, "--registry", "here.org"),
+        *(*given, "--max_cpus", "1"),
+        script=script,
+    )
+
+    assert run.code == 0, run.output
+    assert "undefined parameter" not in run.output
+    assert sent(tmp_path / "work", "GRAPHS") == [[str(attempt), *row] for attempt, row in enumerate(graphs, start=1)]
+    assert sent(tmp_path / "work", "SLIDES") == [[str(attempt), *row] for attempt, row in enumerate(slides, start=1)]
+
+
+def sent(work: Path, process: str) -> list[list[str]]:
+    """What the tasks of a process say of themselves, attempt by attempt."""
+    return sorted(
+        shlex.split(line)[2:]
+        for path in work.rglob(".command.sh")
+        if f"'{process}'" in path.with_name(".command.run").read_text()
+        for line in path.read_text().splitlines()
+        if line.startswith(": sent")
+    )
+
+
+@pytest.mark.parametrize(("given", "most"), [((), "0"), (("--triton_url", "grpc://a:8001,b:8001"), "8")])
+def test_a_server_gets_a_few_tasks_at_once(
+    launch: Launcher, root: Path, tmp_path: Path, given: tuple[str, ...], most: str
+) -> None:
+    script = tmp_path / "forks.nf"
+    script.write_text(LOSES_TWO_MACHINES.replace(": sent ${task.attempt}", ": sent '${task.maxForks}'"))
+
+    run = launch("-c", root / "nextflow.config", *given, "--max_cpus", "1", script=script)
+
+    assert run.code == 0, run.output
+    assert {row[0] for row in sent(tmp_path / "work", "GRAPHS")} == {most}

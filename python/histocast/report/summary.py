@@ -95,8 +95,9 @@ def _did_not_run(sample: str, stage: Stage) -> StatusRecord:
         error=StageError(
             kind=DID_NOT_RUN,
             exit_code=70,
-            message=f"stage '{stage}' did not run, or ended without a record",
-            advice="look for its task in pipeline_info, then run again with -resume",
+            message="its task crashed or was killed each time, and left no record",
+            advice="see its exit code in pipeline_info/trace.txt (137: it wanted more memory, see --max_memory), "
+            "then run again with -resume",
         ),
     )
 
