@@ -131,6 +131,18 @@ class Calibration(Spec):
     """Held-out sections it was calibrated on."""
 
 
+class GeneTextSpec(Spec):
+    """How the descriptions in ``genes.parquet`` were embedded, for a graph that takes genes by them."""
+
+    encoder: str | None
+    """The text encoder with its pooling, as `artifacts.GENE_EMBEDDINGS` names it; ``None`` where nothing said so,
+    and then no other descriptions can be told to fit."""
+    encoder_revision: str | None
+    near_distance: float
+    """Median distance of a training gene's description to the nearest other one: a gene that was never measured is
+    ``near`` up to it, else ``far`` (`serving.asked_genes`)."""
+
+
 class Metric(Spec):
     """A measured figure with the five facts without which it means nothing, and what it is of."""
 
@@ -161,6 +173,8 @@ class Bundle(Spec):
     fusion: FusionSpec
     genes_sha256: str
     gene_count: int
+    gene_text: GeneTextSpec | None = None
+    """``None`` where the graph knows its panel alone."""
     scale: ExpressionScale
     calibration: Calibration
     ood: OutOfDistribution

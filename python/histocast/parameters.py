@@ -49,7 +49,8 @@ class Parameters(BaseModel):
     )
     genes: str | None = _parameter(
         "inputs",
-        "File with a gene a line: what to predict of the bundle's panel; to train, the panel in place of the recipe's.",
+        "What to predict: a file with a gene a line, each of the bundle's, or genes.parquet of 'histocast genes embed'; "
+        "to train, the panel in place of the recipe's.",
         default=None,
     )
     recipe: str | None = _parameter(

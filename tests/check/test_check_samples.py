@@ -9,6 +9,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from described_bundle import gene_texts, write_described_bundle, write_descriptions
 
 from histocast.bundle import bundle_digest
 from histocast.check import check_samples
@@ -209,3 +210,18 @@ def test_nothing_there(tmp_path, bundle, sheet):
         check_samples(tmp_path / "none.csv", bundle_folder=bundle)
     with pytest.raises(MissingInputError):
         check_samples(sheet("S1,a.svs,,"), bundle_folder=tmp_path / "none")
+
+
+def test_genes_that_the_model_cannot_take_are_refused_before_any_slide_is_opened(tmp_path, bundle, sheet):
+    (tmp_path / "a.svs").write_bytes(b"x")
+    rows = sheet("S1,a.svs,0.5,")
+    genes = {"ENSG00000000001": "GENE1", "ENSG00000000901": "ZZZ1"}
+    described = write_descriptions(tmp_path / "genes.parquet", genes, gene_texts(2))
+    with pytest.raises(ConfigError, match="1 genes outside the panel: ZZZ1"):
+        check_samples(rows, bundle_folder=bundle, genes=described)
+    write_described_bundle(tmp_path / "dkan")
+    record = check_samples(rows, bundle_folder=tmp_path / "dkan", genes=described)
+    assert record.genes_digest is not None
+    write_descriptions(described, genes, gene_texts(2), encoder="minilm/cls/normalised/256")
+    with pytest.raises(ConfigError, match="minilm/cls"):
+        check_samples(rows, bundle_folder=tmp_path / "dkan", genes=described)

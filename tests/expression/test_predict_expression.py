@@ -14,9 +14,10 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from described_bundle import SEEN, UNSEEN, gene_texts, projection, write_described_bundle, write_descriptions
 
 from histocast.artifacts import EXPRESSION, open_parquet
-from histocast.bundle import Bundle, bundle_digest
+from histocast.bundle import Bundle, bundle_digest, read_bundle
 from histocast.errors import ConfigError, DataError, MissingInputError, OutputError
 from histocast.expression import predict_expression
 from histocast.serving import open_predictor
@@ -283,6 +284,47 @@ class TestPanel:
         panel.write_text("GENE7\nNOSUCH\n")
         with pytest.raises(DataError, match="NOSUCH"):
             predict(tmp_path / "out", files, bundle_folder, bundle, genes=panel)
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("described")
+    write_described_bundle(folder / "bundle")
+    return folder
+
+
+class TestDescribedGenes:
+    def test_genes_of_the_bundle_are_marked_in_both_files(self, described):
+        bundle = read_bundle(described / "bundle")
+        files = write_slide_files(described / "in", bundle_digest(described / "bundle"), unreadable=(40, 65))
+        facts = predict(described / "out", files, described / "bundle", bundle)
+        assert (facts["genes"], facts["unseen_genes"]) == (SEEN + UNSEEN, UNSEEN)
+        data = anndata.read_h5ad(described / "out" / "S1.h5ad")
+        assert data.var["seen_in_training"].tolist() == [True] * SEEN + [False] * UNSEEN
+        assert data.var["evidence"].tolist()[:SEEN] == ["trained"] * SEEN
+        assert list(data.var["evidence"].cat.categories) == ["trained", "near", "far"]
+        assert data.var["evidence"].iloc[[SEEN, -1]].tolist() == ["near", "far"]
+        assert data.var["text_distance"].isna().tolist() == [True] * SEEN + [False] * UNSEEN
+        assert np.isnan(data.layers["upper"][:, SEEN:]).all()
+        assert np.isfinite(data.layers["upper"][np.asarray(data.obs["status"] == "ok"), :SEEN]).all()
+        schema = pq.read_schema(described / "out" / "S1.parquet")
+        first, last = (schema.field(data.var_names[place]).metadata for place in (0, -1))
+        assert (first[b"seen_in_training"], first[b"evidence"]) == (b"true", b"trained")
+        assert (last[b"seen_in_training"], last[b"evidence"]) == (b"false", b"far")
+
+    def test_six_hundred_genes_beside_the_bundle_are_predicted_by_their_descriptions(self, described, tmp_path):
+        bundle = read_bundle(described / "bundle")
+        files = write_slide_files(tmp_path / "in", bundle_digest(described / "bundle"))
+        texts = gene_texts(600, seed=4)
+        names = {f"ENSG{number:011d}": f"Q{number}" for number in range(5000, 5600)}
+        asked = write_descriptions(tmp_path / "genes.parquet", names, texts)
+        facts = predict(tmp_path / "out", files, described / "bundle", bundle, genes=asked)
+        assert facts["unseen_genes"] == 600
+        data = anndata.read_h5ad(tmp_path / "out" / "S1.h5ad")
+        assert data.var_names.tolist() == list(names)
+        features = files.values[data.obs["tile_id"].to_numpy()].astype(np.float32)
+        np.testing.assert_allclose(data.X, 1 + features @ projection() @ texts.T, atol=1e-4)
+        assert data.uns["histocast"]["inputs"]["genes"].startswith("sha256:")
 
 
 def test_memory_does_not_grow_with_the_slide(tmp_path):

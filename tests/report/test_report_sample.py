@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from described_bundle import SEEN, UNSEEN, write_described_bundle
 from page_parser import Page
 
 from histocast.bundle import Bundle, bundle_digest
@@ -21,7 +22,7 @@ from histocast.report.canvas import Canvas
 from histocast.report.colour import ColourScale, colour_table, round_step
 from histocast.report.page import percent, scale_bar
 from histocast.report.pictures import draw_tissue, jpeg_uri, read_tissue
-from histocast.report.sample_data import choose_genes
+from histocast.report.sample_data import choose_genes, choose_shown
 from histocast.report.worth import protocols, signed
 from histocast.serving import open_predictor
 from sample_bundle import SlideFiles, write_bundle, write_slide_files
@@ -178,6 +179,42 @@ class TestOtherSlides:
         assert "how well each is predicted is not known" in text
 
 
+@pytest.fixture(scope="module")
+def described(tmp_path_factory) -> tuple[Path, SlideFiles]:
+    folder = tmp_path_factory.mktemp("described")
+    write_described_bundle(folder / "bundle")
+    files = write_slide_files(folder, bundle_digest(folder / "bundle"))
+    predict(files, folder / "bundle", folder)
+    return folder, files
+
+
+class TestUnseenGenes:
+    def test_they_are_mapped_apart_and_marked(self, described):
+        folder, files = described
+        page = write_report(files, folder)
+        assert f"{UNSEEN} genes of these the model never saw measured." in page.text
+        assert "Genes that the model never saw measured" in page.text
+        assert f"{UNSEEN} genes of {SEEN + UNSEEN} took no part in training" in page.text
+        assert f"GENE{SEEN} never measured, near" in page.text
+        assert f"GENE{SEEN + UNSEEN - 1} never measured, far" in page.text
+        assert "GENE0 never measured" not in page.text
+        assert len(page.images) == 2 + 1 + SEEN + UNSEEN + 1 + 2
+        assert "Evidence" in page.text
+        assert "of a gene that was measured carries an interval" in page.text
+        assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
+
+    def test_a_page_of_such_genes_alone_has_its_scale(self, described, tmp_path):
+        data = anndata.read_h5ad(described[0] / "S1.h5ad")
+        data[:, SEEN:].copy().write_h5ad(tmp_path / "S1.h5ad")
+        page = write_report(described[1], tmp_path)
+        assert len(page.images) == 2 + 1 + UNSEEN + 1 + 2
+        assert "Where genes are predicted to be expressed" not in page.text
+
+    def test_a_page_without_such_genes_does_not_speak_of_them(self, page):
+        assert "measured gene" not in page.text
+        assert "Evidence" not in page.text
+
+
 class TestRefusals:
     def test_expression_of_another_sample(self, done):
         other = done[1].record.model_copy(update={"sample": "S2"})
@@ -312,8 +349,12 @@ class TestWords:
 
     def test_genes_are_chosen_by_accuracy_then_by_spread(self):
         genes = pd.DataFrame({"val_pcc": [0.1, np.nan, 0.4, 0.4], "predicted_sd": [9.0, 8.0, 0.1, 0.5]})
+        genes["evidence"] = "trained"
         assert choose_genes(genes, count=3).tolist() == [3, 2, 0]
         assert choose_genes(genes.assign(val_pcc=np.nan), count=2).tolist() == [0, 1]
+        unseen = genes.assign(evidence=["far", "near", "trained", "trained"])
+        assert choose_genes(unseen, count=4).tolist() == [3, 2, 1, 0]
+        assert choose_shown(unseen, count=1, unseen=1).tolist() == [3, 1]
 
     def test_metrics_are_a_table_a_protocol_with_controls_beside_the_model(self):
         facts = {"normalisation": "cp10k", "smoothing": "none", "averaging": "genes"}

@@ -276,7 +276,8 @@ def predict_slide(
     spots:
         Table of measured spots; a grid is laid where it is absent.
     genes:
-        File with a gene a line: the subset of the bundle's panel to predict.
+        File with a gene a line, each of the bundle's; or ``genes.parquet`` of ``histocast genes embed``, for genes
+        that the bundle need not know. All genes of the bundle by default.
 
     Returns
     -------

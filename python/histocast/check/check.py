@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from histocast.artifacts import GENES, read_table
 from histocast.bundle import bundle_digest, sha256_of_file
 from histocast.check.samplesheet import SheetRow, read_samplesheet
 from histocast.errors import ErrorCollector, HistocastError
 from histocast.progress import Meter
 from histocast.records import CheckRecord, SampleRecord, StageError
 from histocast.serving import verify_bundle, verify_servers
-from histocast.serving.panel import read_panel
+from histocast.serving.asked_genes import ask_genes
 from histocast.storage import ObjectStat
 from histocast.storage.survey import stat_sources
 
@@ -40,7 +39,7 @@ def check_samples(
     bundle_folder:
         The bundle, which is verified whole.
     genes:
-        Panel of genes to predict, each of which the bundle must know.
+        Genes to predict (`serving.asked_genes`), each of which the bundle must know or be able to take.
     on_slide_error:
         ``fail``: a slide or spot table that is absent or may not be read is a fault of the samplesheet;
         ``skip``: it is written down in that sample's record, and the others go on.
@@ -52,7 +51,7 @@ def check_samples(
     DataError
         Every fault of the samplesheet at once, or every fault of the panel.
     ConfigError
-        The bundle is not what it says it is, or a server serves another.
+        The bundle is not what it says it is, cannot take the genes asked for, or a server serves another.
     MissingInputError
         There is no samplesheet, bundle or panel, or it may not be read.
     StorageUnavailable
@@ -68,8 +67,7 @@ def check_samples(
     if triton_url is not None:
         verify_servers(bundle, triton_url=triton_url)
     if genes is not None:
-        table, _ = read_table(bundle_folder / "genes.parquet", GENES)
-        read_panel(genes, table)
+        ask_genes(bundle_folder, bundle, genes)
     return CheckRecord(
         bundle_digest=bundle_digest(bundle_folder),
         bundle_name=bundle.name,

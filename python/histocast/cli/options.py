@@ -13,7 +13,12 @@ Version = Annotated[str | None, typer.Option(help="ETag, or size and time, as 'c
 Mpp = Annotated[float | None, typer.Option(help="Micrometres per pixel of level 0, over what the file says.")]
 Spots = Annotated[str | None, typer.Option(help="Table of measured spots; without it a grid is laid on tissue.")]
 BundleUri = Annotated[str, typer.Option("--bundle", help="Folder or s3:// prefix of the bundle.")]
-Genes = Annotated[str | None, typer.Option(help="File with a gene a line: the subset of the panel to predict.")]
+Genes = Annotated[
+    str | None,
+    typer.Option(
+        help="Genes to predict: a file with a gene a line, each of the bundle's; or genes.parquet of 'genes embed'."
+    ),
+]
 Outdir = Annotated[Path, typer.Option(help="Folder for what this verb writes.")]
 SlideRecordFile = Annotated[Path, typer.Option("--slide-record", help="slide.json of 'tile'.")]
 Tiles = Annotated[Path, typer.Option(help="tiles.parquet of 'tile'.")]

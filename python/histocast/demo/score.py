@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from histocast.artifacts import EXPRESSION, read_table
 from histocast.demo.expression import Gene, list_genes, truth_at
 from histocast.demo.terrain import read_latents
 from histocast.errors import DataError, MissingInputError
+from histocast.serving.asked_genes import EVIDENCE, LEVELS, TRAINED
 
 SHOWN_GENES = 12
 
@@ -29,48 +31,92 @@ class DemoScore:
     spots: tuple[int, ...]
     genes: tuple[Gene, ...]
     """Those predicted, in the order of the demo's panel."""
+    evidence: tuple[str, ...]
+    """[gene] on what its prediction stands: ``trained``, or how a gene that was never measured is described."""
     pearson: NDArray[np.float64]
     """[gene, sample] over the spots of a sample, truth on log1p of counts per 10k; NaN where a side is constant."""
+    shared: NDArray[np.float64]
+    """The same for one prediction for all genes, the mean over those trained: what knows nothing of the gene."""
+
+    @property
+    def trained(self) -> NDArray[np.bool_]:
+        """[gene]: whether measured values of it trained the model."""
+        return np.array([name == TRAINED for name in self.evidence], bool)
+
+    def mean(self, genes: NDArray[np.bool_]) -> float:
+        """Mean over some genes of their mean over samples; NaN where there are none."""
+        return float(_mean_known(_mean_known(self.pearson[genes], axis=1), axis=0))
 
     def median_by_programme(self) -> dict[str, float]:
-        """Median over samples and genes of each programme, best first."""
+        """Median over samples and trained genes of each programme, best first."""
         programmes = dict.fromkeys(gene.programme for gene in self.genes)
         medians = {}
         for name in programmes:
-            values = self.pearson[[gene.programme == name for gene in self.genes]]
+            values = self.pearson[[gene.programme == name for gene in self.genes] & self.trained]
             known = values[np.isfinite(values)]
             medians[name] = float(np.median(known)) if known.size else float("nan")
-        return dict(sorted(medians.items(), key=lambda item: -item[1]))
+        return dict(sorted(medians.items(), key=lambda item: -np.nan_to_num(item[1], nan=-2.0)))
 
     def __str__(self) -> str:
-        header = f"{'gene':<10}{'programme':<14}" + "".join(f"{name:>8}" for name in self.samples) + f"{'mean':>8}"
-        means = _mean_known(self.pearson, axis=1)
-        order = np.argsort(-means, kind="stable")
-        head, tail = order[:SHOWN_GENES], order[SHOWN_GENES:][-4:]
-
-        def line(index: int) -> str:
-            gene = self.genes[index]
-            values = "".join(f"{value:8.2f}" for value in (*self.pearson[index], means[index]))
-            return f"{gene.symbol:<10}{gene.programme:<14}{values}"
-
         spots = ", ".join(f"{name} {count}" for name, count in zip(self.samples, self.spots, strict=True))
-        programmes = ", ".join(f"{name} {value:.2f}" for name, value in self.median_by_programme().items())
-        per_sample = "".join(
-            f"{value:8.2f}" for value in (*_mean_known(self.pearson, axis=0), _mean_known(means, axis=0))
+        lines = [f"Pearson of prediction and hidden truth within each slide, log1p counts per 10k (spots: {spots})"]
+        if self.trained.any():
+            lines += self._trained_lines()
+        if not self.trained.all():
+            lines += self._unseen_lines()
+        lines.append(
+            "Genes 'unrelated' and a share of every other follow nothing the slide shows: near 0 is right for them."
         )
+        return "\n".join(lines)
+
+    def _trained_lines(self) -> list[str]:
+        places = np.flatnonzero(self.trained)
+        order = places[np.argsort(-_mean_known(self.pearson[places], axis=1), kind="stable")]
+        head, tail = order[:SHOWN_GENES], order[SHOWN_GENES:][-4:]
         skipped = len(order) - len(head) - len(tail)
-        return "\n".join(
-            [
-                f"Pearson of prediction and hidden truth within each slide, log1p counts per 10k (spots: {spots})",
-                header,
-                *(line(index) for index in head),
-                *([f"{'...':<10}{skipped} more"] if skipped else []),
-                *(line(index) for index in tail),
-                f"{'mean of ' + str(len(self.genes)):<24}{per_sample}",
-                f"median by programme: {programmes}",
-                "Genes 'unrelated' and a share of every other follow nothing the slide shows: near 0 is right for them.",
-            ]
+        programmes = ", ".join(f"{name} {value:.2f}" for name, value in self.median_by_programme().items())
+        return [
+            self._header(),
+            *(self._gene_line(index) for index in head),
+            *([f"{'...':<10}{skipped} more"] if skipped else []),
+            *(self._gene_line(index) for index in tail),
+            self._mean_line(f"mean of {len(order)}", self.pearson[order]),
+            f"median by programme: {programmes}",
+        ]
+
+    def _unseen_lines(self) -> list[str]:
+        unseen = ~self.trained
+        places = np.flatnonzero(unseen)
+        order = places[np.argsort(-_mean_known(self.pearson[places], axis=1), kind="stable")]
+        lines = [
+            "",
+            "Genes whose measured values the model never saw, predicted from their descriptions:",
+            self._header(),
+            *(self._gene_line(index) for index in order),
+            self._mean_line(f"mean of {len(order)}", self.pearson[order]),
+        ]
+        levels = [name for name in LEVELS if name != TRAINED and name in self.evidence]
+        for level in levels:
+            chosen = np.array([name == level for name in self.evidence])
+            lines.append(self._mean_line(f"  described {level}: {int(chosen.sum())}", self.pearson[chosen]))
+        if self.trained.any():
+            lines.append(self._mean_line("one map for all genes", self.shared[order]))
+        return lines
+
+    def _header(self) -> str:
+        names = "".join(f"{name:>8}" for name in self.samples)
+        return f"{'gene':<10}{'programme':<14}{names}{'mean':>8}"
+
+    def _gene_line(self, index: int) -> str:
+        gene, found = self.genes[index], self.pearson[index]
+        values = "".join(f"{value:8.2f}" for value in (*found, _mean_known(found[None], axis=1)[0]))
+        return f"{gene.symbol:<10}{gene.programme:<14}{values}" + (
+            "" if self.evidence[index] == TRAINED else f"  {self.evidence[index]}"
         )
+
+    def _mean_line(self, title: str, pearson: NDArray[np.float64]) -> str:
+        means = (*_mean_known(pearson, axis=0), _mean_known(_mean_known(pearson, axis=1), axis=0))
+        return f"{title:<24}" + "".join(f"{value:8.2f}" for value in means)
 
 
 def _list_samples(archive: Path) -> list[str]:
@@ -85,7 +131,7 @@ def _list_samples(archive: Path) -> list[str]:
 
 
 def _predicted_genes(table: pa.Table, where: Path) -> dict[str, str]:
-    """Column of each gene of the demo's panel that was predicted, by its Ensembl id."""
+    """Column of each gene of the demo that was predicted, by its Ensembl id."""
     columns = set(table.column_names)
     found = {gene.gene_id: name for gene in list_genes() for name in (gene.gene_id, gene.symbol) if name in columns}
     if not found:
@@ -95,6 +141,12 @@ def _predicted_genes(table: pa.Table, where: Path) -> dict[str, str]:
             where=str(where),
         )
     return found
+
+
+def _evidence(table: pa.Table, names: Iterable[str]) -> tuple[str, ...]:
+    """What the metadata of gene columns say; ``trained`` where they say nothing."""
+    metadata = [table.schema.field(name).metadata or {} for name in names]
+    return tuple(fields.get(EVIDENCE.encode(), TRAINED.encode()).decode() for fields in metadata)
 
 
 def _mean_known(values: NDArray[np.float64], *, axis: int) -> NDArray[np.float64]:
@@ -132,7 +184,9 @@ def score_demo(archive: Path, results: Path) -> DemoScore:
     """
     samples = _list_samples(archive)
     ids: list[str] = []
+    evidence: tuple[str, ...] = ()
     columns: list[NDArray[np.float64]] = []
+    shared: list[NDArray[np.float64]] = []
     spots: list[int] = []
     positions = {gene.gene_id: index for index, gene in enumerate(list_genes())}
     for sample in samples:
@@ -141,18 +195,23 @@ def score_demo(archive: Path, results: Path) -> DemoScore:
         names = _predicted_genes(table, path)
         if ids and list(names) != ids:
             raise DataError("other genes than in the samples before", where=str(path))
-        ids = list(names)
+        ids, evidence = list(names), _evidence(table, names.values())
         latents, seed = read_latents(archive / "truth" / f"{sample}.npz")
         points = np.stack([table[axis].to_numpy() for axis in ("x_level0_px", "y_level0_px")], axis=1)
         predicted = np.stack([table[name].to_numpy() for name in names.values()], axis=1).astype(np.float64)
         usable = np.isfinite(predicted).all(axis=1)
         truth = truth_at(latents, points[usable], seed=seed)[:, [positions[gene_id] for gene_id in ids]]
         columns.append(correlate(predicted[usable], truth))
+        trained = [level == TRAINED for level in evidence]
+        one = predicted[usable][:, trained].mean(axis=1, keepdims=True) if any(trained) else truth[:, :1] * 0.0
+        shared.append(correlate(np.repeat(one, len(ids), axis=1), truth))
         spots.append(int(usable.sum()))
     by_id = {gene.gene_id: gene for gene in list_genes()}
     return DemoScore(
         samples=tuple(samples),
         spots=tuple(spots),
         genes=tuple(by_id[gene_id] for gene_id in ids),
+        evidence=evidence,
         pearson=np.stack(columns, axis=1),
+        shared=np.stack(shared, axis=1),
     )

@@ -6,20 +6,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from histocast.artifacts import GENES, read_table
 from histocast.bundle import Bundle, TensorSpec, sha256_of_file
-from histocast.errors import ConfigError, MissingInputError
+from histocast.errors import MissingInputError
 from histocast.expression.anndata_file import SpatialImage, write_anndata
 from histocast.expression.prediction import Prediction, predict_spots
 from histocast.expression.provenance import provenance_of
 from histocast.expression.table_file import write_expression_table
 from histocast.progress import Clock
 from histocast.records import SlideRecord
+from histocast.serving.asked_genes import ask_genes
 from histocast.serving.fusion_inputs import SpotFeatures
-from histocast.serving.panel import read_panel
 from histocast.serving.predictor import Predictor
 
 Facts = dict[str, float | int | str]
@@ -46,7 +44,8 @@ def predict_expression(  # noqa: PLR0913 - one argument an input file of the sta
     Parameters
     ----------
     genes:
-        File with a gene a line, the subset of the bundle's panel to write; all genes by default.
+        File with a gene a line, or ``genes.parquet`` of ``histocast genes embed`` (`serving.asked_genes`); all genes
+        of the bundle by default.
     scratch:
         Folder for temporary files, about 8 bytes a spot and gene; one within ``outdir`` by default.
     clock:
@@ -55,20 +54,20 @@ def predict_expression(  # noqa: PLR0913 - one argument an input file of the sta
     Returns
     -------
     Facts
-        ``spots``, ``unreadable``, ``genes``, ``regions``, ``ood_flagged`` and, where known, ``mean_val_pcc``; where
-        the time went as `Clock.facts` has it, and what the predictor says of its servers.
+        ``spots``, ``unreadable``, ``genes``, ``unseen_genes``, ``regions``, ``ood_flagged`` and, where known,
+        ``mean_val_pcc``; where the time went as `Clock.facts` has it, and what the predictor says of its servers.
 
     Raises
     ------
     DataError
-        The inputs do not belong together, or the panel names an unknown gene.
+        The inputs do not belong together, or an unknown gene is asked for.
     ConfigError
-        The fusion graph or ``genes.parquet`` does not fit the bundle.
+        The fusion graph, ``genes.parquet`` or descriptions given do not fit the bundle.
     OutputError
         An output cannot be written, or a disk is full.
     """
     clock = clock or Clock()
-    table, index = _genes_to_predict(bundle_folder, bundle, genes)
+    asked = ask_genes(bundle_folder, bundle, genes)
     genes_digest = f"sha256:{sha256_of_file(genes)}" if genes else None
     provenance = provenance_of(record, bundle, genes_digest=genes_digest)
     image = SpatialImage(_read_image(thumbnail, record.sample), record.thumbnail_um_per_px)
@@ -80,8 +79,8 @@ def predict_expression(  # noqa: PLR0913 - one argument an input file of the sta
                 spots,
                 bundle=bundle,
                 predictor=predictor,
-                genes=table,
-                gene_index=index,
+                genes=asked.table,
+                gene_index=asked.index,
                 pitch_level0_px=record.pitch_um / record.um_per_px,
                 scratch=Path(folder),
                 clock=clock,
@@ -99,23 +98,6 @@ def predict_expression(  # noqa: PLR0913 - one argument an input file of the sta
         servers = predictor.facts()
         times = clock.facts(len(prediction), unit="spots", on_servers=bool(servers))
         return {**_facts(prediction), **times, **servers}
-
-
-def _genes_to_predict(folder: Path, bundle: Bundle, panel: Path | None) -> tuple[pa.Table, NDArray[np.int64]]:
-    """The genes to write, and the place of each on the graph's gene axis."""
-    table, _ = read_table(folder / "genes.parquet", GENES)
-    ids = table.column("gene_id").to_pylist()
-    if len(ids) != bundle.gene_count or len(set(ids)) != len(ids):
-        raise ConfigError(
-            f"{len(ids)} rows with {len(set(ids))} gene ids",
-            expected=f"{bundle.gene_count} different gene ids",
-            where=str(folder / "genes.parquet"),
-            advice="export the bundle again",
-        )
-    if panel is None:
-        return table, np.arange(len(ids))
-    index = np.asarray(read_panel(panel, table), np.int64)
-    return table.take(pa.array(index)), index
 
 
 def _used_columns(bundle: Bundle) -> dict[str, TensorSpec]:
@@ -141,6 +123,7 @@ def _facts(prediction: Prediction) -> Facts:
         "spots": len(prediction),
         "unreadable": int((~prediction.spots.readable).sum()),
         "genes": prediction.genes.num_rows,
+        "unseen_genes": int((~prediction.genes.column("seen_in_training").to_numpy()).sum()),
         "regions": prediction.region_count,
         "ood_flagged": int(prediction.ood_flag.sum()),
     }

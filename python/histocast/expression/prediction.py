@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from histocast.bundle import Bundle, OutOfDistribution
 from histocast.progress import Clock
 from histocast.serving.fusion_inputs import FusionInputs, SpotFeatures, regions
 from histocast.serving.lattice import Region
-from histocast.serving.panel import gene_inputs
+from histocast.serving.panel import GENES_PER_CALL, gene_inputs
 from histocast.serving.predictor import Pending, Predictor, Tensors
 from histocast.serving.scratch import scratch_array
 
@@ -47,7 +47,7 @@ class Prediction:
     minimum: float | None
     """Smallest value the scale can take."""
     region_count: int
-    """Calls of the fusion graph."""
+    """Windows the slide was cut into."""
 
     def __len__(self) -> int:
         return len(self.spots)
@@ -96,11 +96,8 @@ def predict_spots(
         Counts the time of inference.
     """
     fusion = bundle.fusion
-    asked = gene_inputs(fusion, genes)
-    if asked:
-        # Such a graph is asked for these genes alone, in their order.
-        gene_index = np.arange(genes.num_rows)
-    gather = FusionInputs.prepare(fusion, spots, pitch_level0_px=pitch_level0_px, fixed=asked)
+    calls = _calls(gene_inputs(fusion, genes), gene_index)
+    gather = FusionInputs.prepare(fusion, spots, pitch_level0_px=pitch_level0_px, fixed=calls[0].asked)
     shape = (len(spots), len(gene_index))
     expression = scratch_array(scratch, "expression", shape=shape, dtype=np.float32)
     sd = scratch_array(scratch, "sd", shape=shape, dtype=np.float32)
@@ -115,10 +112,10 @@ def predict_spots(
         among=np.flatnonzero(spots.readable),
     )
     region_count = 0
-    for region, outputs in _inferred(windows, gather, predictor, clock or Clock()):
-        expression[region.core] = outputs["expression"][: region.core_count, gene_index]
-        sd[region.core] = outputs["sd"][: region.core_count, gene_index]
-        region_count += 1
+    for region, call, outputs in _inferred(windows, calls, gather, predictor, clock or Clock()):
+        expression[region.core, call.columns] = outputs["expression"][: region.core_count, call.places]
+        sd[region.core, call.columns] = outputs["sd"][: region.core_count, call.places]
+        region_count += call is calls[0]
     score = score_out_of_distribution(spots, bundle.ood)
     return Prediction(
         spots=spots,
@@ -133,24 +130,52 @@ def predict_spots(
     )
 
 
+@dataclass(frozen=True)
+class _Call:
+    """The genes of one call of the fusion graph."""
+
+    asked: dict[str, Floats]
+    """Their descriptions, for a graph that takes them."""
+    columns: slice
+    """Their places in the prediction."""
+    places: NDArray[np.int64]
+    """Their places in the graph's outputs."""
+
+
+def _calls(asked: dict[str, Floats], gene_index: NDArray[np.int64]) -> list[_Call]:
+    """One call for a graph that knows its panel; else a few genes at a time, in the order asked for.
+
+    No gene's prediction depends on what else is asked for, so how many go together changes nothing.
+    """
+    count = len(gene_index)
+    if not asked:
+        return [_Call({}, slice(0, count), gene_index)]
+    slices = [slice(start, min(start + GENES_PER_CALL, count)) for start in range(0, count, GENES_PER_CALL)]
+    return [
+        _Call({name: values[part] for name, values in asked.items()}, part, np.arange(part.stop - part.start))
+        for part in slices
+    ]
+
+
 def _inferred(
-    windows: Iterable[Region], gather: FusionInputs, predictor: Predictor, clock: Clock
-) -> Iterator[tuple[Region, Tensors]]:
-    """Yield regions in their order with the graph's outputs; a server works on one while the next is gathered."""
-    under_way: deque[tuple[Region, Pending]] = deque()
+    windows: Iterable[Region], calls: Sequence[_Call], gather: FusionInputs, predictor: Predictor, clock: Clock
+) -> Iterator[tuple[Region, _Call, Tensors]]:
+    """Yield the graph's outputs, region by region; a server works on one call while the next is gathered."""
+    under_way: deque[tuple[Region, _Call, Pending]] = deque()
     most = min(REGIONS_UNDER_WAY, predictor.in_flight)
 
-    def finish_oldest() -> tuple[Region, Tensors]:
-        region, call = under_way.popleft()
+    def finish_oldest() -> tuple[Region, _Call, Tensors]:
+        region, call, pending = under_way.popleft()
         with clock.spent("inference"):
-            return region, call.result()
+            return region, call, pending.result()
 
     for region in windows:
         inputs = gather(region.spots)
-        with clock.spent("inference"):
-            under_way.append((region, predictor.submit("fusion", inputs)))
-        if len(under_way) >= most:
-            yield finish_oldest()
+        for call in calls:
+            with clock.spent("inference"):
+                under_way.append((region, call, predictor.submit("fusion", {**inputs, **call.asked})))
+            if len(under_way) >= most:
+                yield finish_oldest()
     while under_way:
         yield finish_oldest()
 

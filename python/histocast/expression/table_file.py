@@ -9,16 +9,33 @@ import pyarrow as pa
 
 from histocast.artifacts import EXPRESSION, Provenance, parquet_writer
 from histocast.expression.prediction import Prediction
+from histocast.serving.asked_genes import EVIDENCE
 
 # Numbers in one row group, 8 MB of them, whatever the size of the panel.
 ROW_GROUP_VALUES = 2_000_000
+
+
+def gene_fields(genes: pa.Table) -> list[pa.Field]:
+    """A float32 field a gene, whose metadata say what it is and on what its prediction stands."""
+    return [
+        pa.field(
+            row["gene_id"],
+            pa.float32(),
+            metadata={
+                "gene_symbol": row["gene_symbol"],
+                "seen_in_training": str(row["seen_in_training"]).lower(),
+                EVIDENCE: row[EVIDENCE],
+            },
+        )
+        for row in genes.select(["gene_id", "gene_symbol", "seen_in_training", EVIDENCE]).to_pylist()
+    ]
 
 
 def write_expression_table(path: Path, prediction: Prediction, provenance: Provenance) -> None:
     """Write the expression table of one sample.
 
     Gene columns are named by ``gene_id``, because symbols change and need not be unique; each field's
-    metadata holds its ``gene_symbol``. Values of unreadable spots are null.
+    metadata holds its ``gene_symbol``, ``seen_in_training`` (``true`` or ``false``) and ``evidence``. Values of unreadable spots are null.
 
     Raises
     ------
@@ -26,12 +43,7 @@ def write_expression_table(path: Path, prediction: Prediction, provenance: Prove
         The folder cannot be written, or the disk is full. Nothing is left behind.
     """
     ids = prediction.genes.column("gene_id").to_pylist()
-    symbols = prediction.genes.column("gene_symbol").to_pylist()
-    fields = [
-        pa.field(gene_id, pa.float32(), metadata={"gene_symbol": symbol})
-        for gene_id, symbol in zip(ids, symbols, strict=True)
-    ]
-    schema = EXPRESSION.arrow(*fields)
+    schema = EXPRESSION.arrow(*gene_fields(prediction.genes))
     tiles = prediction.spots.tiles
     rows_at_once = max(256, ROW_GROUP_VALUES // max(len(ids), 1))
     with parquet_writer(path, schema, provenance) as writer:

@@ -19,11 +19,11 @@ from histocast.report.pictures import PEN, Rgb, draw_tissue, fit_within, jpeg_ur
 from histocast.report.sample_data import SampleData, read_sample
 from histocast.report.verdict import BLURRED, judge
 
-SHOWN_GENES = 9
+SHOWN_GENES, SHOWN_UNSEEN = 9, 6
 
-# Two pictures of the slide and eleven maps stay below 1.8 MB, or 2.4 MB as text, on any slide.
+# Two pictures of the slide and seventeen maps stay below 2 MB, or 2.7 MB as text, on any slide.
 SLIDE_PX, SLIDE_BYTES = 1000, 300_000
-MAP_BYTES = 100_000
+MAP_BYTES = 80_000
 
 
 def report_sample(
@@ -45,7 +45,7 @@ def report_sample(
     OutputError
         The page cannot be written.
     """
-    data = read_sample(expression, sample=record.sample, shown_genes=SHOWN_GENES)
+    data = read_sample(expression, sample=record.sample, shown_genes=SHOWN_GENES, shown_unseen=SHOWN_UNSEEN)
     picture = read_rgb(thumbnail, sample=record.sample)
     canvas = Canvas.over(data.centres_level0_px, thumbnail=picture, record=record)
     path = outdir / f"{record.sample}.html"
@@ -61,7 +61,7 @@ def report_sample(
         **_maps(data, canvas, record),
         quality=_quality(data, record, laid=_count_rows(tiles)),
         protocols=worth.protocols(known["metrics"]),
-        calibration=worth.calibration_sentence(known["calibration"]),
+        calibration=worth.calibration_sentence(known["calibration"], unseen=bool(data.unseen.any())),
         accuracy=worth.accuracy(data),
         table=worth.gene_table(data),
         intended_use=known["bundle"]["intended_use"],
@@ -85,6 +85,8 @@ def _figures(data: SampleData, record: SlideRecord) -> list[tuple[str, str]]:
         ("Tiles predicted" if record.layout == "grid" else "Spots predicted", count(int(readable.sum()))),
         ("Genes", count(len(data.genes))),
     ]
+    if data.unseen.any():
+        found.append(("Never measured", plural(int(data.unseen.sum()), "gene")))
     if readable.any():
         found.append(("Unusual tissue", percent(float(data.spots["ood_flag"].to_numpy()[readable].mean()))))
     accuracy = data.genes["val_pcc"].to_numpy(np.float64, na_value=np.nan)
@@ -131,7 +133,7 @@ def _maps(data: SampleData, canvas: Canvas, record: SlideRecord) -> dict[str, An
     readable = data.readable
     unit = "tile" if record.layout == "grid" else "spot"
     if not readable.any():
-        return {"genes": [], "lost": ""}
+        return {"genes": [], "unseen": [], "lost": ""}
     values = ColourScale.over(data.maps)
     spread = data.spots["mean_sd"].to_numpy(np.float32)
     uncertainty = ColourScale.over(spread, palette="cividis")
@@ -144,9 +146,13 @@ def _maps(data: SampleData, canvas: Canvas, record: SlideRecord) -> dict[str, An
     )
     painted = canvas.paint(spread, uncertainty)
     lost = int((~readable).sum())
+    genes = [_gene(data, canvas, place, values) for place in range(len(data.shown))]
+    measured = int((~data.unseen[data.shown]).sum())
     return {
-        "genes": [_gene(data, canvas, place, values) for place in range(len(data.shown))],
-        "genes_intro": _genes_intro(data),
+        "genes": genes[:measured],
+        "genes_intro": _genes_intro(data, measured),
+        "unseen": genes[measured:],
+        "unseen_intro": worth.unseen_sentence(data),
         "gene_bar": _bar(values, f"Predicted expression, {scale['name']}: {scale['description']}."),
         "gene_count": count(len(data.genes)),
         "lost": f"{plural(lost, unit)} that could not be read" if lost else "",
@@ -165,11 +171,11 @@ def _maps(data: SampleData, canvas: Canvas, record: SlideRecord) -> dict[str, An
     }
 
 
-def _genes_intro(data: SampleData) -> str:
-    known = np.isfinite(data.genes["val_pcc"].to_numpy(np.float64, na_value=np.nan)[data.shown])
-    number = len(data.shown)
+def _genes_intro(data: SampleData, number: int) -> str:
+    """About the ``number`` genes shown that the model was trained on."""
+    known = np.isfinite(data.genes["val_pcc"].to_numpy(np.float64, na_value=np.nan)[data.shown[:number]])
     if number == 1:
-        return "The one gene of the panel."
+        return "The one gene that the model was trained on."
     if not known.any():
         return f"The {number} genes that vary most over this slide; how well each is predicted is not known."
     return f"The {number} genes that the model predicts best; r is their correlation on sections it had not seen."
@@ -183,6 +189,7 @@ def _gene(data: SampleData, canvas: Canvas, place: int, scale: ColourScale) -> d
     return {
         "symbol": gene["gene_symbol"],
         "accuracy": f"r = {worth.signed(accuracy)}" if accuracy is not None else "",
+        "evidence": gene["evidence"],
         "range": f"{worth.signed(low)} to {worth.signed(high)} here",
         "map": _picture(
             canvas.paint(values, scale),

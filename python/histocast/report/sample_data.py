@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histocast.errors import DataError, MissingInputError
+from histocast.serving.asked_genes import EVIDENCE, LEVELS, TRAINED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,9 +31,14 @@ class SampleData:
     provenance: dict[str, Any]
     """``uns['histocast']``."""
     shown: NDArray[np.int64]
-    """Places of the mapped genes on the gene axis, the best first."""
+    """Places of the mapped genes on the gene axis: those the model was trained on, the best first, then others."""
     maps: Floats
     """[spot, shown gene]."""
+
+    @property
+    def unseen(self) -> NDArray[np.bool_]:
+        """[gene]: whether no measured value of it trained the model."""
+        return (self.genes[EVIDENCE] != TRAINED).to_numpy()
 
     @property
     def readable(self) -> NDArray[np.bool_]:
@@ -40,8 +46,13 @@ class SampleData:
         return (self.spots["status"] == "ok").to_numpy()
 
 
-def read_sample(path: Path, *, sample: str, shown_genes: int) -> SampleData:
+def read_sample(path: Path, *, sample: str, shown_genes: int, shown_unseen: int) -> SampleData:
     """Read the tables, and the columns of the genes that are worth a map.
+
+    Parameters
+    ----------
+    shown_genes, shown_unseen:
+        Most genes to map of those that the model was trained on, and of others.
 
     Raises
     ------
@@ -61,7 +72,7 @@ def read_sample(path: Path, *, sample: str, shown_genes: int) -> SampleData:
         with h5py.File(path, "r") as file:
             provenance = read_elem(file["uns/histocast"])
             genes = read_elem(file["var"])
-            shown = choose_genes(genes, count=shown_genes)
+            shown = choose_shown(genes, count=shown_genes, unseen=shown_unseen)
             maps = np.empty((file["X"].shape[0], len(shown)), np.float32)
             for place, gene in enumerate(shown):
                 maps[:, place] = file["X"][:, gene]
@@ -78,10 +89,21 @@ def read_sample(path: Path, *, sample: str, shown_genes: int) -> SampleData:
     return SampleData(spots, centres, genes, provenance, shown, maps)
 
 
+def choose_shown(genes: pd.DataFrame, *, count: int, unseen: int) -> NDArray[np.int64]:
+    """The first ``count`` of `choose_genes` that were measured, then the first ``unseen`` that were not."""
+    order = choose_genes(genes, count=len(genes))
+    measured = (genes[EVIDENCE] == TRAINED).to_numpy()[order]
+    return np.concatenate([order[measured][:count], order[~measured][:unseen]])
+
+
 def choose_genes(genes: pd.DataFrame, *, count: int) -> NDArray[np.int64]:
-    """The genes predicted best on held-out sections; where that is equal or unknown, those that vary most here."""
+    """The genes predicted best on held-out sections; where that is equal or unknown, those that vary most here.
+
+    Genes that were measured in training stand before those described near them, and these before the others.
+    """
     accuracy = genes["val_pcc"].to_numpy(np.float64, na_value=np.nan)
     spread = genes["predicted_sd"].to_numpy(np.float64, na_value=np.nan)
     known = np.nan_to_num(accuracy, nan=-np.inf).round(3)
-    order: NDArray[np.int64] = np.lexsort((-np.nan_to_num(spread, nan=-1.0), -known))
+    level = genes[EVIDENCE].map({name: place for place, name in enumerate(LEVELS)}).to_numpy(np.int64)
+    order: NDArray[np.int64] = np.lexsort((-np.nan_to_num(spread, nan=-1.0), -known, level))
     return order[:count]

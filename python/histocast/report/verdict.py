@@ -45,9 +45,11 @@ def judge(data: SampleData, record: SlideRecord) -> Verdict:
             f"No tissue was found {where}, so there was nothing to predict. The output files are complete and hold no row.",
             (),
         )
+    unseen = int(data.unseen.sum())
     summary = (
         f"{plural(len(data.genes), 'gene')} predicted at {plural(predicted, unit)}, "
         f"on {record.tissue_area_mm2:,.1f}{THIN_SPACE}mm² of tissue."
+        + (f" {plural(unseen, 'gene')} of these the model never saw measured." if unseen else "")
     )
     found = tuple(_reservations(data, record, unit=unit))
     if predicted == 0:

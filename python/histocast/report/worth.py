@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from histocast.report.page import THIN_SPACE, count, percent, plural
 from histocast.report.sample_data import SampleData, choose_genes
+from histocast.serving.asked_genes import EVIDENCE, FAR, NEAR
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,11 +94,26 @@ def _protocol(facts: list[str], rows: list[dict[Any, Any]]) -> dict[str, Any]:
     }
 
 
-def calibration_sentence(calibration: dict[str, Any]) -> str:
+def unseen_sentence(data: SampleData) -> str:
+    """What it means that genes were never measured; empty where all were."""
+    if not data.unseen.any():
+        return ""
+    levels = Counter(data.genes[EVIDENCE])
+    return (
+        f"{plural(int(data.unseen.sum()), 'gene')} of {count(len(data.genes))} took no part in training: the model "
+        "predicts them from their descriptions, and how well is not known. "
+        f"Near ({count(levels[NEAR])}): described about as much like a measured gene as measured genes are like each "
+        f"other. Far ({count(levels[FAR])}): described unlike any of them, so that the map may be that of other genes. "
+        "Such genes carry no interval, and their level and spread are borrowed from genes described alike."
+    )
+
+
+def calibration_sentence(calibration: dict[str, Any], *, unseen: bool) -> str:
     """What the interval columns promise."""
     sections = int(calibration["sections"])
+    who = "prediction of a gene that was measured" if unseen else "prediction"
     return (
-        f"Each prediction carries an interval meant to hold {int(calibration['coverage_percent'])}{THIN_SPACE}% of "
+        f"Each {who} carries an interval meant to hold {int(calibration['coverage_percent'])}{THIN_SPACE}% of "
         f"measured values ({calibration['method']}, {plural(sections, 'section')})."
     )
 
@@ -154,6 +170,7 @@ def gene_table(data: SampleData) -> dict[str, Any]:
             "symbol": row["gene_symbol"],
             "gene_id": row["gene_id"],
             "accuracy": signed(row["val_pcc"]),
+            "evidence": row[EVIDENCE],
             "mean": signed(row["predicted_mean"]),
             "sd": signed(row["predicted_sd"]),
         }
@@ -161,4 +178,4 @@ def gene_table(data: SampleData) -> dict[str, Any]:
     ]
     total = len(data.genes)
     title = f"All {count(total)} genes" if total <= TABLE_GENES else f"The first {TABLE_GENES} of {count(total)} genes"
-    return {"title": title, "rows": rows}
+    return {"title": title, "rows": rows, "evidence": bool(data.unseen.any())}

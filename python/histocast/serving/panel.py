@@ -14,15 +14,23 @@ from histocast.artifacts import GENE_EMBEDDING
 from histocast.bundle import FusionSpec
 from histocast.errors import ConfigError, DataError, ErrorCollector, MissingInputError
 
+GENES_PER_CALL = 256
+"""Genes that a graph which takes descriptions is asked for at once, so that memory does not grow with the list."""
+
 _VERSIONED_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+", re.IGNORECASE)
 
 
-def read_panel(path: Path, genes: pa.Table) -> list[int]:
+def read_panel(path: Path, genes: pa.Table, *, described: bool = False) -> list[int]:
     """Return the row in ``genes`` of each gene the panel file names, in the file's order.
 
     The file names one gene a line, by the symbol or by the Ensembl id (with or without version) that
     ``genes`` (`artifacts.GENES`) has for it; empty lines and what follows ``#`` are skipped. Symbols are not
     translated: a gene that was renamed since is unknown here, and the message offers what looks alike.
+
+    Parameters
+    ----------
+    described:
+        Whether other genes could be asked for by their descriptions, which the message then says.
 
     Raises
     ------
@@ -32,7 +40,7 @@ def read_panel(path: Path, genes: pa.Table) -> list[int]:
         Lists every line that names an unknown, ambiguous or repeated gene, or says that there is none.
     """
     lines = _read_lines(path)
-    rows_by_name = _index_names(genes)
+    rows_by_name = index_names(genes)
     # Built once: looking for what looks alike is the slow part of a wrong panel.
     spellings = {name.casefold(): name for name in rows_by_name}
     faults = ErrorCollector(str(path))
@@ -58,7 +66,10 @@ def read_panel(path: Path, genes: pa.Table) -> list[int]:
             line_of_row[rows[0]] = number
     if not line_of_row and not len(faults):
         faults.add("no gene", expected="one gene symbol or Ensembl id a line")
-    faults.raise_if_any("genes.parquet of the bundle lists the genes it predicts; without --genes it predicts them all")
+    faults.raise_if_any(
+        "genes.parquet of the bundle lists the genes it predicts; without --genes it predicts them all"
+        + ("; for other genes give --genes a genes.parquet of 'histocast genes embed'" if described else "")
+    )
     return list(line_of_row)
 
 
@@ -79,16 +90,34 @@ def gene_inputs(fusion: FusionSpec, genes: pa.Table) -> dict[str, NDArray[np.flo
     if stated is None:
         return {}
     dim = stated.shape[-1]
+    if not isinstance(dim, int):
+        raise ConfigError(
+            f"input 'gene' of shape {list(stated.shape)}", expected="[gene, dim] of a fixed dim", where="bundle.json"
+        )
+    return {"gene": embedding_matrix(genes, dim=dim, where="genes.parquet of the bundle")}
+
+
+def embedding_matrix(genes: pa.Table, *, dim: int, where: str) -> NDArray[np.float32]:
+    """The column of embeddings as [gene, dim].
+
+    Raises
+    ------
+    ConfigError
+        There is no such column, or it is of another width or not finite.
+    """
     found = genes.schema.field(GENE_EMBEDDING).type if GENE_EMBEDDING in genes.column_names else None
     if found is None or not pa.types.is_fixed_size_list(found) or found.list_size != dim:
         raise ConfigError(
             f"gene embeddings of type {found}",
             expected=f"a column {GENE_EMBEDDING!r} of {dim} numbers a gene",
-            where="genes.parquet of the bundle",
-            advice="export the bundle again",
+            where=where,
+            advice="embed the genes, or export the bundle, again",
         )
     values = genes.column(GENE_EMBEDDING).combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return {"gene": np.ascontiguousarray(values.astype(np.float32).reshape(genes.num_rows, found.list_size))}
+    matrix = np.ascontiguousarray(values.astype(np.float32).reshape(genes.num_rows, dim))
+    if not np.isfinite(matrix).all():
+        raise ConfigError("a gene embedding that is not finite", expected="finite numbers", where=where)
+    return matrix
 
 
 def _read_lines(path: Path) -> list[str]:
@@ -104,8 +133,8 @@ def _read_lines(path: Path) -> list[str]:
         raise DataError("not UTF-8 text", expected="a text file with one gene a line", where=str(path)) from error
 
 
-def _index_names(genes: pa.Table) -> dict[str, list[int]]:
-    """Rows by Ensembl id and by symbol."""
+def index_names(genes: pa.Table) -> dict[str, list[int]]:
+    """Rows of ``genes`` by Ensembl id and by symbol."""
     rows: dict[str, list[int]] = {}
     for column in ("gene_id", "gene_symbol"):
         for row, name in enumerate(genes.column(column).to_pylist()):

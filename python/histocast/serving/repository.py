@@ -25,6 +25,7 @@ from histocast import __version__
 from histocast.bundle import Bundle, GraphSpec, TensorSpec
 from histocast.errors import ConfigError, OutputError
 from histocast.serving.onnx import graph_path
+from histocast.serving.panel import GENES_PER_CALL
 from histocast.serving.predictor import FUSION, choose_graphs, graphs_of
 
 MODEL_VERSION = "1"
@@ -215,7 +216,7 @@ def _parameters(name: str, graph: GraphSpec, options: RepositoryOptions) -> Iter
 def _lengths(graph: GraphSpec, bundle: Bundle, *, rows: int) -> dict[str, int]:
     """The most each named axis will hold."""
     named = {axis for spec in graph.inputs for axis in spec.shape if isinstance(axis, str)}
-    known = {"tile": rows, "spot": rows, "gene": bundle.gene_count}
+    known = {"tile": rows, "spot": rows, "gene": GENES_PER_CALL}
     if unknown := sorted(named - set(known)):
         raise ConfigError(
             f"axes {unknown} of an input",

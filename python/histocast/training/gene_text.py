@@ -27,6 +27,9 @@ class GeneText:
     others: NDArray[np.float32]
     """[other gene, text]."""
     digest: str
+    encoder: str | None = None
+    """Text encoder with its pooling; ``None`` where the table does not say."""
+    encoder_revision: str | None = None
 
     @property
     def dim(self) -> int:
@@ -34,17 +37,23 @@ class GeneText:
         return int(self.panel.shape[1])
 
 
-def read_gene_text(path: Path, panel: Panel, *, others: bool = True) -> GeneText:
+def read_gene_text(path: Path, panel: Panel, *, others: Sequence[str] | None = None) -> GeneText:
     """Read a table with the columns ``gene_id``, ``gene_symbol`` and ``embedding``.
 
-    A panel gene is found by its id, else by its symbol, since counts may hold symbols only.
+    A panel gene is found by its id, else by its symbol, since counts may hold symbols only. Where the columns
+    ``encoder`` and ``encoder_revision`` are there too, they are kept.
+
+    Parameters
+    ----------
+    others:
+        Symbols or ids of the genes outside the panel to take along; all that are described by default.
 
     Raises
     ------
     MissingInputError
         There is no such file.
     DataError
-        It is no such table, or does not describe every gene of the panel.
+        It is no such table, was made by several encoders, or does not describe a gene that it should.
     """
     table = _read(path)
     ids, symbols = table.column("gene_id").to_pylist(), table.column("gene_symbol").to_pylist()
@@ -52,14 +61,42 @@ def read_gene_text(path: Path, panel: Panel, *, others: bool = True) -> GeneText
     rows = _rows_of(panel, ids, symbols, where=str(path))
     taken = set(rows)
     known = {*panel.gene_ids, *panel.gene_symbols}
-    free = [row for row in range(len(ids)) if others and row not in taken and not {ids[row], symbols[row]} & known]
+    free = [row for row in range(len(ids)) if row not in taken and not {ids[row], symbols[row]} & known]
+    if others is not None:
+        free = _choose(free, ids, symbols, wanted=others, where=str(path))
     return GeneText(
         panel=embedding[rows],
         other_ids=tuple(ids[row] for row in free),
         other_symbols=tuple(symbols[row] for row in free),
         others=embedding[free],
         digest=f"sha256:{sha256_of_file(path)}",
+        encoder=_one_value(table, "encoder", path),
+        encoder_revision=_one_value(table, "encoder_revision", path),
     )
+
+
+def _choose(
+    free: Sequence[int], ids: Sequence[str], symbols: Sequence[str], *, wanted: Sequence[str], where: str
+) -> list[int]:
+    row_of = {name: row for row in free for name in (ids[row], symbols[row])}
+    if absent := [name for name in wanted if name not in row_of]:
+        raise DataError(
+            f"{', '.join(absent[:5])} described nowhere, or of the panel",
+            expected="unseen_genes that are described and not trained on",
+            where=where,
+        )
+    return [row_of[name] for name in wanted]
+
+
+def _one_value(table: pa.Table, name: str, path: Path) -> str | None:
+    if name not in table.column_names:
+        return None
+    found = sorted(set(table.column(name).to_pylist()))
+    if len(found) > 1:
+        raise DataError(
+            f"embeddings of {' and '.join(map(str, found))}", expected=f"one {name.replace('_', ' ')}", where=str(path)
+        )
+    return found[0] if found else None
 
 
 def _read(path: Path) -> pa.Table:

@@ -282,7 +282,7 @@ def _gene_text(training: TrainingSet, config: Config, path: Path | None, *, wher
             where=where,
             advice="give --gene-text, made by 'histocast genes embed', or switch the option model.gene_text off",
         )
-    return read_gene_text(path, training.panel)
+    return read_gene_text(path, training.panel, others=training.recipe.unseen_genes)
 
 
 def _fixed(text: GeneText | None, ensemble: Ensemble) -> dict[str, NDArray[Any]]:

@@ -32,6 +32,9 @@ class Recipe(Spec):
     panel: tuple[str, ...] = Field(min_length=1)
     """Genes to predict, as symbols or Ensembl ids. In a recipe file also the path of a file with a gene a line,
     relative to the recipe."""
+    unseen_genes: tuple[str, ...] | None = None
+    """Genes outside the panel, by symbol or id, that the bundle shall predict by their descriptions; all that
+    ``--gene-text`` describes by default. No measured value of theirs is looked at."""
     missing_genes: Literal["refuse", "zero"] = "refuse"
     """What to do where a section did not measure a panel gene. Sequenced counts that leave out genes without
     a count want ``zero``; a targeted panel does not."""

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from histocast import __version__
 from histocast.artifacts import GENE_EMBEDDING, GENES, Provenance, write_json, write_table
-from histocast.bundle import Bundle, Calibration, FusionSpec, OutOfDistribution, sha256_of_file
+from histocast.bundle import Bundle, Calibration, FusionSpec, GeneTextSpec, OutOfDistribution, sha256_of_file
 from histocast.progress import log
 from histocast.records import Record
+from histocast.serving.asked_genes import near_distance
 from histocast.training.calibration import conformal_half_widths, fit_out_of_distribution
 from histocast.training.checkpoint import CHECKPOINTS
 from histocast.training.fit import OUTPUTS, Fitted, fit
 from histocast.training.folds import Fold, split_sections
+from histocast.training.gene_text import GeneText
 from histocast.training.labels import SCALES, Protocol
 from histocast.training.recipe import Recipe
 from histocast.training.section import Section
@@ -227,6 +229,7 @@ def _describe(
         fusion=_with_file(fitted.fusion, outdir / "fusion.onnx"),
         genes_sha256=sha256_of_file(outdir / "genes.parquet"),
         gene_count=len(training.panel) + (0 if fitted.gene_text is None else len(fitted.gene_text.other_ids)),
+        gene_text=_describe_text(fitted.gene_text),
         scale=SCALES[record.protocol],
         calibration=Calibration(
             method=f"split conformal on held-out training spots ({record.inner_split})", sections=len(sections)
@@ -241,6 +244,14 @@ def _describe(
             "source": recipe.data_source,
             "licence": recipe.data_licence,
         },
+    )
+
+
+def _describe_text(text: GeneText | None) -> GeneTextSpec | None:
+    if text is None:
+        return None
+    return GeneTextSpec(
+        encoder=text.encoder, encoder_revision=text.encoder_revision, near_distance=near_distance(text.panel)
     )
 
 
