@@ -9,8 +9,8 @@ from pathlib import Path
 
 import boto3
 import pytest
-from described_bundle import gene_texts, write_described_bundle, write_descriptions
 
+from described_bundle import gene_texts, write_described_bundle, write_descriptions
 from histocast.bundle import bundle_digest
 from histocast.check import check_samples
 from histocast.errors import ConfigError, DataError, MissingInputError, StorageUnavailable

@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from described_bundle import SEEN, UNSEEN, gene_texts, projection, write_described_bundle, write_descriptions
 
+from described_bundle import SEEN, UNSEEN, gene_texts, projection, write_described_bundle, write_descriptions
 from histocast.artifacts import EXPRESSION, open_parquet
 from histocast.bundle import Bundle, bundle_digest, read_bundle
 from histocast.errors import ConfigError, DataError, MissingInputError, OutputError

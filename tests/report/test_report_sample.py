@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from described_bundle import SEEN, UNSEEN, write_described_bundle
 from page_parser import Page
 
+from described_bundle import SEEN, UNSEEN, write_described_bundle
 from histocast.bundle import Bundle, bundle_digest
 from histocast.errors import DataError, MissingInputError, OutputError
 from histocast.expression import predict_expression

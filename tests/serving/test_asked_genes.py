@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from described_bundle import (
     ENCODER,
     NEAR_DISTANCE,
@@ -19,7 +20,6 @@ from described_bundle import (
     write_described_bundle,
     write_descriptions,
 )
-
 from histocast.artifacts import GENE_EMBEDDINGS, METADATA_KEY
 from histocast.bundle import Bundle
 from histocast.errors import ConfigError, DataError, MissingInputError
