@@ -95,7 +95,8 @@ def text_distance(asked: Floats, training: Floats, *, itself: bool = False) -> F
     """
 
     def unit(values: Floats) -> Floats:
-        return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.float32(1e-12))
+        length = np.linalg.norm(values, axis=1, keepdims=True).astype(np.float32)
+        return np.asarray(values / np.maximum(length, np.float32(1e-12)), np.float32)
 
     known = unit(training).T
     distance = np.empty(len(asked), np.float32)
