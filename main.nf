@@ -72,7 +72,7 @@ workflow TRAIN_MODELS {
     // Waits for the plan, so that nothing is encoded for a sheet with a fault.
     rows = PLAN.out.plan.flatMap { _json -> read_sections(sheet) }
 
-    PREPARE(rows, sheet, staged_recipe, staged_panel, plan.map { found -> found.encoders }.first())
+    PREPARE(rows, sheet, staged_recipe, staged_panel, plan.map { found -> found.encoders })
     sections = PREPARE.out.section.toSortedList()
 
     TRAIN(plan.flatMap { found -> found.models }, sections, staged_recipe, staged_panel, staged_text)
@@ -83,7 +83,7 @@ workflow TRAIN_MODELS {
             return folder
     }
     EVALUATE(trained.fold.toSortedList(), sections)
-    EXPORT(trained.bundle, EVALUATE.out.evaluation.first(), PREPARE.out.encoders.first())
+    EXPORT(trained.bundle, EVALUATE.out.evaluation, PREPARE.out.encoders.first())
 }
 
 workflow {

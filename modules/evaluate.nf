@@ -10,7 +10,7 @@ process EVALUATE {
 
     output:
     path 'evaluation/evaluation.json', emit: evaluation
-    path 'evaluation/*.{md,parquet}', emit: tables
+    path 'evaluation/*.{html,md,parquet}', emit: tables
 
     script:
     """
@@ -24,6 +24,6 @@ process EVALUATE {
     stub:
     """
     mkdir evaluation
-    touch evaluation/evaluation.{json,md} evaluation/{sections,genes}.parquet
+    touch evaluation/evaluation.{json,md,html} evaluation/{sections,genes}.parquet
     """
 }

@@ -4,48 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from histocast.artifacts import GENES, Provenance, read_table, write_atomically, write_json, write_table
+from histocast.artifacts import Provenance, write_atomically, write_json, write_table
 from histocast.bundle import Bundle, read_bundle
 from histocast.errors import UsageError
-from histocast.methods.correlation import gene_pearson
 from histocast.progress import log, track
 from histocast.records import read_record
 from histocast.serving.fusion_inputs import regions
 from histocast.serving.panel import gene_inputs
 from histocast.serving.predictor import Predictor
-from histocast.training.controls import SHUFFLED, predict_controls, shuffled_orders
+from histocast.training.controls import predict_controls
+from histocast.training.evaluation_page import write_evaluation_page
+from histocast.training.evaluation_plots import Example
 from histocast.training.folds import split_sections
-from histocast.training.labels import PROTOCOLS, Protocol, array_neighbourhood
-from histocast.training.metrics import Truth, coverage, gene_metrics, mean_known, section_metrics
+from histocast.training.judge import JudgedModel, SectionJudge
+from histocast.training.labels import PROTOCOLS, Protocol
 from histocast.training.plan import model_name
 from histocast.training.recipe import Recipe
 from histocast.training.section import Section
-from histocast.training.summary import MODEL, Evaluation, GeneRow, SectionRow, render_markdown, summarise_rows
+from histocast.training.summary import Evaluation, GeneRow, SectionRow, render_markdown, summarise_rows
 from histocast.training.train import TRAIN_FILE, TrainRecord, train_fold
 from histocast.training.training_set import TrainingSet, open_training_set
 
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class _Model:
-    folder: Path
-    record: TrainRecord
-    bundle: Bundle
-
-
 def evaluate(set_folder: Path, *, models: Sequence[Path], outdir: Path, threads: int = 1) -> Evaluation:
     """Judge model folders of `train` on their held-out sections.
 
-    Writes evaluation.json, evaluation.md, sections.parquet (a row a section, subject and metric) and
-    genes.parquet (a row a gene of a section).
+    Writes evaluation.json, evaluation.md, evaluation.html, sections.parquet (a row a section, subject and metric)
+    and genes.parquet (a row a gene of a section).
 
     Parameters
     ----------
@@ -59,21 +52,26 @@ def evaluate(set_folder: Path, *, models: Sequence[Path], outdir: Path, threads:
     DataError
         The sections do not fit a model's recipe.
     """
-    found = [_Model(folder, read_record(folder / TRAIN_FILE, TrainRecord), read_bundle(folder)) for folder in models]
+    found = [
+        JudgedModel(folder, read_record(folder / TRAIN_FILE, TrainRecord), read_bundle(folder)) for folder in models
+    ]
     _refuse_unfit(found)
     sections: list[SectionRow] = []
     genes: list[GeneRow] = []
+    examples: list[Example] = []
     with _Sets(set_folder) as sets:
         for model in track(found, label="evaluate", total=len(found), unit="models"):
             judge = _judge(sets, model, threads=threads)
             sections += judge.sections
             genes += judge.genes
+            examples += judge.examples
     evaluation = summarise_rows(sections, genes, [model.record for model in found])
     outdir.mkdir(parents=True, exist_ok=True)
     _write_rows(outdir / "sections.parquet", [row._asdict() for row in sections], artifact="evaluation_sections")
     _write_rows(outdir / "genes.parquet", [row._asdict() for row in genes], artifact="evaluation_genes")
     with write_atomically(outdir / "evaluation.md") as temporary:
         temporary.write_text(render_markdown(evaluation), encoding="utf-8")
+    write_evaluation_page(outdir / "evaluation.html", evaluation, genes, examples)
     write_json(outdir / "evaluation.json", evaluation)
     return evaluation
 
@@ -127,7 +125,7 @@ def predict_section(
     return expression[section.measured], sd[section.measured]
 
 
-def _refuse_unfit(models: Sequence[_Model]) -> None:
+def _refuse_unfit(models: Sequence[JudgedModel]) -> None:
     if not models:
         raise UsageError("no model", expected="folders of trained folds")
     for model in models:
@@ -197,13 +195,13 @@ def _without_method(recipe: Recipe) -> tuple[str, Recipe]:
     return shared.model_dump_json(), shared
 
 
-def _judge(sets: _Sets, model: _Model, *, threads: int) -> _SectionJudge:
+def _judge(sets: _Sets, model: JudgedModel, *, threads: int) -> SectionJudge:
     from histocast.serving import open_predictor
 
     record = model.record
     training = sets.open(record.recipe)
     test = training.choose(record.test)
-    judge = _SectionJudge(model, training)
+    judge = SectionJudge(model, training)
     with open_predictor(model.folder, model.bundle, names=("fusion",), threads=threads) as predictor:
         for section in test:
             expression, sd = predict_section(
@@ -214,77 +212,6 @@ def _judge(sets: _Sets, model: _Model, *, threads: int) -> _SectionJudge:
         for section in test:
             judge.judge(section, subject, predictions[section.record.sample])
     return judge
-
-
-class _SectionJudge:
-    """Collects the rows of one model."""
-
-    def __init__(self, model: _Model, training: TrainingSet) -> None:
-        self.model = model
-        self.training = training
-        self.sections: list[SectionRow] = []
-        self.genes: list[GeneRow] = []
-        table, _ = read_table(model.folder / "genes.parquet", GENES)
-        # Genes beyond the panel were not measured, and stand after it.
-        self.panel = table = table.filter(table.column("seen_in_training"))
-        self.widths = {level: table.column(f"interval_{level}").to_numpy() for level in (80, 90)}
-        ids = np.array(training.panel.gene_ids)
-        top = model.record.top
-        # Where the panel is no larger than a list, the list is the panel and says nothing more.
-        lists = {"hpg50": top.predicted, "heg50": top.expressed, "hvg50": top.variable}
-        self.groups = {name: np.isin(ids, chosen) for name, chosen in lists.items() if len(chosen) < len(ids)}
-
-    def judge_model(self, section: Section, expression: Floats, sd: Floats) -> None:
-        """Judge the model itself, its intervals, and its shuffled predictions."""
-        labels = self.training.labels(section, self.model.record.protocol)
-        intervals = {
-            f"coverage_{level}": coverage(labels, expression, sd, width) for level, width in self.widths.items()
-        }
-        self.judge(section, MODEL, expression, extra=intervals)
-        orders = shuffled_orders(len(section), seed=self.model.record.recipe.seed)
-        pearson = [mean_known(gene_pearson(labels, expression[order])) for order in orders]
-        self._add(section, SHUFFLED, {"pearson": float(np.mean(pearson))})
-
-    def judge(
-        self, section: Section, subject: str, predicted: Floats, *, extra: dict[str, float] | None = None
-    ) -> None:
-        """Judge one subject's predictions [measured, gene] of a section."""
-        by_gene = gene_metrics(self._truth(section), predicted)
-        self._add(section, subject, {**section_metrics(by_gene, self.groups), **(extra or {})})
-        record = self.model.record
-        for place, gene_id in enumerate(self.training.panel.gene_ids):
-            self.genes.append(
-                GeneRow(
-                    method=record.recipe.label,
-                    protocol=record.protocol,
-                    subject=subject,
-                    fold=record.fold,
-                    sample=section.record.sample,
-                    gene_id=gene_id,
-                    gene_symbol=self.training.panel.gene_symbols[place],
-                    **{name: float(values[place]) for name, values in by_gene.items()},
-                )
-            )
-
-    def _truth(self, section: Section) -> Truth:
-        rows = section.store.array_row[section.measured], section.store.array_col[section.measured]
-        return Truth(self.training.labels(section, self.model.record.protocol), array_neighbourhood(*rows))
-
-    def _add(self, section: Section, subject: str, values: dict[str, float]) -> None:
-        record = self.model.record
-        for metric, value in values.items():
-            self.sections.append(
-                SectionRow(
-                    method=record.recipe.label,
-                    protocol=record.protocol,
-                    subject=subject,
-                    fold=record.fold,
-                    sample=section.record.sample,
-                    patient=section.record.patient,
-                    metric=metric,
-                    value=value,
-                )
-            )
 
 
 def _write_rows(path: Path, rows: Sequence[dict[str, object]], *, artifact: str) -> None:

@@ -218,41 +218,50 @@ def _chosen_on_test(genes: Sequence[GeneRow], method: str, subject: str) -> Figu
     )
 
 
+def describe_protocol(evaluation: Evaluation, protocol: Protocol) -> str:
+    """The facts without which a figure means nothing, in a paragraph."""
+    scale = SCALES[protocol]
+    return (
+        f"Split: {evaluation.split}. Genes: the {evaluation.genes} of the panel {evaluation.recipe}. "
+        f"Normalisation: {scale.normalisation}; {scale.transform}. Smoothing: {scale.smoothing}. "
+        f"Averaging: within a section, mean over genes, mean over {evaluation.sections} sections. "
+        f"In brackets: 95 % bootstrap interval over {evaluation.resampled}."
+    )
+
+
 def render_markdown(evaluation: Evaluation) -> str:
     """The evaluation as tables, one a protocol, with the protocol in words above each."""
     lines = []
     for protocol in dict.fromkeys(summary.protocol for summary in evaluation.summaries):
-        scale = SCALES[protocol]
-        lines += [
-            f"### Protocol `{protocol}`",
-            "",
-            (
-                f"Split: {evaluation.split}. Genes: the {evaluation.genes} of the panel {evaluation.recipe}. "
-                f"Normalisation: {scale.normalisation}; {scale.transform}. Smoothing: {scale.smoothing}. "
-                f"Averaging: within a section, mean over genes, mean over {evaluation.sections} sections. "
-                f"In brackets: 95 % bootstrap interval over {evaluation.resampled}."
-            ),
-            "",
-            *_table([summary for summary in evaluation.summaries if summary.protocol == protocol]),
-            "",
-        ]
+        lines += [f"### Protocol `{protocol}`", "", describe_protocol(evaluation, protocol), ""]
+        lines += [*_table([summary for summary in evaluation.summaries if summary.protocol == protocol]), ""]
     return "\n".join(lines)
 
 
-def _table(summaries: Sequence[SubjectSummary]) -> list[str]:
-    """Figures with a row a subject, then Pearson by held-out section. A control that is alike for all stands once."""
+def name_subjects(summaries: Sequence[SubjectSummary]) -> dict[str, SubjectSummary]:
+    """Models, then controls, by the name a table gives them. A control that is alike for all methods stands once."""
     named: dict[str, SubjectSummary] = {}
     for summary in sorted(summaries, key=lambda summary: summary.subject != MODEL):
         known = named.get(summary.subject)
         if summary.subject == MODEL:
-            named[f"**{summary.method}**"] = summary
+            named[summary.method] = summary
         elif known is None:
             named[summary.subject] = summary
         elif known.figures != summary.figures:
             named[f"{summary.subject} ({summary.method})"] = summary
+    return named
+
+
+def _table(summaries: Sequence[SubjectSummary]) -> list[str]:
+    """Figures with a row a subject, then Pearson by held-out section."""
+    named = {
+        f"**{name}**" if summary.subject == MODEL else name: summary
+        for name, summary in name_subjects(summaries).items()
+    }
     lines = [f"| | {' | '.join(TABLE_METRICS)} |", f"|---|{'---|' * len(TABLE_METRICS)}"]
     for name, summary in named.items():
-        lines.append(f"| {name} | {' | '.join(_cell(summary.figure(metric)) for metric in TABLE_METRICS)} |")
+        cells = (format_figure(summary.figure(metric)) for metric in TABLE_METRICS)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     by_section = {name: figure.by_sample for name, summary in named.items() if (figure := summary.figure("pearson"))}
     samples = list(next(iter(by_section.values()), {}))
     lines += ["", f"| pearson by held-out section | {' | '.join(samples)} |", f"|---|{'---|' * len(samples)}"]
@@ -262,7 +271,8 @@ def _table(summaries: Sequence[SubjectSummary]) -> list[str]:
     return lines
 
 
-def _cell(figure: Figure | None) -> str:
+def format_figure(figure: Figure | None) -> str:
+    """A figure as tables show it; empty where it is not known."""
     if figure is None or figure.mean is None:
         return ""
     spread = f" [{figure.low:.3f}, {figure.high:.3f}]" if figure.metric == "pearson" and figure.low is not None else ""

@@ -1,0 +1,123 @@
+"""Judge what one model, and the controls beside it, predict of the sections it did not see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histocast.artifacts import GENES, read_table
+from histocast.bundle import Bundle
+from histocast.methods.correlation import gene_pearson
+from histocast.training.controls import SHUFFLED, shuffled_orders
+from histocast.training.evaluation_plots import Example
+from histocast.training.labels import array_neighbourhood
+from histocast.training.metrics import Truth, coverage, gene_metrics, mean_known, section_metrics
+from histocast.training.section import Section
+from histocast.training.summary import MODEL, GeneRow, SectionRow
+from histocast.training.train import TrainRecord
+from histocast.training.training_set import TrainingSet
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class JudgedModel:
+    """A model folder of `histocast.training.train`."""
+
+    folder: Path
+    record: TrainRecord
+    bundle: Bundle
+
+
+class SectionJudge:
+    """Collects the rows of one model."""
+
+    def __init__(self, model: JudgedModel, training: TrainingSet) -> None:
+        self.model = model
+        self.training = training
+        self.sections: list[SectionRow] = []
+        self.genes: list[GeneRow] = []
+        self.examples: list[Example] = []
+        table, _ = read_table(model.folder / "genes.parquet", GENES)
+        # Genes beyond the panel were not measured, and stand after it.
+        self.panel = table = table.filter(table.column("seen_in_training"))
+        self.widths = {level: table.column(f"interval_{level}").to_numpy() for level in (80, 90)}
+        self.shown = choose_shown(table.column("val_pcc").to_numpy())
+        ids = np.array(training.panel.gene_ids)
+        top = model.record.top
+        # Where the panel is no larger than a list, the list is the panel and says nothing more.
+        lists = {"hpg50": top.predicted, "heg50": top.expressed, "hvg50": top.variable}
+        self.groups = {name: np.isin(ids, chosen) for name, chosen in lists.items() if len(chosen) < len(ids)}
+
+    def judge_model(self, section: Section, expression: Floats, sd: Floats) -> None:
+        """Judge the model itself, its intervals, and its shuffled predictions."""
+        labels = self.training.labels(section, self.model.record.protocol)
+        intervals = {
+            f"coverage_{level}": coverage(labels, expression, sd, width) for level, width in self.widths.items()
+        }
+        self.judge(section, MODEL, expression, extra=intervals)
+        orders = shuffled_orders(len(section), seed=self.model.record.recipe.seed)
+        pearson = [mean_known(gene_pearson(labels, expression[order])) for order in orders]
+        self._add(section, SHUFFLED, {"pearson": float(np.mean(pearson))})
+        self.examples.append(
+            Example(
+                method=self.model.record.recipe.label,
+                protocol=self.model.record.protocol,
+                sample=section.record.sample,
+                symbols=tuple(self.training.panel.gene_symbols[place] for place in self.shown),
+                centres_level0_px=section.store.centres_level0_px[section.measured],
+                truth=labels[:, self.shown].astype(np.float64),
+                predicted=expression[:, self.shown],
+            )
+        )
+
+    def judge(
+        self, section: Section, subject: str, predicted: Floats, *, extra: dict[str, float] | None = None
+    ) -> None:
+        """Judge one subject's predictions [measured, gene] of a section."""
+        by_gene = gene_metrics(self._truth(section), predicted)
+        self._add(section, subject, {**section_metrics(by_gene, self.groups), **(extra or {})})
+        record = self.model.record
+        for place, gene_id in enumerate(self.training.panel.gene_ids):
+            self.genes.append(
+                GeneRow(
+                    method=record.recipe.label,
+                    protocol=record.protocol,
+                    subject=subject,
+                    fold=record.fold,
+                    sample=section.record.sample,
+                    gene_id=gene_id,
+                    gene_symbol=self.training.panel.gene_symbols[place],
+                    **{name: float(values[place]) for name, values in by_gene.items()},
+                )
+            )
+
+    def _truth(self, section: Section) -> Truth:
+        rows = section.store.array_row[section.measured], section.store.array_col[section.measured]
+        return Truth(self.training.labels(section, self.model.record.protocol), array_neighbourhood(*rows))
+
+    def _add(self, section: Section, subject: str, values: dict[str, float]) -> None:
+        record = self.model.record
+        for metric, value in values.items():
+            self.sections.append(
+                SectionRow(
+                    method=record.recipe.label,
+                    protocol=record.protocol,
+                    subject=subject,
+                    fold=record.fold,
+                    sample=section.record.sample,
+                    patient=section.record.patient,
+                    metric=metric,
+                    value=value,
+                )
+            )
+
+
+def choose_shown(pearson: NDArray[np.floating]) -> list[int]:
+    """Genes to draw, by their held-out Pearson in training: the two best, a middling one, one of the poorest tenth."""
+    order = np.argsort(-np.nan_to_num(pearson, nan=-1.0), kind="stable").tolist()
+    places = (0, 1, len(order) // 2, len(order) * 9 // 10)
+    return [order[place] for place in dict.fromkeys(min(place, len(order) - 1) for place in places)]

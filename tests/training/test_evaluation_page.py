@@ -1,0 +1,60 @@
+"""The page says what the figures say, shows measured beside predicted, and needs nothing from outside."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from histocast.training import Evaluation
+from histocast.training.evaluation_plots import Bar, Example, draw_bars, draw_example
+from histocast.training.judge import choose_shown
+
+
+@pytest.fixture(scope="module")
+def page(made_folds: tuple[Path, Evaluation]) -> str:
+    return (made_folds[0] / "evaluation.html").read_text()
+
+
+@pytest.mark.parametrize("protocol", ["strict", "paper"])
+def test_every_protocol_has_its_facts_figures_and_controls(
+    page: str, made_folds: tuple[Path, Evaluation], protocol: str
+) -> None:
+    part = page.split(f"<code>{protocol}</code>")[1].split("</section>", maxsplit=1)[0]
+    figure = made_folds[1].summary(protocol).figure("pearson")
+
+    assert f"{figure.mean:.3f} [{figure.low:.3f}, {figure.high:.3f}]" in part
+    assert all(fact in part for fact in ("Split: leave one patient out", "Normalisation: ", "Smoothing: "))
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>', part)
+    assert rows == ["ridge", "shuffled spots", "training mean", "stain area"]
+    assert len(re.findall(r"<h4>", part)) == 4
+
+
+def test_the_page_is_whole_in_itself(page: str) -> None:
+    sources = re.findall(r'src="(.{10})', page)
+
+    assert len(sources) == 2 * (1 + 1 + 4)
+    assert all(source.startswith("data:image") for source in sources)
+    assert "http" not in re.sub(r"data:image[^\"]*", "", page)
+
+
+def test_genes_shown_are_not_the_best_alone() -> None:
+    pearson = np.linspace(0.5, -0.1, 40)
+    pearson[3] = np.nan
+
+    assert choose_shown(pearson) == [0, 1, 21, 37]
+    assert choose_shown(np.array([0.3])) == [0]
+
+
+def test_the_same_figures_draw_the_same_picture() -> None:
+    bars = [Bar("dkan", 0.3, 0.2, 0.4, is_control=False), Bar("training mean", 0.0, None, None, is_control=True)]
+    random = np.random.default_rng(0)
+    values = random.normal(size=(30, 2))
+    example = Example("dkan", "strict", "A1", ("ERBB2", "KRT8"), random.uniform(0, 900, (30, 2)), values, values / 2)
+
+    assert draw_bars(bars) == draw_bars(bars)
+    assert draw_example(example, 1) == draw_example(example, 1)
+    assert draw_example(example, 0) != draw_example(example, 1)
+    assert "KRT8" in draw_example(example, 1).alt
