@@ -46,6 +46,14 @@ class GraphSpec(Spec):
     sha256: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    weights_file: str | None = None
+    """File beside ``file`` that holds the graph's weights, where they are more than one ONNX file can hold."""
+    weights_sha256: str | None = None
+
+    def files(self) -> dict[str, str]:
+        """Files the bundle ships of this graph, and their digests."""
+        listed = ((self.file, self.sha256), (self.weights_file, self.weights_sha256))
+        return {file: digest for file, digest in listed if file is not None and digest is not None}
 
 
 class TileGeometry(Spec):
@@ -66,6 +74,8 @@ class EncoderSpec(GraphSpec):
     licence: str
     gated: bool = False
     """Whether its weights need the user's own access."""
+    source: str = ""
+    """Where its weights come from, where it has any."""
 
     def columns(self) -> dict[str, TensorSpec]:
         """Columns of ``features.parquet`` this encoder fills: ``<encoder>.<output>`` and its tensor."""
@@ -240,7 +250,7 @@ def verify_files(folder: Path, bundle: Bundle) -> None:
     ConfigError
         A file's bytes are not those the bundle was exported with.
     """
-    stated = {graph.file: graph.sha256 for graph in (*bundle.encoders, bundle.fusion) if graph.file}
+    stated = {name: digest for graph in (*bundle.encoders, bundle.fusion) for name, digest in graph.files().items()}
     stated["genes.parquet"] = bundle.genes_sha256
     for name, expected in stated.items():
         path = folder / name

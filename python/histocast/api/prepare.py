@@ -27,7 +27,7 @@ def prepare(
 ) -> None:
     """Tile and encode every section of a training sheet and align it with its counts: ``outdir/<sample>/``.
 
-    The encoders stand in ``outdir/encoders``.
+    The encoders stand in ``outdir/encoders``; those with weights come from where ``recipe.exported`` says.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Verbs of the train workflow: plan prepare train evaluate export."""
+"""Verbs of the train workflow: plan prepare train evaluate export export-encoder."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ Method = Annotated[
 SetFolder = Annotated[Path, typer.Option("--set", help="Folder of prepared sections.")]
 
 
+class Precision(StrEnum):
+    """What an encoder computes in."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
 class ProtocolName(StrEnum):
     """How labels are made (docs/evaluation.md)."""
 
@@ -41,6 +48,7 @@ def register(app: typer.Typer) -> None:
     """Add these verbs to the command line."""
     for verb in (plan, prepare, train, evaluate, export):
         app.command()(verb)
+    app.command("export-encoder")(export_encoder)
 
 
 def plan(
@@ -76,6 +84,10 @@ def prepare(
     encoder: Annotated[
         list[str] | None, typer.Option(help="An encoder in place of the recipe's; give it often.", show_default=False)
     ] = None,
+    exported: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder of 'export-encoder', besides those of the recipe. Give it often."),
+    ] = None,
     outdir: options.Outdir = Path(),
 ) -> None:
     """Tile and encode sections and align them with their counts: <outdir>/<sample>/."""
@@ -84,7 +96,7 @@ def prepare(
 
     api.prepare(
         sheet,
-        recipe=read_recipe(recipe, panel=panel),
+        recipe=read_recipe(recipe, panel=panel, exported=exported or ()),
         outdir=outdir,
         samples=sample,
         genes=genes,
@@ -169,4 +181,38 @@ def export(
         version=version,
         description=description,
         outdir=outdir,
+    )
+
+
+def export_encoder(
+    *,
+    name: Annotated[str, typer.Option(help="The encoder: uni, uni2-h, conch, virchow2 ... (docs/training.md).")],
+    weights: Annotated[Path, typer.Option(help="Its weights as published: .safetensors, .bin, .pt or .pth.")],
+    tile_px: Annotated[
+        int | None, typer.Option(min=1, help="Side of the tiles it will get; the network's own without it.")
+    ] = None,
+    um_per_px: Annotated[
+        float | None, typer.Option(help="Their resolution; the one it is published for without.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=0, help="Tokens a side to give besides the embedding; 0 for none.")] = 0,
+    precision: Annotated[Precision, typer.Option(help="fp16 is half as large, and made for GPUs.")] = Precision.fp32,
+    outdir: options.Outdir,
+) -> None:
+    """Export a foundation encoder with your own weights to ONNX, verified against torch: encoders/, encoder.json."""
+    from histocast.methods.encoder_cards import find_card
+    from histocast.units import check_um_per_px
+
+    card = find_card(name)
+    if um_per_px is not None:
+        check_um_per_px(um_per_px, where="--um-per-px")
+    from histocast.methods.foundation_export import export_foundation
+
+    export_foundation(
+        card,
+        weights=weights,
+        outdir=outdir,
+        tile_px=tile_px,
+        um_per_px=um_per_px,
+        tokens_side=tokens,
+        precision=precision.value,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,9 @@ from histocast.methods.nuclei import NucleiMap
 
 OPSET = 18
 """Understood by onnxruntime since 1.14 and by Triton since 23.03."""
+
+LARGEST_FILE_BYTES = 2**31 - 2**26
+"""Of weights that go into the ONNX file itself, which cannot hold 2 GiB; more lie in a file beside it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class EncoderRecipe:
     build: Callable[[int, float], nn.Module]
     gated: bool = False
     """Whether its weights need the user's own access."""
+    source: str = ""
+    """Where its weights come from, where it has any."""
 
 
 RECIPES: dict[str, EncoderRecipe] = {
@@ -97,27 +103,55 @@ def export_encoder(recipe: str | EncoderRecipe, *, tile_px: int, um_per_px: floa
         The encoder cannot work on tiles of this geometry.
     """
     made = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    module = made.build(tile_px, um_per_px).eval()
+    return write_encoder(made, made.build(tile_px, um_per_px), tile_px=tile_px, folder=folder)
+
+
+def write_encoder(
+    recipe: EncoderRecipe,
+    module: nn.Module,
+    *,
+    tile_px: int,
+    folder: Path,
+    largest_file_bytes: int = LARGEST_FILE_BYTES,
+) -> bundle.EncoderSpec:
+    """Write a module as the recipe's encoder and return its entry in ``bundle.json``; see `export_encoder`.
+
+    Weights of more than ``largest_file_bytes`` go into ``<folder>/encoders/<name>.onnx.data``.
+    """
     tiles = torch.zeros((2, tile_px, tile_px, 3), dtype=torch.uint8)
-    file = f"encoders/{made.name}.onnx"
-    with write_atomically(folder / file) as temporary:
-        temporary.write_bytes(onnx_bytes(module, (tiles,), inputs=("tiles",), outputs=made.outputs, axis="tile"))
+    file = f"encoders/{recipe.name}.onnx"
+    weights = sum(tensor.nbytes for tensor in module.state_dict().values()) > largest_file_bytes
+    program = export_program(module.eval(), (tiles,), inputs=("tiles",), outputs=recipe.outputs, axis="tile")
+    if weights:
+        write_with_weights_beside(program, folder / file)
+    else:
+        with write_atomically(folder / file) as temporary:
+            temporary.write_bytes(program_bytes(program))
     with torch.inference_mode():
         results = module(tiles)
     tensors = results if isinstance(results, tuple) else (results,)
+    beside = weights_file(file) if weights else None
     return bundle.EncoderSpec(
         file=file,
         sha256=bundle.sha256_of_file(folder / file),
+        weights_file=beside,
+        weights_sha256=bundle.sha256_of_file(folder / beside) if beside else None,
         inputs=(bundle.TensorSpec(name="tiles", dtype="uint8", shape=("tile", tile_px, tile_px, 3)),),
         outputs=tuple(
             bundle.TensorSpec(name=name, dtype="float32", shape=("tile", *tensor.shape[1:]))
-            for name, tensor in zip(made.outputs, tensors, strict=True)
+            for name, tensor in zip(recipe.outputs, tensors, strict=True)
         ),
-        name=made.name,
-        version=made.version,
-        licence=made.licence,
-        gated=made.gated,
+        name=recipe.name,
+        version=recipe.version,
+        licence=recipe.licence,
+        gated=recipe.gated,
+        source=recipe.source,
     )
+
+
+def weights_file(file: str) -> str:
+    """Name of the file with a graph's weights, where they lie beside it."""
+    return f"{file}.data"
 
 
 def onnx_bytes(
@@ -132,6 +166,18 @@ def onnx_bytes(
 
     The first axis of each input is free and called ``axis``, or by the name ``axis`` gives for the input.
     """
+    return program_bytes(export_program(module, arguments, inputs=inputs, outputs=outputs, axis=axis))
+
+
+def export_program(
+    module: nn.Module,
+    arguments: tuple[torch.Tensor, ...],
+    *,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    axis: str | Mapping[str, str],
+) -> torch.onnx.ONNXProgram:
+    """The exporter's program of a module; see `onnx_bytes`."""
     names = [axis if isinstance(axis, str) else axis[name] for name in inputs]
     free = {name: torch.export.Dim(name) for name in dict.fromkeys(names)}
     with quiet_exporter():
@@ -147,6 +193,11 @@ def onnx_bytes(
         )
     if program is None:
         raise TypeError("torch.onnx.export with dynamo=True returns a program")
+    return program
+
+
+def program_bytes(program: torch.onnx.ONNXProgram) -> bytes:
+    """A program as one file, weights included, without traces of the exporting machine."""
     model = program.model_proto
     # Node names and stack traces of the exporting machine are no part of the arithmetic.
     model.producer_version = ""
@@ -160,6 +211,30 @@ def onnx_bytes(
         del value.metadata_props[:]
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def write_with_weights_beside(program: torch.onnx.ONNXProgram, path: Path) -> None:
+    """Write a program's graph to ``path`` and its weights to `weights_file`, never holding them twice in memory."""
+    import onnx_ir
+
+    model = program.model
+    model.producer_version = None
+    model.metadata_props.clear()
+    parts: list[Any] = [model.graph, *model.functions.values()]
+    for part in parts:
+        part.metadata_props.clear()
+        for node in part.all_nodes():
+            node.doc_string = None
+            node.metadata_props.clear()
+            for value in (*node.inputs, *node.outputs):
+                if value is not None:
+                    value.metadata_props.clear()
+    # The graph names its weights' file, so that one is written under its own name, and the graph last.
+    beside = path.with_name(weights_file(path.name))
+    path.unlink(missing_ok=True)
+    with write_atomically(path) as temporary:
+        beside.unlink(missing_ok=True)
+        onnx_ir.save(model, temporary, external_data=beside.name)
 
 
 @contextmanager

@@ -150,10 +150,13 @@ def _write_model(
     try:
         version = folder / MODEL_VERSION
         version.mkdir()
-        if link:
-            (version / "model.onnx").symlink_to(source.resolve())
-        else:
-            shutil.copyfile(source, version / "model.onnx")
+        # The graph names the file of its weights, which keeps its name.
+        names = {source: "model.onnx", source.with_name(f"{source.name}.data"): f"{source.name}.data"}
+        for given, called in names.items() if graph.weights_sha256 else [(source, "model.onnx")]:
+            if link:
+                (version / called).symlink_to(given.resolve())
+            else:
+                shutil.copyfile(given, version / called)
         if options.backend == "python":
             shutil.copyfile(Path(__file__).with_name("backend_model.py"), version / "model.py")
         (folder / "config.pbtxt").write_text(write_config(name, graph, bundle, options), encoding="utf-8")

@@ -78,7 +78,7 @@ def fetch_bundle(uri: str, cache: Path, *, files: Sequence[str] | None = None) -
 
 def _fetch_members(prefix: str, arriving: Path, folder: Path, files: Sequence[str] | None) -> None:
     bundle = read_bundle(folder)
-    digests = {graph.file: graph.sha256 for graph in (*bundle.encoders, bundle.fusion) if graph.file}
+    digests = {name: digest for graph in (*bundle.encoders, bundle.fusion) for name, digest in graph.files().items()}
     digests[GENES_FILE] = bundle.genes_sha256
     for name, expected in digests.items():
         target = folder / name

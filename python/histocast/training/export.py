@@ -33,7 +33,8 @@ EVALUATION_FILE = "evaluation.json"
 def export_encoders(recipe: Recipe, *, outdir: Path, names: Sequence[str] | None = None) -> Bundle:
     """Write the encoders of a recipe as a bundle without a model, to tile and encode sections with.
 
-    The same recipe gives the same bytes, so sections prepared apart fit together.
+    The same recipe gives the same bytes, so sections prepared apart fit together. Encoders with weights are taken
+    from the folders of 'export-encoder' that the recipe names.
 
     Parameters
     ----------
@@ -44,14 +45,10 @@ def export_encoders(recipe: Recipe, *, outdir: Path, names: Sequence[str] | None
     ------
     UsageError
         The recipe names an encoder that histocast cannot write.
+    MissingInputError, ConfigError
+        An exported encoder is absent, or takes other tiles.
     """
-    from histocast.methods.onnx_export import export_encoder
-
-    geometry = recipe.geometry
-    specs = tuple(
-        export_encoder(name, tile_px=geometry.tile_px, um_per_px=geometry.um_per_px, folder=outdir)
-        for name in names or recipe.encoders
-    )
+    specs = tuple(_encoder(name, recipe, outdir) for name in names or recipe.encoders)
     bundle = Bundle(
         name=f"{recipe.name}-encoders",
         version="0",
@@ -70,6 +67,26 @@ def export_encoders(recipe: Recipe, *, outdir: Path, names: Sequence[str] | None
     )
     write_json(outdir / "bundle.json", bundle)
     return bundle
+
+
+def _encoder(name: str, recipe: Recipe, outdir: Path) -> EncoderSpec:
+    geometry = recipe.geometry
+    if name in recipe.exported:
+        from histocast.methods.exported_encoder import take_exported
+
+        return take_exported(recipe.exported[name], name=name, geometry=geometry, outdir=outdir)
+    from histocast.methods.encoder_cards import card_names
+    from histocast.methods.onnx_export import export_encoder
+
+    if name in card_names():
+        raise UsageError(
+            f"the encoder {name!r} needs weights",
+            expected="a folder of 'export-encoder'",
+            where=f"recipe {recipe.name}",
+            advice=f"run histocast export-encoder --name {name} --weights FILE --outdir DIR, and give DIR as "
+            "'exported' in the recipe or by --exported",
+        )
+    return export_encoder(name, tile_px=geometry.tile_px, um_per_px=geometry.um_per_px, folder=outdir)
 
 
 def export_bundle(
@@ -137,18 +154,25 @@ def _copy_encoder(spec: EncoderSpec, encoders: Path, outdir: Path) -> EncoderSpe
         raise MissingInputError(f"no encoder {spec.name!r}", expected="the encoders of the recipe", where=str(encoders))
     if found.file is None:
         return spec
-    source = encoders / found.file
-    digest = sha256_of_file(source) if source.is_file() else "absent"
-    if digest != spec.sha256:
-        raise ConfigError(
-            f"encoder {spec.name!r} has sha256 {digest}",
-            expected=f"{spec.sha256}, with which the sections were encoded",
-            where=str(encoders),
-            advice="give the folder of encoders that prepare used, or prepare and train again",
-        )
-    with write_atomically(outdir / found.file) as temporary:
-        shutil.copyfile(source, temporary)
-    return spec.model_copy(update={"file": found.file})
+    if (found.sha256, found.weights_sha256) != (spec.sha256, spec.weights_sha256):
+        raise _other_encoder(spec, f"sha256 {found.sha256}", encoders)
+    for file, expected in found.files().items():
+        source = encoders / file
+        digest = sha256_of_file(source) if source.is_file() else "absent"
+        if digest != expected:
+            raise _other_encoder(spec, f"{file} with sha256 {digest}", encoders)
+        with write_atomically(outdir / file) as temporary:
+            shutil.copyfile(source, temporary)
+    return spec.model_copy(update={"file": found.file, "weights_file": found.weights_file})
+
+
+def _other_encoder(spec: EncoderSpec, found: str, encoders: Path) -> ConfigError:
+    return ConfigError(
+        f"encoder {spec.name!r} has {found}",
+        expected=f"{spec.sha256}, with which the sections were encoded",
+        where=str(encoders),
+        advice="give the folder of encoders that prepare used, or prepare and train again",
+    )
 
 
 def _figures(path: Path, record: TrainRecord) -> tuple[object, ...]:

@@ -84,3 +84,11 @@ def _files(bundle: Bundle) -> Iterator[str]:
     for encoder in bundle.encoders:
         yield f"| {encoder.file or encoder.name + ' (not shipped)'} | {encoder.licence} | `{encoder.sha256}` |"
     yield f"| {bundle.fusion.file} | {bundle.licence} | `{bundle.fusion.sha256}` |"
+    for encoder in bundle.encoders:
+        if encoder.source:
+            yield ""
+            yield f"The weights of `{encoder.name}` are from {encoder.source} ({encoder.licence})." + (
+                " Access to them is granted person by person: do not pass this bundle on to those who have none."
+                if encoder.gated
+                else ""
+            )

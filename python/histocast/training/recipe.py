@@ -29,6 +29,9 @@ class Recipe(Spec):
     """Feature columns ``<encoder>.<output>`` that the method takes, concatenated in this order."""
     nuclei: str | None = None
     """Feature column of a map of nuclei, for a method that looks at one."""
+    exported: dict[str, Path] = Field(default_factory=dict, exclude=True)
+    """Folders of 'export-encoder' by encoder, for those that need weights; in a recipe file relative to the recipe.
+    Where they lie is no part of what is trained: models do not record it."""
     panel: tuple[str, ...] = Field(min_length=1)
     """Genes to predict, as symbols or Ensembl ids. In a recipe file also the path of a file with a gene a line,
     relative to the recipe."""
@@ -84,6 +87,7 @@ def read_recipe(
     protocol: Protocol | None = None,
     method: str | None = None,
     options: Sequence[str] = (),
+    exported: Sequence[Path] = (),
 ) -> Recipe:
     """Read a recipe by file, or by the name of one that ships with histocast.
 
@@ -96,6 +100,8 @@ def read_recipe(
         one idea switched (`histocast.training.variants`).
     options:
         ``key.key=value`` each, the value in JSON or a plain word; they change single options of the method.
+    exported:
+        Folders of 'export-encoder', besides those the recipe names.
 
     Raises
     ------
@@ -107,6 +113,15 @@ def read_recipe(
         The file is not a recipe, or there is no such method.
     """
     content, folder = _read_content(name)
+    if isinstance(content.get("exported"), dict):
+        content["exported"] = {encoder: folder / str(place) for encoder, place in content["exported"].items()}
+    if exported:
+        from histocast.methods.exported_encoder import read_exported
+
+        content["exported"] = {
+            **content.get("exported", {}),
+            **{read_exported(place).encoder.name: place for place in exported},
+        }
     given = content.get("panel")
     if panel is not None:
         content["panel"] = read_panel(panel)
