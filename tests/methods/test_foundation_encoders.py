@@ -18,7 +18,7 @@ from histocast.bundle import TileGeometry  # noqa: E402
 from histocast.errors import ConfigError, DataError, MissingInputError, UsageError  # noqa: E402
 from histocast.methods.encoder_cards import EncoderCard, card_names, find_card  # noqa: E402
 from histocast.methods.exported_encoder import read_exported, take_exported  # noqa: E402
-from histocast.methods.foundation import FoundationEncoder, resize_matrix  # noqa: E402
+from histocast.methods.foundation import FoundationEncoder, Pixels  # noqa: E402
 from histocast.methods.foundation_export import TOLERANCE, example_tiles, export_foundation  # noqa: E402
 from histocast.methods.weights_file import load_weights, read_tensors  # noqa: E402
 from histocast.serving.onnx import open_session  # noqa: E402
@@ -125,7 +125,7 @@ def test_an_export_is_what_torch_computes(name: str, tmp_path: Path) -> None:
     assert np.abs(embedding[0] - embedding[1]).max() > 1e-3
     expected, expected_tokens = by_hand(card, weights, tiles)
     # Where a tile is resized, Pillow rounds colours to whole values and the graph does not.
-    atol = 2e-4 if card.input_px == tile_px else 5e-3
+    atol = 2e-4 if card.input_px == tile_px else 0.05
     np.testing.assert_allclose(embedding, expected, atol=atol, rtol=1e-3)
     np.testing.assert_allclose(tokens, expected_tokens, atol=atol, rtol=1e-3)
 
@@ -150,7 +150,6 @@ def by_hand(card: EncoderCard, weights: dict[str, Any], tiles: np.ndarray) -> tu
     side = card.input_px
     images = tiles
     if tiles.shape[1] != side:
-        assert side == 2 * tiles.shape[1]
         images = np.stack(
             [np.asarray(Image.fromarray(tile).resize((side, side), Image.Resampling.BICUBIC)) for tile in tiles]
         )
@@ -299,7 +298,7 @@ def test_a_file_of_transformers_that_lacks_a_part_is_refused(tmp_path: Path) -> 
     )
     with torch.device("meta"):
         encoder = FoundationEncoder(card, tile_px=224)
-    with pytest.raises(ConfigError, match=r"missing: cls_token, pos_embed.*of Phikon"):
+    with pytest.raises(ConfigError, match=r"(?s)missing: cls_token, pos_embed.*of Phikon"):
         load_weights(encoder, tmp_path / "w.safetensors")
 
 
@@ -343,8 +342,9 @@ def test_the_resize_is_the_one_of_pillow() -> None:
     from PIL import Image
 
     tile = example_tiles(300)[0]
-    matrix = resize_matrix(300, 224).numpy()
-    found = np.einsum("yr,rcd,xc->yxd", matrix, tile.astype(np.float64), matrix).clip(0, 255)
+    with torch.device("cpu"):
+        pixels = Pixels(find_card("uni").model_copy(update={"mean": (0, 0, 0), "std": (1, 1, 1)}), tile_px=300)
+    found = pixels(torch.from_numpy(tile[None]))[0].permute(1, 2, 0).numpy() * 255
     expected = np.asarray(Image.fromarray(tile).resize((224, 224), Image.Resampling.BICUBIC), np.float64)
     # Pillow rounds to whole values after each axis.
     assert np.abs(found - expected).max() < 1.5

@@ -79,8 +79,10 @@ class Pixels(nn.Module):
         """Normalised colours."""
         pixels = tiles.permute(0, 3, 1, 2).to(torch.float32)
         if self.rows is not None:
-            # Bicubic weights overshoot at edges, where an image would be cut off.
-            pixels = torch.clamp(self.rows @ pixels @ self.rows.T, 0.0, 255.0)
+            # Cut off after each axis, where bicubic weights overshoot, as images are. Not rounded as images are: a
+            # value on the edge would be rounded one way by a CPU and the other by a GPU.
+            pixels = torch.clamp(pixels @ self.rows.T, 0.0, 255.0)
+            pixels = torch.clamp(self.rows @ pixels, 0.0, 255.0)
         return pixels * self.scale + self.shift
 
 
