@@ -311,6 +311,9 @@ class TestDescribedGenes:
         first, last = (schema.field(data.var_names[place]).metadata for place in (0, -1))
         assert (first[b"seen_in_training"], first[b"evidence"]) == (b"true", b"trained")
         assert (last[b"seen_in_training"], last[b"evidence"]) == (b"false", b"far")
+        assert b"nearest_gene" not in first
+        assert last[b"nearest_gene"].decode() == data.var["nearest_gene"].iloc[-1]
+        assert data.var["nearest_gene"].tolist()[: SEEN + 1] == [""] * SEEN + ["GENE0"]
 
     def test_six_hundred_genes_beside_the_bundle_are_predicted_by_their_descriptions(self, described, tmp_path):
         bundle = read_bundle(described / "bundle")

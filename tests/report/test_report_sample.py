@@ -195,8 +195,8 @@ class TestUnseenGenes:
         assert f"{UNSEEN} genes of these the model never saw measured." in page.text
         assert "Genes that the model never saw measured" in page.text
         assert f"{UNSEEN} genes of {SEEN + UNSEEN} took no part in training" in page.text
-        assert f"GENE{SEEN} never measured, near" in page.text
-        assert f"GENE{SEEN + UNSEEN - 1} never measured, far" in page.text
+        assert f"GENE{SEEN} never measured, near GENE0" in page.text
+        assert f"GENE{SEEN + UNSEEN - 1} never measured, far, nearest GENE" in page.text
         assert "GENE0 never measured" not in page.text
         assert len(page.images) == 2 + 1 + SEEN + UNSEEN + 1 + 2
         assert "Evidence" in page.text

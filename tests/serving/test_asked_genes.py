@@ -24,7 +24,7 @@ from histocast.artifacts import GENE_EMBEDDINGS, METADATA_KEY
 from histocast.bundle import Bundle
 from histocast.errors import ConfigError, DataError, MissingInputError
 from histocast.serving import verify_bundle
-from histocast.serving.asked_genes import ask_genes, near_distance, text_distance
+from histocast.serving.asked_genes import ask_genes, find_nearest, near_distance
 from sample_bundle import write_bundle
 
 OWN = {f"ENSG{number:011d}": f"GENE{number}" for number in range(SEEN + UNSEEN)}
@@ -52,6 +52,7 @@ def test_all_genes_of_the_bundle_with_their_evidence(folder: Path, bundle: Bundl
     assert distance[:SEEN] == [None] * SEEN
     assert distance[SEEN] < 0.01
     assert distance[-1] > NEAR_DISTANCE
+    assert asked.table["nearest_gene"].to_pylist()[: SEEN + 1] == [""] * SEEN + ["GENE0"]
 
 
 def test_a_panel_may_name_genes_that_were_never_measured(folder: Path, bundle: Bundle, tmp_path: Path) -> None:
@@ -147,8 +148,10 @@ def test_other_files_and_widths_are_refused(folder: Path, bundle: Bundle, tmp_pa
 def test_distance_is_one_minus_the_largest_cosine() -> None:
     training = np.array([[1, 0], [0, 3]], np.float32)
     asked = np.array([[5, 0], [1, 1], [-2, 0]], np.float32)
-    np.testing.assert_allclose(text_distance(asked, training), [0, 1 - 0.5**0.5, 1], atol=1e-6)
-    np.testing.assert_allclose(text_distance(training, training, itself=True), [1, 1], atol=1e-6)
+    distance, place = find_nearest(asked, training)
+    np.testing.assert_allclose(distance, [0, 1 - 0.5**0.5, 1], atol=1e-6)
+    assert place.tolist() == [0, 0, 1]
+    np.testing.assert_allclose(find_nearest(training, training, itself=True)[0], [1, 1], atol=1e-6)
 
 
 def test_the_threshold_is_the_median_distance_among_training_genes() -> None:

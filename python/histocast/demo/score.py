@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from histocast.artifacts import EXPRESSION, read_table
 from histocast.demo.expression import Gene, list_genes, truth_at
 from histocast.demo.terrain import read_latents
 from histocast.errors import DataError, MissingInputError
-from histocast.serving.asked_genes import EVIDENCE, LEVELS, TRAINED
+from histocast.serving.asked_genes import EVIDENCE, LEVELS, NEAREST_GENE, TRAINED
 
 SHOWN_GENES = 12
 
@@ -35,6 +35,9 @@ class DemoScore:
     """[gene] on what its prediction stands: ``trained``, or how a gene that was never measured is described."""
     pearson: NDArray[np.float64]
     """[gene, sample] over the spots of a sample, truth on log1p of counts per 10k; NaN where a side is constant."""
+    nearest: NDArray[np.float64]
+    """[gene, sample] the same, of the prediction for the trained gene that is described most alike; NaN for trained
+    genes, and where that gene was not predicted."""
     shared: NDArray[np.float64]
     """The same for one prediction for all genes, the mean over those trained: what knows nothing of the gene."""
 
@@ -100,7 +103,9 @@ class DemoScore:
             chosen = np.array([name == level for name in self.evidence])
             lines.append(self._mean_line(f"  described {level}: {int(chosen.sum())}", self.pearson[chosen]))
         if self.trained.any():
-            lines.append(self._mean_line("one map for all genes", self.shared[order]))
+            lines.append("in place of each, for comparison:")
+            lines.append(self._mean_line("  gene described alike", self.nearest[order]))
+            lines.append(self._mean_line("  one map for all genes", self.shared[order]))
         return lines
 
     def _header(self) -> str:
@@ -143,10 +148,17 @@ def _predicted_genes(table: pa.Table, where: Path) -> dict[str, str]:
     return found
 
 
-def _evidence(table: pa.Table, names: Iterable[str]) -> tuple[str, ...]:
-    """What the metadata of gene columns say; ``trained`` where they say nothing."""
+def _stated(table: pa.Table, names: Iterable[str], key: str, *, absent: str) -> tuple[str, ...]:
+    """What the metadata of gene columns say."""
     metadata = [table.schema.field(name).metadata or {} for name in names]
-    return tuple(fields.get(EVIDENCE.encode(), TRAINED.encode()).decode() for fields in metadata)
+    return tuple(fields.get(key.encode(), absent.encode()).decode() for fields in metadata)
+
+
+def _columns_of(predicted: NDArray[np.float64], ids: Sequence[str], symbols: Sequence[str]) -> NDArray[np.float64]:
+    """[spot, gene] predictions for the genes of these symbols; 0 where a gene was not predicted."""
+    ids_by_symbol = {gene.symbol: gene.gene_id for gene in list_genes()}
+    places = [ids.index(found) if (found := ids_by_symbol.get(name)) in ids else -1 for name in symbols]
+    return np.where(np.array(places) >= 0, predicted[:, places], 0.0)
 
 
 def _mean_known(values: NDArray[np.float64], *, axis: int) -> NDArray[np.float64]:
@@ -186,6 +198,7 @@ def score_demo(archive: Path, results: Path) -> DemoScore:
     ids: list[str] = []
     evidence: tuple[str, ...] = ()
     columns: list[NDArray[np.float64]] = []
+    nearest: list[NDArray[np.float64]] = []
     shared: list[NDArray[np.float64]] = []
     spots: list[int] = []
     positions = {gene.gene_id: index for index, gene in enumerate(list_genes())}
@@ -195,7 +208,7 @@ def score_demo(archive: Path, results: Path) -> DemoScore:
         names = _predicted_genes(table, path)
         if ids and list(names) != ids:
             raise DataError("other genes than in the samples before", where=str(path))
-        ids, evidence = list(names), _evidence(table, names.values())
+        ids, evidence = list(names), _stated(table, names.values(), EVIDENCE, absent=TRAINED)
         latents, seed = read_latents(archive / "truth" / f"{sample}.npz")
         points = np.stack([table[axis].to_numpy() for axis in ("x_level0_px", "y_level0_px")], axis=1)
         predicted = np.stack([table[name].to_numpy() for name in names.values()], axis=1).astype(np.float64)
@@ -204,6 +217,8 @@ def score_demo(archive: Path, results: Path) -> DemoScore:
         columns.append(correlate(predicted[usable], truth))
         trained = [level == TRAINED for level in evidence]
         one = predicted[usable][:, trained].mean(axis=1, keepdims=True) if any(trained) else truth[:, :1] * 0.0
+        alike = _stated(table, names.values(), NEAREST_GENE, absent="")
+        nearest.append(correlate(_columns_of(predicted[usable], ids, alike), truth))
         shared.append(correlate(np.repeat(one, len(ids), axis=1), truth))
         spots.append(int(usable.sum()))
     by_id = {gene.gene_id: gene for gene in list_genes()}
@@ -213,5 +228,6 @@ def score_demo(archive: Path, results: Path) -> DemoScore:
         genes=tuple(by_id[gene_id] for gene_id in ids),
         evidence=evidence,
         pearson=np.stack(columns, axis=1),
+        nearest=np.stack(nearest, axis=1),
         shared=np.stack(shared, axis=1),
     )

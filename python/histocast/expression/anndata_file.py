@@ -21,7 +21,7 @@ from histocast.expression.hdf5_file import create_hdf5
 from histocast.expression.prediction import BLOCK_ROWS, Prediction
 from histocast.expression.provenance import provenance_tree
 from histocast.records import SlideRecord
-from histocast.serving.asked_genes import EVIDENCE, LEVELS, TEXT_DISTANCE
+from histocast.serving.asked_genes import EVIDENCE, LEVELS, NEAREST_GENE, TEXT_DISTANCE
 
 if TYPE_CHECKING:
     import h5py
@@ -142,6 +142,7 @@ def variables(prediction: Prediction, moments: tuple[NDArray[np.float64], NDArra
             "gene_symbol": genes.column("gene_symbol").to_pandas().astype(object).to_numpy(),
             "seen_in_training": genes.column("seen_in_training").to_numpy(),
             EVIDENCE: pd.Categorical(genes.column(EVIDENCE).to_pylist(), categories=LEVELS),
+            NEAREST_GENE: genes.column(NEAREST_GENE).to_pandas().astype(object).to_numpy(),
             TEXT_DISTANCE: genes.column(TEXT_DISTANCE).to_pandas().astype(np.float32).to_numpy(),
             "val_pcc": genes.column("val_pcc").to_pandas().astype(np.float32).to_numpy(),
             "training_mean": genes.column("mean").to_numpy(),

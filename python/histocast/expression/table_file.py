@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from histocast.artifacts import EXPRESSION, Provenance, parquet_writer
 from histocast.expression.prediction import Prediction
-from histocast.serving.asked_genes import EVIDENCE
+from histocast.serving.asked_genes import EVIDENCE, NEAREST_GENE
 
 # Numbers in one row group, 8 MB of them, whatever the size of the panel.
 ROW_GROUP_VALUES = 2_000_000
@@ -25,9 +25,10 @@ def gene_fields(genes: pa.Table) -> list[pa.Field]:
                 "gene_symbol": row["gene_symbol"],
                 "seen_in_training": str(row["seen_in_training"]).lower(),
                 EVIDENCE: row[EVIDENCE],
+                **({NEAREST_GENE: row[NEAREST_GENE]} if row[NEAREST_GENE] else {}),
             },
         )
-        for row in genes.select(["gene_id", "gene_symbol", "seen_in_training", EVIDENCE]).to_pylist()
+        for row in genes.select(["gene_id", "gene_symbol", "seen_in_training", EVIDENCE, NEAREST_GENE]).to_pylist()
     ]
 
 
@@ -35,7 +36,8 @@ def write_expression_table(path: Path, prediction: Prediction, provenance: Prove
     """Write the expression table of one sample.
 
     Gene columns are named by ``gene_id``, because symbols change and need not be unique; each field's
-    metadata holds its ``gene_symbol``, ``seen_in_training`` (``true`` or ``false``) and ``evidence``. Values of unreadable spots are null.
+    metadata holds its ``gene_symbol``, ``seen_in_training`` (``true`` or ``false``),
+    ``evidence`` and, of a gene that was never measured, ``nearest_gene``. Values of unreadable spots are null.
 
     Raises
     ------

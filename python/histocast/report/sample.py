@@ -18,6 +18,7 @@ from histocast.report.page import THIN_SPACE, count, percent, plural, scale_bar,
 from histocast.report.pictures import PEN, Rgb, draw_tissue, fit_within, jpeg_uri, png_uri, read_rgb, read_tissue
 from histocast.report.sample_data import SampleData, read_sample
 from histocast.report.verdict import BLURRED, judge
+from histocast.serving.asked_genes import EVIDENCE, NEAREST_GENE
 
 SHOWN_GENES, SHOWN_UNSEEN = 9, 6
 
@@ -189,7 +190,7 @@ def _gene(data: SampleData, canvas: Canvas, place: int, scale: ColourScale) -> d
     return {
         "symbol": gene["gene_symbol"],
         "accuracy": f"r = {worth.signed(accuracy)}" if accuracy is not None else "",
-        "evidence": gene["evidence"],
+        "evidence": worth.describe_evidence(gene[EVIDENCE], gene[NEAREST_GENE]),
         "range": f"{worth.signed(low)} to {worth.signed(high)} here",
         "map": _picture(
             canvas.paint(values, scale),

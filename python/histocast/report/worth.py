@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from histocast.report.page import THIN_SPACE, count, percent, plural
 from histocast.report.sample_data import SampleData, choose_genes
-from histocast.serving.asked_genes import EVIDENCE, FAR, NEAR
+from histocast.serving.asked_genes import EVIDENCE, FAR, NEAR, NEAREST_GENE, TRAINED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,6 +94,13 @@ def _protocol(facts: list[str], rows: list[dict[Any, Any]]) -> dict[str, Any]:
     }
 
 
+def describe_evidence(level: str, nearest: str) -> str:
+    """On what a gene's prediction stands, with the measured gene that is described most alike."""
+    if level == TRAINED:
+        return level
+    return f"near {nearest}" if level == NEAR else f"far, nearest {nearest}"
+
+
 def unseen_sentence(data: SampleData) -> str:
     """What it means that genes were never measured; empty where all were."""
     if not data.unseen.any():
@@ -170,7 +177,7 @@ def gene_table(data: SampleData) -> dict[str, Any]:
             "symbol": row["gene_symbol"],
             "gene_id": row["gene_id"],
             "accuracy": signed(row["val_pcc"]),
-            "evidence": row[EVIDENCE],
+            "evidence": describe_evidence(row[EVIDENCE], row[NEAREST_GENE]),
             "mean": signed(row["predicted_mean"]),
             "sd": signed(row["predicted_sd"]),
         }

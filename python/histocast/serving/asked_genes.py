@@ -24,7 +24,7 @@ from histocast.bundle import Bundle, GeneTextSpec
 from histocast.errors import ConfigError, DataError, ErrorCollector
 from histocast.serving.panel import embedding_matrix, index_names, read_panel
 
-EVIDENCE, TEXT_DISTANCE = "evidence", "text_distance"
+EVIDENCE, TEXT_DISTANCE, NEAREST_GENE = "evidence", "text_distance", "nearest_gene"
 TRAINED, NEAR, FAR = LEVELS = ("trained", "near", "far")
 
 PARQUET_MAGIC = b"PAR1"
@@ -37,8 +37,8 @@ class AskedGenes:
     """What to predict, in the order asked for."""
 
     table: pa.Table
-    """`artifacts.GENES` columns, ``evidence``, ``text_distance`` and, where the graph takes descriptions,
-    their ``embedding``."""
+    """`artifacts.GENES` columns, ``evidence``, ``text_distance``, ``nearest_gene`` (symbol of the training gene
+    described most alike, empty for training genes) and, where the graph takes descriptions, their ``embedding``."""
     index: NDArray[np.int64]
     """[gene] place on the gene axis of a graph that knows its panel."""
 
@@ -83,8 +83,8 @@ def takes_descriptions(bundle: Bundle) -> bool:
     return any(tensor.name == "gene" for tensor in bundle.fusion.inputs)
 
 
-def text_distance(asked: Floats, training: Floats, *, itself: bool = False) -> Floats:
-    """Distance [gene] of each description to the nearest of the training genes', 0 to 2.
+def find_nearest(asked: Floats, training: Floats, *, itself: bool = False) -> tuple[Floats, NDArray[np.int64]]:
+    """Distance [gene] of each description to the nearest of the training genes', 0 to 2, and the place of that gene.
 
     Parameters
     ----------
@@ -99,19 +99,20 @@ def text_distance(asked: Floats, training: Floats, *, itself: bool = False) -> F
         return np.asarray(values / np.maximum(length, np.float32(1e-12)), np.float32)
 
     known = unit(training).T
-    distance = np.empty(len(asked), np.float32)
+    distance, nearest = np.empty(len(asked), np.float32), np.empty(len(asked), np.int64)
     # A row at a time, so that neither ten thousand genes asked for nor the company they come in changes anything.
     for row, text in enumerate(unit(asked)):
         likeness = text @ known
         if itself:
             likeness[row] = -np.inf
-        distance[row] = np.clip(1.0 - likeness.max(initial=-1.0), 0.0, 2.0)
-    return distance
+        nearest[row] = likeness.argmax()
+        distance[row] = np.clip(1.0 - likeness[nearest[row]], 0.0, 2.0)
+    return distance, nearest
 
 
 def near_distance(training: Floats) -> float:
     """Median distance of a training gene's description to the nearest other one's."""
-    return float(np.median(text_distance(training, training, itself=True)))
+    return float(np.median(find_nearest(training, training, itself=True)[0]))
 
 
 def _read_own(folder: Path, bundle: Bundle) -> pa.Table:
@@ -220,14 +221,21 @@ def _as_genes(given: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
 
 def _with_evidence(found: pa.Table, own: pa.Table, text: GeneTextSpec | None) -> pa.Table:
     seen = found["seen_in_training"].to_numpy()
-    distance = np.full(len(seen), np.nan, np.float32)
+    distance, nearest = np.full(len(seen), np.nan, np.float32), np.full(len(seen), "", object)
     if GENE_EMBEDDING in found.column_names and not seen.all():
         dim = own.schema.field(GENE_EMBEDDING).type.list_size
         where = "genes.parquet of the bundle"
-        training = embedding_matrix(own.filter(own["seen_in_training"]), dim=dim, where=where)
-        distance[~seen] = text_distance(embedding_matrix(found, dim=dim, where=where)[~seen], training)
+        trained = own.filter(own["seen_in_training"])
+        training = embedding_matrix(trained, dim=dim, where=where)
+        distance[~seen], place = find_nearest(embedding_matrix(found, dim=dim, where=where)[~seen], training)
+        nearest[~seen] = trained["gene_symbol"].take(pa.array(place)).to_pylist()
     near = distance <= (0.0 if text is None else text.near_distance)
     level = np.where(seen, TRAINED, np.where(near, NEAR, FAR))
-    return found.append_column(EVIDENCE, pa.array(level.tolist(), pa.string())).append_column(
-        TEXT_DISTANCE, pa.array(distance, pa.float32(), from_pandas=True)
-    )
+    columns = {
+        EVIDENCE: pa.array(level.tolist(), pa.string()),
+        TEXT_DISTANCE: pa.array(distance, pa.float32(), from_pandas=True),
+        NEAREST_GENE: pa.array(nearest.tolist(), pa.string()),
+    }
+    for name, values in columns.items():
+        found = found.append_column(name, values)
+    return found
