@@ -33,11 +33,13 @@ SCHEMA = pa.schema(
     + [(name, pa.list_(pa.string())) for name in ("uniprot_ids", "previous", "aliases", "families")]
     + [("locus_type", pa.string())]
 )
+# Aliases that HGNC has since given to another gene: DERPC is the approved symbol of one that was new then.
+TAKEN_ALIASES = {"CHTF8": "DERPC", "DDOST": "GATD6", "FERMT3": "MIG-2", "TACR3": "NK3"}
 RELATION = {"molecular_function": "enables", "biological_process": "involved_in", "cellular_component": "located_in"}
 
 
 def rename(genes: Sequence[Gene], renamings: Sequence[tuple[str, str]]) -> list[Gene]:
-    """Give genes the symbols approved since; the old one becomes a previous symbol."""
+    """Give genes the symbols approved since, in the order of approval; the old one becomes a previous symbol."""
     by_symbol = {gene.symbol: gene for gene in genes}
     for previous, approved in renamings:
         gene = by_symbol.get(previous)
@@ -48,7 +50,9 @@ def rename(genes: Sequence[Gene], renamings: Sequence[tuple[str, str]]) -> list[
             raise SystemExit(f"{previous} > {approved}: already the symbol of {by_symbol[approved].label}")
         del by_symbol[previous]
         aliases = tuple(alias for alias in gene.aliases if alias != approved)
-        by_symbol[approved] = replace(gene, symbol=approved, previous=(*gene.previous, previous), aliases=aliases)
+        # A symbol may come back: METTL13 was EEF1AKNMT for a while.
+        before = tuple(symbol for symbol in (*gene.previous, previous) if symbol != approved)
+        by_symbol[approved] = replace(gene, symbol=approved, previous=before, aliases=aliases)
     return sorted(by_symbol.values(), key=lambda gene: gene.symbol)
 
 
@@ -59,7 +63,8 @@ def write_names(hgnc: Path) -> None:
         renamings = [(row["previous"], row["approved"]) for row in csv.DictReader(stream, delimiter="\t")]
     rows = []
     for gene in rename(genes, renamings):
-        row = asdict(gene)
+        taken = TAKEN_ALIASES.get(gene.symbol)
+        row = asdict(replace(gene, aliases=tuple(alias for alias in gene.aliases if alias != taken)))
         rows.append({"gene_symbol": row.pop("symbol"), **row})
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), SHIPPED_NAMES, compression="zstd", compression_level=19)
     log(f"{SHIPPED_NAMES.name}: {len(rows)} genes, {SHIPPED_NAMES.stat().st_size} bytes")

@@ -33,6 +33,12 @@ RENAMED = {
     "TCEB2": "ELOB",
     "SEPT2": "SEPTIN2",
     "MARCH1": "MARCHF1",
+    # Renamed twice, and once back.
+    "HIST3H2BB": "H2BC26",
+    "H2BU1": "H2BC26",
+    "HIST3H2A": "H2AC25",
+    "EEF1AKNMT": "METTL13",
+    "METTL13": "METTL13",
 }
 
 
@@ -111,6 +117,10 @@ def test_spelling_counts_and_is_suggested() -> None:
         ("2-Sep-24", "SEPTIN2"),
         ("2024-09-02", "SEPTIN2"),
         ("2024-09-02 00:00:00", "SEPTIN2"),
+        ("9/2/2024", "SEPTIN2"),
+        ("2/9/2024", "SEPTIN2"),
+        ("02.09.2024", "SEPTIN2"),
+        ("45537", "SEPTIN2"),
         ("1-Mar", "MARCHF1"),
         ("1-Mar", "MTARC1"),
         ("1-Dec", "DELEC1"),
@@ -122,6 +132,18 @@ def test_what_a_spreadsheet_made_of_a_symbol_is_recognised(cell: str, meant: str
         # Not even where unknown genes are kept: the name is no gene's.
         resolve_genes(panel(tmp_path, cell), catalogue=CATALOGUE, outdir=tmp_path, on_unknown="keep")
     assert meant is None or meant in caught.value.message
+
+
+def test_genes_of_another_species_are_told_from_unknown_ones(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--species"):
+        resolve_genes(panel(tmp_path, "Krt5", "Erbb2", "Gm1000"), catalogue=CATALOGUE, outdir=tmp_path)
+    with pytest.raises(DataError, match="--on-unknown keep"):
+        resolve_genes(panel(tmp_path, "Krt5", "KRT55", "NOSUCH"), catalogue=CATALOGUE, outdir=tmp_path)
+
+
+@pytest.mark.parametrize("alias", ["DERPC", "GATD6", "MIG-2", "NK3"])
+def test_an_alias_that_became_another_genes_is_no_longer_one(alias: str) -> None:
+    assert refused(alias).candidates == ()
 
 
 def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:

@@ -146,7 +146,8 @@ class Catalogue:
         expected = f"a symbol among the {len(self.genes)} {self.species} genes of {self.source}"
         mangled = symbols_behind(query)
         if mangled is not None:
-            meant = [match for match in map(self.find, mangled) if isinstance(match, Match)]
+            spelled = [symbol.capitalize() for symbol in mangled] if self.species == "mouse" else mangled
+            meant = [match for match in map(self.find, spelled) if isinstance(match, Match)]
             return Refusal(
                 query,
                 f"{query!r} is no symbol but what a spreadsheet makes of one",
@@ -164,10 +165,16 @@ class Catalogue:
         advice = f"did you mean {' or '.join(near)}?" if near else "give newer names with --names, or drop it"
         return Refusal(query, f"unknown gene {query!r}", expected, advice)
 
+    def in_other_case(self, query: str) -> str | None:
+        """A symbol with the letters of ``query``, whatever their case."""
+        return self._spellings.get(query[:1].upper(), {}).get(query.upper())
+
     def resembling(self, query: str) -> Sequence[str]:
         """Up to three symbols that look like ``query``, the same letters in another case first."""
         spellings = self._spellings.get(query[:1].upper(), {})
         upper = query.upper()
+        if same := self.in_other_case(query):
+            return [same]
         # Comparing with every symbol of the genome is slow: typing errors seldom touch the first letter or the length.
         alike = [spelling for spelling in spellings if abs(len(spelling) - len(upper)) <= 1]
         return [spellings[spelling] for spelling in get_close_matches(upper, alike, n=SUGGESTIONS, cutoff=0.7)]

@@ -7,6 +7,7 @@ Ziemann, Eren and El-Osta, "Gene name errors are widespread in the scientific li
 from __future__ import annotations
 
 import re
+from datetime import date, timedelta
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 # What a symbol that became a date of this month can have begun with.
@@ -24,7 +25,13 @@ _DATES = (
     re.compile(rf"(?P<day>\d{{1,2}})[-/ ]{_MONTH}(?:[-/ ]\d{{2,4}})?", re.IGNORECASE),
     re.compile(rf"{_MONTH}[-/ ](?P<day>\d{{1,2}})(?:[-/, ]+\d{{2,4}})?", re.IGNORECASE),
     re.compile(r"\d{4}-(?P<number>\d{2})-(?P<day>\d{2})(?:[ T]00:00:00)?"),
+    re.compile(r"(?P<number>\d{1,2})[/-](?P<day>\d{1,2})(?:[/-]\d{2,4})?"),
+    re.compile(r"(?P<day>\d{1,2})[/.](?P<number>\d{1,2})\.?(?:[/.]\d{2,4})?"),
 )
+# What a date is to a spreadsheet: days since the end of 1899. The symbols end at MARCH11, SEPT14 and DEC1.
+_SERIAL = re.compile(r"[34]\d{4}")
+_DAY_ZERO = date(1899, 12, 30)
+_LAST_SYMBOL = 14
 _FLOAT = re.compile(r"\d+(?:[.,]\d+)?E[+-]?\d+", re.IGNORECASE)
 
 
@@ -37,6 +44,8 @@ def symbols_behind(text: str) -> tuple[str, ...] | None:
     ('SEPT2',)
     >>> symbols_behind("Mar-01")
     ('MARCH1', 'MARC1')
+    >>> symbols_behind("9/2/2024"), symbols_behind("45537")
+    (('SEPT2', 'FEB9'), ('SEPT2',))
     >>> symbols_behind("2.31E+13")
     ()
     >>> symbols_behind("MARCHF1") is None
@@ -44,14 +53,22 @@ def symbols_behind(text: str) -> tuple[str, ...] | None:
     """
     if _FLOAT.fullmatch(text):
         return ()
-    for pattern in _DATES:
-        match = pattern.fullmatch(text)
-        if match is None:
-            continue
-        parts = match.groupdict()
-        month = parts["month"].lower() if "month" in parts else _month_of(int(parts["number"]))
-        return tuple(f"{stem}{int(parts['day'])}" for stem in _STEMS.get(month, ()))
-    return None
+    if _SERIAL.fullmatch(text):
+        day = _DAY_ZERO + timedelta(days=int(text))
+        return _symbols_of(_month_of(day.month), day.day) or None if day.day <= _LAST_SYMBOL else None
+    dates = [match.groupdict() for pattern in _DATES if (match := pattern.fullmatch(text))]
+    if not dates:
+        return None
+    # 9/3 is the ninth month's third day in one country, and the third month's ninth day in another.
+    meant = [
+        _symbols_of(parts["month"].lower() if "month" in parts else _month_of(int(parts["number"])), int(parts["day"]))
+        for parts in dates
+    ]
+    return tuple(dict.fromkeys(symbol for symbols in meant for symbol in symbols))
+
+
+def _symbols_of(month: str, day: int) -> tuple[str, ...]:
+    return tuple(f"{stem}{day}" for stem in _STEMS.get(month, ()))
 
 
 def _month_of(number: int) -> str:

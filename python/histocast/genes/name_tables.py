@@ -7,18 +7,18 @@ marker reports (www.informatics.jax.org, CC BY 4.0).
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO
 
 from histocast.errors import DataError, MissingInputError, UsageError
 from histocast.genes.catalogue import Catalogue, Gene, Species
 from histocast.genes.digests import digest_of, digest_of_file
-from histocast.genes.text_file import read_text
+from histocast.genes.one_gene import one_a_gene, supplement
+from histocast.genes.text_file import open_text
 
 SHIPPED_NAMES = Path(__file__).parent / "data" / "human.parquet"
 _TAXON: dict[Species, str] = {"human": "9606", "mouse": "10090"}
@@ -29,7 +29,8 @@ Row = Mapping[str, Any]
 def open_catalogue(names: Sequence[Path] = (), *, species: Species = "human") -> Catalogue:
     """The genes of ``names``, earlier files before later ones; without files the shipped human ones.
 
-    A later file adds the genes that no earlier one has, by any id or by the approved symbol.
+    A later file gives ids that an earlier one lacks, and adds the genes that no earlier one has, by any id or by the
+    approved symbol.
 
     Raises
     ------
@@ -41,21 +42,15 @@ def open_catalogue(names: Sequence[Path] = (), *, species: Species = "human") ->
     if not names:
         if species != "human":
             raise UsageError(
-                f"no names of {species} genes", expected="--names with MGI's MRK_List2.rpt or NCBI's gene_info"
+                f"no names of {species} genes", expected="--names with NCBI's gene_info or MGI's MRK_List2.rpt"
             )
         return _open_shipped()
     genes: list[Gene] = []
-    known: set[str] = set()
     for path in names:
-        added = [gene for gene in read_names(path, species=species) if known.isdisjoint(_keys(gene))]
-        genes.extend(added)
-        known.update(key for gene in added for key in _keys(gene))
+        added = read_names(path, species=species)
+        genes = supplement(genes, added) if genes else list(added)
     source = ", ".join(path.name for path in names)
     return Catalogue(tuple(genes), species, digest_of([digest_of_file(path) for path in names]), source)
-
-
-def _keys(gene: Gene) -> list[str]:
-    return [key for key in (gene.symbol, gene.authority_id, gene.ensembl_id) if key]
 
 
 @cache
@@ -65,7 +60,7 @@ def _open_shipped() -> Catalogue:
 
 
 def read_names(path: Path, *, species: Species) -> Sequence[Gene]:
-    """Read one table of gene names, whichever it is.
+    """Read one table of gene names, whichever it is; rows of one gene are made one.
 
     Raises
     ------
@@ -75,25 +70,24 @@ def read_names(path: Path, *, species: Species) -> Sequence[Gene]:
     if path.suffix == ".parquet":
         genes: Sequence[Gene] = _read_parquet(path)
     else:
-        text = read_text(path, expected="a table of gene names")
-        rows, make = _known_table(text, path)
-        genes = [gene for row in rows if (gene := make(row, species)) is not None and gene.symbol]
+        with open_text(path, expected="a table of gene names") as stream:
+            rows, make = _known_table(stream, path)
+            genes = one_a_gene(gene for row in rows if (gene := make(row, species)) is not None and gene.symbol)
     if not genes:
         raise DataError("no gene", expected=f"names of {species} genes", where=str(path))
     return genes
 
 
-def _known_table(text: str, path: Path) -> tuple[Iterator[Row], Callable[[Row, Species], Gene | None]]:
-    if text.lstrip().startswith("{"):
-        return _json_documents(text, path), _from_hgnc
-    first = text.split("\n", 1)[0].rstrip("\r")
+def _known_table(stream: TextIO, path: Path) -> tuple[Iterator[Row], Callable[[Row, Species], Gene | None]]:
+    first = stream.readline()
+    if first.lstrip().startswith("{"):
+        return _json_documents(first + stream.read(), path), _from_hgnc
+    first = first.rstrip("\r\n")
     delimiter = "\t" if "\t" in first else ","
-    header = [cell.strip().lstrip("#") for cell in first.split(delimiter)]
-    rows: Iterator[Row] = csv.DictReader(io.StringIO(text), fieldnames=header, delimiter=delimiter)
-    next(rows, None)
-    for needed, make in _KNOWN:
+    header = [cell.strip().strip('"').lstrip("#") for cell in first.split(delimiter)]
+    for needed, make, quoting in _KNOWN:
         if needed <= set(header):
-            return rows, make
+            return csv.DictReader(stream, fieldnames=header, delimiter=delimiter, quoting=quoting), make
     raise DataError(
         f"columns {', '.join(header[:8])}",
         expected="the HGNC complete set, NCBI gene_info, MGI's MRK_List2.rpt, or a table with gene_symbol",
@@ -136,21 +130,23 @@ def _from_hgnc(row: Row, species: Species) -> Gene | None:
 
 
 def _from_gene_info(row: Row, species: Species) -> Gene | None:
-    if row["tax_id"] != _TAXON[species]:
+    # NCBI lists enhancers and silencers among the genes, more of them than genes.
+    if row["tax_id"] != _TAXON[species] or row["type_of_gene"] == "biological-region":
         return None
     # NCBI names the mitochondrial genes as mitochondrial genomes do (COX1); the authority's symbol (MT-CO1) goes first.
     symbol = _first(row.get("Symbol_from_nomenclature_authority")) or row["Symbol"]
-    ids = dict(part.split(":", 1) for part in _listed(row["dbXrefs"]) if ":" in part)
-    authority = ids.get(_AUTHORITY[species])
+    ids: dict[str, str] = {}
+    for database, _, key in (part.partition(":") for part in _listed(row["dbXrefs"])):
+        ids.setdefault(database, key)
     others = [alias for alias in (row["Symbol"], *_listed(row["Synonyms"])) if alias != symbol]
     return Gene(
         symbol=symbol,
-        name=_first(row.get("Full_name_from_nomenclature_authority")) or row["description"],
-        authority_id=authority,
+        name=_first(row.get("Full_name_from_nomenclature_authority")) or row["description"] or "",
+        authority_id=ids.get(_AUTHORITY[species]),
         ensembl_id=ids.get("Ensembl"),
-        ncbi_gene_id=row["GeneID"],
+        ncbi_gene_id=_first(row["GeneID"]),
         aliases=tuple(others),
-        locus_type=row["type_of_gene"],
+        locus_type=row["type_of_gene"] or "",
     )
 
 
@@ -184,11 +180,16 @@ def _from_table(row: Row, _species: Species) -> Gene:
     )
 
 
-_KNOWN: tuple[tuple[frozenset[str], Callable[[Row, Species], Gene | None]], ...] = (
-    (frozenset({"hgnc_id", "symbol", "prev_symbol", "alias_symbol"}), _from_hgnc),
-    (frozenset({"tax_id", "GeneID", "Symbol", "Synonyms", "dbXrefs", "description", "type_of_gene"}), _from_gene_info),
-    (frozenset({"MGI Accession ID", "Marker Symbol"}), _from_mgi),
-    (frozenset({"gene_symbol"}), _from_table),
+# HGNC quotes what holds a bar. NCBI and MGI quote nothing, and a name of theirs may begin with a quotation mark.
+_KNOWN: tuple[tuple[frozenset[str], Callable[[Row, Species], Gene | None], Literal[0, 3]], ...] = (
+    (frozenset({"hgnc_id", "symbol", "prev_symbol", "alias_symbol"}), _from_hgnc, csv.QUOTE_MINIMAL),
+    (
+        frozenset({"tax_id", "GeneID", "Symbol", "Synonyms", "dbXrefs", "description", "type_of_gene"}),
+        _from_gene_info,
+        csv.QUOTE_NONE,
+    ),
+    (frozenset({"MGI Accession ID", "Marker Symbol"}), _from_mgi, csv.QUOTE_NONE),
+    (frozenset({"gene_symbol"}), _from_table, csv.QUOTE_MINIMAL),
 )
 
 
@@ -204,4 +205,4 @@ def _read_parquet(path: Path) -> Sequence[Gene]:
         raise DataError("not a readable Parquet file", expected="a table of gene names", where=str(path)) from error
     if rows and "gene_symbol" not in rows[0]:
         raise DataError(f"columns {', '.join(rows[0])}", expected="the column gene_symbol", where=str(path))
-    return [replace(_from_table(row, "human"), locus_type=row.get("locus_type") or "") for row in rows]
+    return one_a_gene(replace(_from_table(row, "human"), locus_type=row.get("locus_type") or "") for row in rows)

@@ -50,7 +50,10 @@ def resolve_genes(genes: Path, *, catalogue: Catalogue, outdir: Path, on_unknown
     wanted = read_symbols(genes)
     answers = [(line, catalogue.find(query)) for line, query in wanted]
     unknown = [answer for _, answer in answers if isinstance(answer, Refusal)]
-    _refuse_faults(answers, where=str(genes), keep_unknown=on_unknown == "keep")
+    advice = "mend the list; --on-unknown keep keeps unknown genes without ids"
+    if _seem_of_other_species(unknown, catalogue):
+        advice = f"most of these have the letters of {catalogue.species} genes in another case; say whose they are with --species"
+    _refuse_faults(answers, where=str(genes), keep_unknown=on_unknown == "keep", advice=advice)
     rows = [_row(answer, catalogue) for _, answer in answers]
     provenance = Provenance(
         artifact=GENE_NAMES.artifact,
@@ -74,7 +77,14 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]], provenance: Provenanc
     write_table(path, pa.Table.from_pylist(list(rows), schema=GENE_NAMES.arrow()), provenance)
 
 
-def _refuse_faults(answers: Sequence[tuple[int, Match | Refusal]], *, where: str, keep_unknown: bool) -> None:
+def _seem_of_other_species(unknown: Sequence[Refusal], catalogue: Catalogue) -> bool:
+    other_case = [refusal for refusal in unknown if catalogue.in_other_case(refusal.query)]
+    return len(other_case) > len(unknown) / 2 and len(unknown) > 1
+
+
+def _refuse_faults(
+    answers: Sequence[tuple[int, Match | Refusal]], *, where: str, keep_unknown: bool, advice: str
+) -> None:
     faults = ErrorCollector(where)
     first: dict[str, tuple[int, str]] = {}
     for line, answer in answers:
@@ -92,7 +102,7 @@ def _refuse_faults(answers: Sequence[tuple[int, Match | Refusal]], *, where: str
         first.setdefault(key, (line, answer.query))
     if not answers:
         faults.add("no gene", expected="one gene symbol or id a line")
-    faults.raise_if_any("mend the list; --on-unknown keep keeps unknown genes without ids")
+    faults.raise_if_any(advice)
 
 
 def _row(answer: Match | Refusal, catalogue: Catalogue) -> dict[str, Any]:

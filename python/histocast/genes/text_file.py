@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from histocast.errors import DataError, MissingInputError
+
+_GZIP = b"\x1f\x8b"
+
+
+@contextmanager
+def open_text(path: Path, *, expected: str) -> Iterator[TextIO]:
+    """Open a UTF-8 text file, compressed with gzip or not, with its line ends as they are.
+
+    NCBI's `gene_info` of all species is 60 million lines: what goes through a file line by line holds one of them.
+
+    Raises
+    ------
+    MissingInputError, DataError
+        There is no such file; or it is no text, or no table where it is read as one.
+    """
+    try:
+        with path.open("rb") as raw:
+            compressed = raw.read(len(_GZIP)) == _GZIP
+            raw.seek(0)
+            content = gzip.GzipFile(fileobj=raw) if compressed else raw
+            with io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as stream:
+                yield stream
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError("not a whole text file", expected=expected, where=str(path)) from error
+    except csv.Error as error:
+        raise DataError(f"not a table: {error}", expected=expected, where=str(path)) from error
+    except OSError as error:
+        raise MissingInputError(error.strerror or "cannot be read", expected=expected, where=str(path)) from error
 
 
 def read_text(path: Path, *, expected: str) -> str:
@@ -17,12 +50,5 @@ def read_text(path: Path, *, expected: str) -> str:
     MissingInputError, DataError
         There is no such file, or it is no text.
     """
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        return content.decode("utf-8-sig")
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError("not a whole text file", expected=expected, where=str(path)) from error
-    except OSError as error:
-        raise MissingInputError(error.strerror or "cannot be read", expected=expected, where=str(path)) from error
+    with open_text(path, expected=expected) as stream:
+        return stream.read()
