@@ -1,12 +1,14 @@
 """An encoder in this process against the same one on an inference server of this machine.
 
-Both have the same cores, the server's threads being as many as those in process. The client's own work is the
-processor time of this process while the server works. Tasks are processes, as in the pipeline, each with its
-own connection; in process they share the cores.
+Both have the same cores, the server's threads being as many as those in process. Tasks are processes, as in the
+pipeline, each with its own connection; in process they share the cores. Rounds alternate between the two, and a ratio
+is the median over rounds of what was measured side by side, so that other work on the machine meets both.
 
-    python benchmarks/serving.py --bundle assets/demo-bundle [--server grpc://host:8001] [--tiles 512] [--tasks 1 2 4]
+    python benchmarks/serving.py [--bundle DIR] [--server grpc://host:8001] [--tiles 512] [--tasks 1 2 4] [--rounds 5]
 
-Without --server one is started by HISTOCAST_TRITONSERVER, `tritonserver` by default, with the Python backend.
+Without --bundle the encoder is some convolutions of 256-px tiles, more than 5 ms of one core each. Without --server one
+is started by HISTOCAST_TRITONSERVER, `tritonserver` by default, with the Python backend; its processor time is known
+then, too.
 """
 
 from __future__ import annotations
@@ -15,27 +17,73 @@ import argparse
 import json
 import multiprocessing
 import os
+import statistics
 import time
 from collections import deque
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from histocast.bundle import Bundle, read_bundle
+from histocast.bundle import FusionSpec, OutOfDistribution, read_bundle
 from histocast.serving import open_predictor
 from histocast.serving.predictor import Predictor
 from histocast.serving.repository import RepositoryOptions, write_repository
 from histocast.serving.task_server import TaskServer
 
 BATCH_TILES = 64
+DEMO = Path(__file__).parents[1] / "assets" / "demo-bundle"
+
+Figures = dict[str, float]
 
 
-def run(predictor: Predictor, name: str, *, tiles: int, tile_px: int) -> dict[str, float]:
-    """Encode tiles as ENCODE does, and say how long it took, what it cost here, and how long calls were."""
-    batch = np.random.default_rng(0).integers(0, 256, (BATCH_TILES, tile_px, tile_px, 3), dtype=np.uint8)
+def write_slow_bundle(folder: Path, *, tile_px: int = 256) -> None:
+    """A bundle whose one encoder takes more than 5 ms of one core a tile, with weights of no meaning."""
+    import torch
+    from torch import nn
+
+    from histocast.artifacts import write_json
+    from histocast.methods.onnx_export import EncoderRecipe, export_encoder
+
+    class Convolutions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers = nn.Sequential(
+                nn.Conv2d(3, 32, 7, stride=4, padding=3),
+                nn.ReLU(),
+                nn.Conv2d(32, 128, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(128, 128, 3, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(128, 256, 3, padding=1),
+            )
+
+        def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+            return self.layers(tiles.permute(0, 3, 1, 2).float() / 255).mean((2, 3))
+
+    recipe = EncoderRecipe(
+        name="convolutions",
+        version="1",
+        licence="Apache-2.0",
+        outputs=("embedding",),
+        build=lambda *_: Convolutions(),
+    )
+    encoder = export_encoder(recipe, tile_px=tile_px, um_per_px=0.5, folder=folder)
+    demo = read_bundle(DEMO)
+    changes = {
+        "encoders": (encoder,),
+        "geometry": demo.geometry.model_copy(update={"tile_px": tile_px}),
+        "fusion": FusionSpec(file=None, sha256="", inputs=(), outputs=(), method="none", feeds={}),
+        "ood": OutOfDistribution(column="convolutions.embedding", mean=(), sd=(), threshold=0.0),
+    }
+    write_json(folder / "bundle.json", demo.model_copy(update=changes))
+
+
+def encode(predictor: Predictor, name: str, batch: np.ndarray, *, batches: int) -> list[float]:
+    """Encode as ENCODE does, as many calls under way as the predictor makes use of; seconds of each call."""
     graph_input = predictor.contract(name).inputs[0].name
-    predictor.infer(name, {graph_input: batch})
     under_way: deque[tuple[float, object]] = deque()
     seconds: list[float] = []
 
@@ -44,94 +92,160 @@ def run(predictor: Predictor, name: str, *, tiles: int, tile_px: int) -> dict[st
         call.result()
         seconds.append(time.perf_counter() - began_s)
 
-    started_s, cpu_s = time.perf_counter(), time.process_time()
-    for _ in range(tiles // BATCH_TILES):
+    for _ in range(batches):
         began_s = time.perf_counter()
         under_way.append((began_s, predictor.submit(name, {graph_input: batch})))
         if len(under_way) >= predictor.in_flight:
             finish()
     while under_way:
         finish()
-    wall_s, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
-    return {
-        "tiles_per_s": tiles / wall_s,
-        "cpu_ms_a_tile": 1000 * cpu_s / tiles,
-        "p50_ms": 1000 * float(np.percentile(seconds, 50)),
-        "p99_ms": 1000 * float(np.percentile(seconds, 99)),
-    }
+    return seconds
 
 
-def task(folder: Path, name: str, url: str | None, threads: int, tiles: int, start, results) -> None:
+def task(folder: Path, name: str, url: str | None, threads: int, batches: int, start, results) -> None:
     """One task of the pipeline, which waits for the others to be ready."""
     bundle = read_bundle(folder)
+    tile_px = bundle.geometry.tile_px
+    batch = np.random.default_rng(0).integers(0, 256, (BATCH_TILES, tile_px, tile_px, 3), dtype=np.uint8)
     with open_predictor(folder, bundle, names=(name,), threads=threads, triton_url=url) as predictor:
+        encode(predictor, name, batch, batches=1)
         start.wait()
-        results.put(run(predictor, name, tiles=tiles, tile_px=bundle.geometry.tile_px))
+        began_s, cpu_s = time.monotonic(), time.process_time()
+        seconds = encode(predictor, name, batch, batches=batches)
+        results.put((began_s, time.monotonic(), time.process_time() - cpu_s, seconds))
 
 
-def measure(folder: Path, name: str, *, url: str | None, threads: int, tiles: int, tasks: int) -> dict[str, float]:
-    """Tasks side by side: their throughputs added, the rest averaged."""
+def server_cpu_s(process_group: int | None) -> float:
+    """Processor time of a server and of the interpreters it started; NaN of one that is not ours."""
+    if process_group is None:
+        return float("nan")
+    ticks = 0
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == process_group:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def measure(
+    folder: Path, name: str, *, url: str | None, process_group: int | None, threads: int, tiles: int, tasks: int
+) -> Figures:
+    """Tasks side by side, from the first one's start to the last one's end."""
     context = multiprocessing.get_context("spawn")
-    start, results = context.Barrier(tasks), context.Queue()
-    given = (folder, name, url, max(threads // tasks, 1) if url is None else 1, tiles // tasks, start, results)
+    start, results = context.Barrier(tasks + 1), context.Queue()
+    batches = max(tiles // BATCH_TILES // tasks, 1)
+    given = (folder, name, url, max(threads // tasks, 1) if url is None else 1, batches, start, results)
     processes = [context.Process(target=task, args=given) for _ in range(tasks)]
     for process in processes:
         process.start()
-    found = [results.get(timeout=600) for _ in processes]
+    start.wait(timeout=120)
+    before_s = server_cpu_s(process_group)
+    began_s, ended_s, client_s, seconds = zip(*(results.get(timeout=600) for _ in processes), strict=True)
+    server_s = server_cpu_s(process_group) - before_s if url else 0.0
     for process in processes:
         process.join()
-    figures = {key: float(np.mean([each[key] for each in found])) for key in found[0]}
-    figures["tiles_per_s"] *= tasks
-    return {key: round(value, 3) for key, value in figures.items()}
+    done = batches * BATCH_TILES * tasks
+    calls_ms = 1000 * np.concatenate(seconds)
+    return {
+        "tiles_per_s": done / (max(ended_s) - min(began_s)),
+        "client_cpu_ms_a_tile": 1000 * sum(client_s) / done,
+        "server_cpu_ms_a_tile": 1000 * server_s / done,
+        "p50_ms": float(np.percentile(calls_ms, 50)),
+        "p99_ms": float(np.percentile(calls_ms, 99)),
+    }
 
 
-def compare(folder: Path, bundle: Bundle, url: str, arguments: argparse.Namespace) -> dict[str, object]:
-    """Every figure, by number of tasks; the better of several runs, since other work only slows them."""
+def compare(folder: Path, url: str, process_group: int | None, arguments: argparse.Namespace) -> dict[str, object]:
+    """Medians over rounds, by number of tasks, and ratios of the two sides of a round."""
+    bundle = read_bundle(folder)
     name = arguments.encoder or bundle.encoders[0].name
-    by_tasks: dict[str, object] = {}
+    by_tasks = {}
     for tasks in arguments.tasks:
-        found: dict[str, dict[str, float]] = {}
-        for _ in range(arguments.runs):
-            for where, place in (("in_process", None), ("server", url)):
-                figures = measure(
-                    folder, name, url=place, threads=arguments.threads, tiles=arguments.tiles, tasks=tasks
-                )
-                best = found.get(where)
-                if best is None or figures["tiles_per_s"] > best["tiles_per_s"]:
-                    found[where] = figures
-        ratio = found["server"]["tiles_per_s"] / found["in_process"]["tiles_per_s"]
-        by_tasks[str(tasks)] = {**found, "server_to_in_process": round(ratio, 3)}
+        rounds: list[dict[str, Figures]] = []
+        for number in range(arguments.rounds):
+            # Each goes first in turn.
+            places = {"in_process": None, "server": url}
+            order = list(places.items()) if number % 2 else list(places.items())[::-1]
+            rounds.append(
+                {
+                    where: measure(
+                        folder,
+                        name,
+                        url=place,
+                        process_group=process_group,
+                        threads=arguments.threads,
+                        tiles=arguments.tiles,
+                        tasks=tasks,
+                    )
+                    for where, place in order
+                }
+            )
+        by_tasks[str(tasks)] = summarise(rounds)
     return {
         "encoder": name,
         "tile_px": bundle.geometry.tile_px,
         "batch_tiles": BATCH_TILES,
         "threads": arguments.threads,
         "tiles": arguments.tiles,
+        "rounds": arguments.rounds,
         "tasks": by_tasks,
+    }
+
+
+def summarise(rounds: list[dict[str, Figures]]) -> dict[str, object]:
+    """Medians of each side, and of the ratios within rounds: throughput, and processor time of all sides together."""
+
+    def cpu_ms(figures: Figures) -> float:
+        return figures["client_cpu_ms_a_tile"] + figures["server_cpu_ms_a_tile"]
+
+    sides = {
+        side: {key: round(statistics.median(each[side][key] for each in rounds), 3) for key in rounds[0][side]}
+        for side in ("in_process", "server")
+    }
+    throughput = [each["server"]["tiles_per_s"] / each["in_process"]["tiles_per_s"] for each in rounds]
+    processor = [cpu_ms(each["in_process"]) / cpu_ms(each["server"]) for each in rounds]
+    return {
+        **sides,
+        "server_to_in_process": round(statistics.median(throughput), 3),
+        "by_round": [round(each, 3) for each in throughput],
+        "in_process_to_server_cpu": round(statistics.median(processor), 3),
     }
 
 
 def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--bundle", type=Path, help="convolutions of this benchmark's own without it")
     parser.add_argument("--encoder", help="the bundle's first without it")
-    parser.add_argument("--server", help="a running server, in place of one of this benchmark's own")
+    parser.add_argument("--server", help="a running server that has the bundle, in place of one started here")
     parser.add_argument("--tiles", type=int, default=512)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--tasks", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    bundle = read_bundle(arguments.bundle)
-    if arguments.server:
-        print(json.dumps(compare(arguments.bundle, bundle, arguments.server, arguments), indent=2))
-        return
-    with TemporaryDirectory() as name:
-        options = RepositoryOptions(backend="python", threads=arguments.threads)
-        write_repository(arguments.bundle, bundle, Path(name, "models"), options=options)
-        with TaskServer(Path(name, "models"), Path(name, "server.log")) as server:
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(TemporaryDirectory()))
+        folder = arguments.bundle
+        if folder is None:
+            folder = scratch / "bundle"
+            write_slow_bundle(folder)
+        url, process_group = arguments.server, None
+        if url is None:
+            bundle = read_bundle(folder)
+            write_repository(
+                folder,
+                bundle,
+                scratch / "models",
+                names=tuple(encoder.name for encoder in bundle.encoders),
+                options=RepositoryOptions(backend="python", threads=arguments.threads),
+            )
+            server = stack.enter_context(TaskServer(scratch / "models", scratch / "server.log"))
             server.wait(limit_s=120)
-            print(json.dumps(compare(arguments.bundle, bundle, server.url, arguments), indent=2))
+            url, process_group = server.url, server.process_group
+        print(json.dumps(compare(folder, url, process_group, arguments), indent=2))
 
 
 if __name__ == "__main__":

@@ -50,8 +50,15 @@ class RealServer:
     def url(self) -> str:
         return f"grpc://127.0.0.1:{self.port}"
 
-    def add(self, folder: Path, bundle: Bundle, options: RepositoryOptions = CPU) -> list[str]:
-        return write_repository(folder, bundle, self.repository, options=options)
+    def add(
+        self,
+        folder: Path,
+        bundle: Bundle,
+        options: RepositoryOptions = CPU,
+        *,
+        names: tuple[str, ...] | None = None,
+    ) -> list[str]:
+        return write_repository(folder, bundle, self.repository, options=options, names=names)
 
     def start(self, *, wait: bool = True) -> RealServer:
         command = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,31 +45,31 @@ class TritonPythonModel:
         self.pool = ThreadPoolExecutor(threads)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request, or say why not."""
-        return [self.answer(request) for request in requests]
+        """Answer each request, or say why not; pieces of all of them run side by side."""
+        begun = [self.begin(request) for request in requests]
+        return [self.answer(pieces) for pieces in begun]
 
-    def answer(self, request: Any) -> Any:
-        """Run the graph on the tensors of one request."""
+    def begin(self, request: Any) -> list[Future[list[Any]]]:
+        """Run the graph on the tensors of one request; a batch of tiles is cut into pieces."""
         inputs = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.inputs}
-        try:
-            values = self.run(inputs)
-        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no base; the server tells the client
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"onnxruntime gave up: {error}"))
-        tensors = [pb_utils.Tensor(name, value) for name, value in zip(self.outputs, values, strict=True)]
-        return pb_utils.InferenceResponse(output_tensors=tensors)
-
-    def run(self, inputs: dict[str, Any]) -> list[Any]:
-        """Outputs in the order of the configuration; a batch of tiles is cut into pieces that run side by side."""
-        count = len(next(iter(inputs.values())))
-        if not self.batched or count <= PIECE_TILES:
-            return list(self.session.run(self.outputs, inputs))
+        count = max(len(next(iter(inputs.values()))), 1)
+        rows = PIECE_TILES if self.batched else count
 
         def run_piece(start: int) -> list[Any]:
-            piece = {name: value[start : start + PIECE_TILES] for name, value in inputs.items()}
+            piece = {name: value[start : start + rows] for name, value in inputs.items()} if self.batched else inputs
             return list(self.session.run(self.outputs, piece))
 
-        pieces = list(self.pool.map(run_piece, range(0, count, PIECE_TILES)))
-        return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+        return [self.pool.submit(run_piece, start) for start in range(0, count, rows)]
+
+    def answer(self, pieces: list[Future[list[Any]]]) -> Any:
+        """Join the outputs of one request's pieces, in the order of the configuration."""
+        try:
+            parts = list(zip(*(piece.result() for piece in pieces), strict=True))
+        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no base; the server tells the client
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"onnxruntime gave up: {error}"))
+        values = [part[0] if len(part) == 1 else np.concatenate(part) for part in parts]
+        tensors = [pb_utils.Tensor(name, value) for name, value in zip(self.outputs, values, strict=True)]
+        return pb_utils.InferenceResponse(output_tensors=tensors)
 
     def finalize(self) -> None:
         """End the threads."""

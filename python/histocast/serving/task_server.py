@@ -98,6 +98,11 @@ class TaskServer:
         return f"grpc://127.0.0.1:{self.port}"
 
     @property
+    def process_group(self) -> int:
+        """Of its process and of all that it started."""
+        return self._process.pid
+
+    @property
     def runs(self) -> bool:
         """Whether its process is there."""
         return self._process.poll() is None
@@ -141,11 +146,11 @@ class TaskServer:
     def stop(self) -> None:
         """Stop it, by force where it does not go, and every program it started."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
+            os.killpg(self.process_group, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=STOP_S)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(self.process_group, signal.SIGKILL)
         self._process.wait()
 
     def __enter__(self) -> Self:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from histocast.bundle import Bundle, GraphSpec
 from histocast.errors import ConfigError, DeadlineExceeded, HistocastError, ServingUnavailable, TransientError
 from histocast.progress import log
+from histocast.serving.onnx import PIECE_TILES
 from histocast.serving.predictor import (
     Facts,
     Pending,
@@ -44,6 +45,7 @@ from histocast.serving.triton_wire import read_response, write_request
 Answer = TypeVar("Answer")
 
 REQUEST_TILES = 64
+REQUEST_BYTES = 16 * 2**20
 """Largest request: beyond it the client's time a tile doubles (measured), and a retry repeats more."""
 
 FIRST_PAUSE_S = 0.25
@@ -119,14 +121,18 @@ class TritonPredictor:
         graph = self._graphs[name]
         check_tensors(inputs, graph.inputs, where=f"graph {name!r}")
         count = len(next(iter(inputs.values())))
-        rows = count
-        if is_batched(name, graph):
-            rows = min(REQUEST_TILES, self._limits[name] or REQUEST_TILES)
+        rows = self._rows_of_request(name, inputs) if is_batched(name, graph) else count
         requests = [
             self._pool.submit(self._request, name, {key: value[start : start + rows] for key, value in inputs.items()})
             for start in range(0, count, rows)
         ] or [self._pool.submit(self._request, name, inputs)]
         return _Joined(requests, self._facts)
+
+    def _rows_of_request(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> int:
+        """Most rows in one request; whole pieces, as every runtime cuts a batch, so that results are the same bits."""
+        row_bytes = max(sum(value[:1].nbytes for value in inputs.values()), 1)
+        rows = min(REQUEST_TILES, REQUEST_BYTES // row_bytes, self._limits[name] or REQUEST_TILES)
+        return max(rows - rows % PIECE_TILES, min(rows, PIECE_TILES), 1)
 
     def facts(self) -> Facts:
         """Requests, retries, waiting, latencies, and how many tiles the servers ran at once."""

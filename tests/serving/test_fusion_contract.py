@@ -1,0 +1,169 @@
+"""Claim: torch, this process's onnxruntime and a real server give one result for the fusion graph of every method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="methods are written in torch, which the predict path lacks")
+
+from histocast.artifacts import write_json  # noqa: E402
+from histocast.bundle import Bundle, FusionSpec, TensorSpec, sha256_of_file  # noqa: E402
+from histocast.methods.alignst import AlignSt, AlignStConfig  # noqa: E402
+from histocast.methods.baselines import StNet, StNetConfig  # noqa: E402
+from histocast.methods.dkan import Dkan, DkanConfig  # noqa: E402
+from histocast.methods.domainst import DomainSt, DomainStConfig  # noqa: E402
+from histocast.methods.ensemble import Ensemble, Member  # noqa: E402
+from histocast.methods.onnx_file import run_torch, write_onnx  # noqa: E402
+from histocast.methods.ridge import RidgeOptions, ScaleMeans, fit_ridge  # noqa: E402
+from histocast.serving import open_predictor  # noqa: E402
+from histocast.serving.repository import model_name  # noqa: E402
+from sample_bundle import DIM, write_bundle  # noqa: E402
+from triton_server import Connect, RealServer  # noqa: E402
+
+GENES, TEXT, REGION = 30, 7, 96
+OUTPUTS = ("expression", "sd")
+TOLERANCE = 1e-5
+
+NETWORKS = {
+    "dkan": (Dkan, DkanConfig, {"trunk": {"dim": 32}}),
+    "domainst": (DomainSt, DomainStConfig, {"trunk": {"dim": 32}}),
+    "alignst": (AlignSt, AlignStConfig, {"dim": 32}),
+    "stnet": (StNet, StNetConfig, {}),
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A method's module, and a bundle whose fusion graph is its export."""
+
+    module: torch.nn.Module
+    names: tuple[str, ...]
+    folder: Path
+    bundle: Bundle
+
+
+def made_inputs(spots: int, *, seed: int) -> dict[str, np.ndarray]:
+    """Everything a method may take, of a region on a grid: features of the size that real ones have."""
+    random = np.random.default_rng(seed)
+    mask = random.random((spots, 25)) < 0.7
+    mask[:, 12] = True
+    target = random.normal(size=(spots, DIM)).astype(np.float32)
+    neighbour = random.normal(size=(spots, 25, DIM)).astype(np.float32) * mask[:, :, None]
+    neighbour[:, 12] = target
+    place = np.arange(spots)
+    return {
+        "target": target,
+        "neighbour": neighbour,
+        "neighbour_mask": mask,
+        "context": target,
+        "grid_xy": np.stack([place % 10, place // 10], axis=1),
+        "gene": np.random.default_rng(1).normal(size=(GENES, TEXT)).astype(np.float32),
+        "nuclei": random.random((spots, 2, 16, 16), dtype=np.float32),
+    }
+
+
+def build_ridge() -> tuple[torch.nn.Module, tuple[str, ...]]:
+    names, options = ("target", "neighbour", "neighbour_mask"), RidgeOptions()
+    inputs = made_inputs(120, seed=0)
+    design = ScaleMeans(options.scales)(*(torch.from_numpy(inputs[name]) for name in names)).numpy()
+    random = np.random.default_rng(1)
+    labels = design @ random.normal(size=(design.shape[1], GENES)) + random.normal(size=(120, GENES))
+    section = np.repeat([0, 1, 2, 3], 30)
+    return fit_ridge(design, labels, section=section, group=section, options=options).module, names
+
+
+def build_network(method: str) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    """Two members with weights as they are drawn before training, on a scale like that of logarithms of counts."""
+    network, config, sizes = NETWORKS[method]
+    text = torch.from_numpy(made_inputs(1, seed=0)["gene"])
+    torch.manual_seed(0)
+    members = [
+        Member(
+            network(config.model_validate(sizes), features=DIM, genes=GENES, panel_text=text),
+            offset=torch.rand(GENES) * 2,
+            scale=torch.rand(GENES) + 0.2,
+        )
+        for _ in range(2)
+    ]
+    module = Ensemble(members, residual_sd=torch.rand(GENES) + 0.2, panel_text=text).eval()
+    return module, module.inputs
+
+
+def export(method: str, folder: Path) -> Exported:
+    module, names = build_ridge() if method == "ridge" else build_network(method)
+    bundle = write_bundle(folder, gene_count=GENES)
+    inputs = {name: value for name, value in made_inputs(40, seed=2).items() if name in names}
+    inputs = {name: inputs[name] for name in names}
+    axes = {name: "gene" if name == "gene" else "spot" for name in names}
+    write_onnx(module, folder / "fusion.onnx", inputs=inputs, outputs=OUTPUTS, axis=axes)
+    fusion = FusionSpec(
+        file="fusion.onnx",
+        sha256=sha256_of_file(folder / "fusion.onnx"),
+        inputs=tuple(
+            TensorSpec(name=name, dtype=str(value.dtype), shape=(axes[name], *value.shape[1:]))
+            for name, value in inputs.items()
+        ),
+        outputs=tuple(
+            TensorSpec(name=name, dtype="float32", shape=("spot", "gene" if "gene" in names else GENES))
+            for name in OUTPUTS
+        ),
+        method=method,
+        feeds={},
+        region_spots=REGION,
+    )
+    exported = bundle.model_copy(update={"fusion": fusion})
+    write_json(folder / "bundle.json", exported)
+    return Exported(module, names, folder, exported)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
+    folder = tmp_path_factory.mktemp("methods")
+    return {method: export(method, folder / method) for method in ("ridge", *NETWORKS)}
+
+
+def test_torch_onnxruntime_and_a_server_agree_on_every_method(
+    exported: dict[str, Exported], connect: Connect, start_server: Callable[..., RealServer]
+) -> None:
+    def fill(server: RealServer) -> None:
+        models = [
+            model for each in exported.values() for model in server.add(each.folder, each.bundle, names=("fusion",))
+        ]
+        assert models == [model_name("fusion", each.bundle.fusion) for each in exported.values()]
+
+    server = start_server(fill=fill)
+    for method, each in exported.items():
+        served = connect(server.url, bundle=each.bundle, names=("fusion",))
+        with open_predictor(each.folder, each.bundle, names=("fusion",), threads=2) as here:
+            for spots in (1, 17, REGION) if method != "alignst" else (17, REGION):
+                everything = made_inputs(spots, seed=spots)
+                inputs = {name: everything[name] for name in each.names}
+                expected = run_torch(each.module, inputs, outputs=OUTPUTS)
+                in_process, on_server = here.infer("fusion", inputs), served.infer("fusion", inputs)
+                for name in OUTPUTS:
+                    scale = float(np.abs(expected[name]).max())
+                    assert scale > 0.1
+                    for found in (in_process, on_server):
+                        np.testing.assert_allclose(
+                            found[name] / scale, expected[name] / scale, rtol=0, atol=TOLERANCE, err_msg=method
+                        )
+                    np.testing.assert_allclose(on_server[name], in_process[name], rtol=0, atol=TOLERANCE * scale)
+
+
+def test_a_method_that_takes_genes_is_asked_for_some_alone_wherever_it_runs(
+    exported: dict[str, Exported], connect: Connect, start_server: Callable[..., RealServer]
+) -> None:
+    each = exported["dkan"]
+    server = start_server(fill=lambda server: server.add(each.folder, each.bundle, names=("fusion",)))
+    served = connect(server.url, bundle=each.bundle, names=("fusion",))
+    everything = made_inputs(17, seed=3)
+    inputs = {name: everything[name] for name in each.names}
+    whole = served.infer("fusion", inputs)["expression"]
+    some = served.infer("fusion", {**inputs, "gene": inputs["gene"][[3, 11]]})["expression"]
+    assert some.shape == (17, 2)
+    np.testing.assert_allclose(some, whole[:, [3, 11]], atol=1e-4)
