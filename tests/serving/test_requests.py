@@ -16,8 +16,14 @@ from triton_server import Connect, RealServer
 
 @pytest.mark.parametrize(
     ("tile_px", "limit", "expected"),
-    [(32, 256, 64), (32, 30, 24), (32, 3, 3), (640, 64, 8), (768, 64, 8)],
-    ids=["no more than 64", "what the server takes", "less than a piece", "no more than 16 MB", "but one piece"],
+    [(32, 256, 64), (32, 30, 24), (32, 3, 3), (640, 64, 8), (1024, 64, 5)],
+    ids=[
+        "no more than 64",
+        "what the server takes",
+        "less than a piece",
+        "no more than 16 MB",
+        "large tiles: less than a piece",
+    ],
 )
 def test_a_batch_is_cut_by_tiles_by_bytes_and_by_what_the_server_takes(
     connect: Connect, start_server: Callable[..., RealServer], tmp_path: Path, tile_px: int, limit: int, expected: int
@@ -32,4 +38,5 @@ def test_a_batch_is_cut_by_tiles_by_bytes_and_by_what_the_server_takes(
     found = predictor.infer("morphology", {"tiles": batch})["embedding"]
     assert predictor.facts()["server_requests"] == 3
     with open_predictor(folder, bundle, names=("morphology",), threads=2) as here:
-        np.testing.assert_array_equal(found, here.infer("morphology", {"tiles": batch})["embedding"])
+        expected_rows = here.infer("morphology", {"tiles": batch})["embedding"]
+    np.testing.assert_array_equal(found, expected_rows)

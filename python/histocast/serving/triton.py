@@ -120,12 +120,15 @@ class TritonPredictor:
             raise self._failure
         graph = self._graphs[name]
         check_tensors(inputs, graph.inputs, where=f"graph {name!r}")
+        if not is_batched(name, graph):
+            # Whole: inputs of a region have different lengths, spots and genes.
+            return _Joined([self._pool.submit(self._request, name, inputs)], self._facts)
         count = len(next(iter(inputs.values())))
-        rows = self._rows_of_request(name, inputs) if is_batched(name, graph) else count
+        rows = self._rows_of_request(name, inputs)
         requests = [
             self._pool.submit(self._request, name, {key: value[start : start + rows] for key, value in inputs.items()})
-            for start in range(0, count, rows)
-        ] or [self._pool.submit(self._request, name, inputs)]
+            for start in range(0, max(count, 1), rows)
+        ]
         return _Joined(requests, self._facts)
 
     def _rows_of_request(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> int:
