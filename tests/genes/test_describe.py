@@ -8,6 +8,7 @@ import json
 import urllib.parse
 from collections.abc import Callable
 from email.message import Message
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +324,44 @@ def test_entrez_is_asked_by_id_and_once(name_genes: NameGenes, tmp_path: Path, m
     asked = [gene_id for ids in failing.asked + whole.asked for gene_id in ids]
     assert sorted(asked) == sorted(["2312", "3852", "2064", "916"])
     assert texts(facts)["FLG"] == "gene symbol: FLG. Name: filaggrin. Summary of 2312."
+
+
+def test_a_cut_answer_of_entrez_is_worth_another_try(
+    name_genes: NameGenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entrez = pytest.importorskip("Bio.Entrez", reason="the extra genes is not installed")
+
+    class Cut(_Response):
+        def read(self, *_: object) -> bytes:
+            raise IncompleteRead(b"{")
+
+    monkeypatch.setattr(entrez, "urlopen", lambda *_, **__: Cut(b""))
+    with pytest.raises(StorageUnavailable, match="did not answer"):
+        describe_genes(name_genes("FLG"), outdir=tmp_path, sources=Sources(entrez_email="someone@example.org"))
+    monkeypatch.setattr(entrez, "urlopen", lambda *_, **__: _Response(b'{"result": {"2312": "no record"}}'))
+    with pytest.raises(DataError, match="no result"):
+        describe_genes(name_genes("FLG"), outdir=tmp_path, sources=Sources(entrez_email="someone@example.org"))
+
+
+def test_a_record_with_a_line_separator_of_unicode_stays_whole(name_genes: NameGenes, tmp_path: Path) -> None:
+    record = {"query": "FLG", "symbol": "FLG", "hgnc_id": "HGNC:3748", "summary": "first\u2028second\x85third"}
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps(record, ensure_ascii=False) + "\r\n", encoding="utf-8")
+    facts = describe_genes(name_genes("FLG"), outdir=tmp_path, sources=Sources(ncbi=path), head=False)
+    assert texts(facts)["FLG"] == "first second third"
+
+
+def test_a_quotation_mark_swallows_no_line(name_genes: NameGenes, tmp_path: Path) -> None:
+    (tmp_path / "u.tsv").write_text('Entry\tFunction [CC]\nP13647\t"Basal" keratin\nP20930\tAggregates keratin.\n')
+    (tmp_path / "go.tsv").write_text(
+        GO_HEADER
+        + 'KRT5\tP13647\tenables\t"scaffold" activity\tmolecular_function\tIDA\n'
+        + "FLG\tP20930\tenables\tcalcium ion binding\tmolecular_function\tIDA\n"
+    )
+    sources = Sources(uniprot=tmp_path / "u.tsv", go=tmp_path / "go.tsv")
+    facts = describe_genes(name_genes("FLG", "KRT5"), outdir=tmp_path, sources=sources, head=False)
+    assert texts(facts)["FLG"] == "Function: Aggregates keratin. Gene Ontology: enables calcium ion binding."
+    assert texts(facts)["KRT5"] == 'Function: "Basal" keratin Gene Ontology: enables "scaffold" activity.'
 
 
 def test_describing_says_which_table_it_needs(tmp_path: Path) -> None:

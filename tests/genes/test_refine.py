@@ -93,6 +93,9 @@ UNFIT = {
     "no phenotype": Reply('{"gene_symbol": "FLG", "functionality": "abc"}'),
     "empty": Reply(""),
     "a list": Reply("[]"),
+    "another gene inside": Reply(
+        '{"gene_symbol": "FLG", "functionality": "Gene symbol: FGFR1. Receptor kinase", "phenotype": "abc"}'
+    ),
     "too long": Reply(json.dumps({"gene_symbol": "FLG", "functionality": "word " * 400, "phenotype": "abc"})),
 }
 
@@ -207,39 +210,77 @@ def test_without_endpoint_or_key_the_user_is_told(
         )
 
 
-def test_killed_in_the_middle_it_goes_on(name_genes: NameGenes, tmp_path: Path, root: Path) -> None:
-    """SIGKILL: at most what was under way at that moment is asked again."""
-    names, concurrency = name_genes(*SYMBOLS), 2
+@pytest.mark.parametrize(
+    ("sent", "after", "concurrency"),
+    [
+        (signal.SIGKILL, 0, 2),
+        (signal.SIGKILL, 3, 1),
+        (signal.SIGKILL, 5, 3),
+        (signal.SIGTERM, 2, 2),
+        (signal.SIGINT, 2, 2),
+    ],
+)
+def test_killed_in_the_middle_it_goes_on(
+    sent: signal.Signals, after: int, concurrency: int, name_genes: NameGenes, tmp_path: Path, root: Path
+) -> None:
+    """What stands in the journal is kept; at most what was under way is asked again, and nothing after Ctrl-C."""
+    names = name_genes(*SYMBOLS)
+    out = tmp_path / "out"
 
     def slow(body: dict[str, Any]) -> Reply:
-        time.sleep(0.05)
+        time.sleep(0.1)
         return fit_answer(body)
 
     with serve(slow) as (url, asked):
-        command = [
-            sys.executable,
-            "-m",
-            "histocast",
-            "genes",
-            "describe",
-            "--names",
-            str(names),
-            "--model",
-            "test-model",
-        ]
-        options = ["--base-url", url, "--concurrency", str(concurrency), "--outdir", str(tmp_path)]
+        verb = [sys.executable, "-m", "histocast", "genes", "describe", "--names", str(names), "--model", "test-model"]
+        options = ["--base-url", url, "--concurrency", str(concurrency), "--outdir", str(out)]
+        options += ["--context", "HER2-positive breast cancer"]
         environment = {**os.environ, "PYTHONPATH": str(root / "python")}
-        process = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.DEVNULL)
-        while len(asked.answered) < 3 and process.poll() is None:
+        process = subprocess.Popen([*verb, *options], env=environment, stderr=subprocess.DEVNULL)
+        while (len(asked.answered) < after or not asked.bodies) and process.poll() is None:
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        finished = subprocess.run([*command, *options], env=environment, check=False, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
-    assert "tokens" in finished.stderr
-    assert max(Counter(asked.answered).values()) <= 2
-    assert len(asked.answered) - len(set(asked.answered)) <= concurrency
-    assert read_table(tmp_path / "gene-texts.parquet", GENE_TEXTS)[0].num_rows == len(SYMBOLS)
+        process.send_signal(sent)
+        assert process.wait() in {-sent, 130}
+        kept = (out / "describe.journal.jsonl").read_bytes()
+        finished = subprocess.run([*verb, *options], env=environment, check=False, capture_output=True, text=True)
+        assert finished.returncode == 0, finished.stderr
+        answers = kept.count(b"\n")
+        assert f"{len(SYMBOLS) - answers} requests now" in finished.stderr
+        twice = len(asked.answered) - len(set(asked.answered))
+        assert twice <= (0 if sent == signal.SIGINT else concurrency)
+        assert (out / "describe.journal.jsonl").read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
+        whole = describe(names, tmp_path / "whole", url)
+    assert whole.path.read_bytes() == (out / "gene-texts.parquet").read_bytes()
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from histocast.errors import OutputError
+from histocast.genes.journal import Journal
+path = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
+with Journal(path) as journal:
+    journal.add("a", {"text": "kept"})
+    try:
+        journal.add("b", {"text": "x" * 500})
+    except OutputError as error:
+        assert "b" not in journal
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        journal.add("c", {"text": "after"})
+        sys.exit(error.exit_code)
+"""
+
+
+def test_a_full_disk_tears_no_line(tmp_path: Path, root: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    environment = {**os.environ, "PYTHONPATH": str(root / "python")}
+    command = [sys.executable, "-c", FULL_DISK, str(path)]
+    result = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    assert result.returncode == OutputError.exit_code, result.stderr
+    with Journal(path) as journal:
+        assert (journal["a"], journal["c"]) == ({"text": "kept"}, {"text": "after"})
+        assert "b" not in journal
 
 
 def test_a_torn_line_of_the_journal_is_cut_off(tmp_path: Path) -> None:

@@ -116,6 +116,9 @@ def describe(
     concurrency: Annotated[int, typer.Option(min=1, help="Questions under way at once.")] = 8,
     timeout_s: TimeoutS = 120.0,
     tries: Tries = 4,
+    max_answer_tokens: Annotated[
+        int, typer.Option(min=50, help="Tokens of an answer; models that think aloud need thousands.")
+    ] = 600,
     json_mode: Annotated[bool, typer.Option(help="Ask the endpoint to constrain answers to JSON.")] = True,
     on_refused: Annotated[
         OnRefusedName, typer.Option(help="fail where no answer is fit, or take the sources' text.")
@@ -137,6 +140,7 @@ def describe(
             attempts=attempts,
             concurrency=concurrency,
             json_mode=json_mode,
+            max_answer_tokens=max_answer_tokens,
         )
     facts = describe_genes(
         names,

@@ -7,17 +7,17 @@ claim and not its negation.
 from __future__ import annotations
 
 import csv
-import io
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from histocast.errors import DataError
 from histocast.genes.digests import digest_of_file
 from histocast.genes.resolve import NamedGene
-from histocast.genes.text_file import read_text
+from histocast.genes.text_file import open_text, read_text
 from histocast.genes.texts import GeneIds, SourceTexts
 
 SHIPPED_TERMS = Path(__file__).parent / "data" / "go-terms.parquet"
@@ -95,11 +95,14 @@ def _sentence(said: Mapping[str, set[str]]) -> str:
 
 
 def _annotations(path: Path, terms: Path | None) -> Iterator[_Annotation]:
-    text = read_text(path, expected="GO annotations")
-    if text.startswith("!"):
-        yield from _from_gaf(text, path, terms)
-        return
-    rows = csv.DictReader(io.StringIO(text), delimiter="\t")
+    with open_text(path, expected="GO annotations") as stream:
+        first = stream.readline()
+        lines = chain([first], stream)
+        yield from _from_gaf(lines, path, terms) if first.startswith("!") else _from_table(lines, path)
+
+
+def _from_table(lines: Iterable[str], path: Path) -> Iterator[_Annotation]:
+    rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     if missing := _TABLE - set(rows.fieldnames or ()):
         raise DataError(
             f"columns {', '.join(list(rows.fieldnames or ())[:8]) or 'none'}",
@@ -123,13 +126,13 @@ def _annotations(path: Path, terms: Path | None) -> Iterator[_Annotation]:
         )
 
 
-def _from_gaf(text: str, path: Path, terms: Path | None) -> Iterator[_Annotation]:
+def _from_gaf(lines: Iterable[str], path: Path, terms: Path | None) -> Iterator[_Annotation]:
     names = _read_obo(terms) if terms else _shipped_terms()
     unknown: set[str] = set()
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("!"):
             continue
-        cells = line.split("\t")
+        cells = line.rstrip("\r\n").split("\t")
         if len(cells) < _GAF_COLUMNS or cells[8] not in _ASPECTS:
             raise DataError("not an annotation", expected="GAF 2.x", where=f"{path}, line {number}")
         if cells[4] not in names:
@@ -161,7 +164,7 @@ def _shipped_terms() -> Mapping[str, str]:
 def _read_obo(path: Path) -> Mapping[str, str]:
     names: dict[str, str] = {}
     go_id = ""
-    for line in read_text(path, expected="an OBO file").splitlines():
+    for line in read_text(path, expected="an OBO file").split("\n"):
         key, _, value = line.partition(": ")
         if line.startswith("["):
             go_id = ""

@@ -35,9 +35,11 @@ class Journal:
         self._answers: dict[str, Any] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = path.open("ab")
+            # Without a buffer: what could not be written must not come after what was written next.
+            self._stream = path.open("ab", buffering=0)
             self._lock_file()
-            self._stream.truncate(self._read())
+            self._end = self._read()
+            self._stream.truncate(self._end)
         except OSError as error:
             raise OutputError(f"cannot write: {error.strerror}", where=str(path)) from error
 
@@ -60,12 +62,22 @@ class Journal:
         line = json.dumps({"digest": digest, "answer": answer}, ensure_ascii=False).encode() + b"\n"
         with self._lock:
             try:
-                self._stream.write(line)
-                self._stream.flush()
-                os.fsync(self._stream.fileno())
+                self._append(line)
             except OSError as error:
                 raise OutputError(f"cannot write: {error.strerror}", where=str(self.path)) from error
             self._answers[digest] = answer
+
+    def _append(self, line: bytes) -> None:
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[self._stream.write(rest) :]
+            os.fsync(self._stream.fileno())
+        except OSError:
+            # A full disk takes part of a line; should there be room again, the next one must not be glued to it.
+            self._stream.truncate(self._end)
+            raise
+        self._end += len(line)
 
     def _lock_file(self) -> None:
         try:

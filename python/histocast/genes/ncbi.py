@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def read_ncbi_records(path: Path, genes: Sequence[NamedGene]) -> SourceTexts:
 
 
 def _records(path: Path) -> Iterator[Mapping[str, Any]]:
-    lines = read_text(path, expected="NCBI Gene records").splitlines()
+    # JSON may hold line separators of Unicode as they are, at which splitlines() would cut a record in two.
+    lines = read_text(path, expected="NCBI Gene records").split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -110,14 +112,14 @@ def _ask_entrez(gene_ids: Sequence[str], *, email: str) -> dict[str, str]:
     try:
         with entrez.esummary(db="gene", id=",".join(gene_ids), retmode="json") as stream:
             answer = json.load(stream)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise StorageUnavailable(
             f"NCBI did not answer: {error}", where="Entrez", advice="run it again: what was answered is kept"
         ) from error
     except ValueError as error:
         raise DataError("NCBI's answer is no JSON", expected="summaries", where="Entrez") from error
     result = answer.get("result") if isinstance(answer, dict) else None
-    if not isinstance(result, dict):
+    if not isinstance(result, dict) or not all(isinstance(result.get(gene_id, {}), dict) for gene_id in gene_ids):
         raise DataError("NCBI's answer holds no result", expected="summaries", where="Entrez")
     # Only records under the ids asked for are taken; one that NCBI has withdrawn comes with an error and no summary.
     return {gene_id: str(result[gene_id].get("summary", "")) for gene_id in gene_ids if gene_id in result}

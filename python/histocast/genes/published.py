@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from histocast.errors import DataError
 from histocast.genes.digests import digest_of_file
 from histocast.genes.resolve import NamedGene
-from histocast.genes.text_file import read_text
+from histocast.genes.text_file import open_text
 from histocast.genes.texts import GeneIds, SourceTexts
 
-_OWN_SYMBOL = re.compile(r"gene symbol:\s*(\S+?)[.,;]?(?:\s|$)", re.IGNORECASE)
+OWN_SYMBOL = re.compile(r"gene symbol:\s*(\S+?)[.,;]?(?:\s|$)", re.IGNORECASE)
 
 
 def read_refined(path: Path, genes: Sequence[NamedGene], *, wrong: Mapping[str, str]) -> SourceTexts:
@@ -31,21 +30,14 @@ def read_refined(path: Path, genes: Sequence[NamedGene], *, wrong: Mapping[str, 
     MissingInputError, DataError
         There is no such file, or it lacks a column.
     """
-    rows = csv.DictReader(io.StringIO(read_text(path, expected="refined descriptions")), delimiter="\t")
-    if missing := {"symbol", "description"} - set(rows.fieldnames or ()):
-        raise DataError(
-            f"columns {', '.join(rows.fieldnames or ()) or 'none'}",
-            expected=f"the column {' and '.join(sorted(missing))}",
-            where=str(path),
-        )
     ids = GeneIds(genes)
     texts: dict[str, str] = {}
     refused: dict[str, str] = {}
-    for row in rows:
-        named = ids.by_symbol(row["symbol"])
-        if named is None or not (text := " ".join((row["description"] or "").split())):
+    for symbol, text in _descriptions(path):
+        named = ids.by_symbol(symbol)
+        if named is None or not text:
             continue
-        own = _OWN_SYMBOL.match(text)
+        own = OWN_SYMBOL.match(text)
         if named.gene_symbol in wrong:
             refused[named.gene_symbol] = f"refined from another gene's record: {wrong[named.gene_symbol]}"
         elif own and ids.by_symbol(own[1]) is not named:
@@ -53,3 +45,19 @@ def read_refined(path: Path, genes: Sequence[NamedGene], *, wrong: Mapping[str, 
         else:
             texts[named.gene_symbol] = text
     return SourceTexts("refined", texts, digest_of_file(path), refused)
+
+
+def _descriptions(path: Path) -> Iterator[tuple[str, str]]:
+    with open_text(path, expected="refined descriptions") as stream:
+        yield from _rows(csv.DictReader(stream, delimiter="\t"), path)
+
+
+def _rows(rows: csv.DictReader[str], path: Path) -> Iterator[tuple[str, str]]:
+    if missing := {"symbol", "description"} - set(rows.fieldnames or ()):
+        raise DataError(
+            f"columns {', '.join(rows.fieldnames or ()) or 'none'}",
+            expected=f"the column {' and '.join(sorted(missing))}",
+            where=str(path),
+        )
+    for row in rows:
+        yield row["symbol"], " ".join((row["description"] or "").split())

@@ -7,6 +7,7 @@ that nothing is asked twice; an answer that is not what was asked for is sent ba
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -19,12 +20,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from histocast.genes.digests import digest_of
 from histocast.genes.endpoint import Answer, Connection, Endpoint
 from histocast.genes.journal import Journal
+from histocast.genes.published import OWN_SYMBOL
 from histocast.genes.resolve import NamedGene
 from histocast.progress import Meter
 
 PROMPTS = Path(__file__).parent / "prompts"
 # A description of 90 words is some 200 tokens; JSON and a verbose model take more.
-MAX_TOKENS = 600
+MAX_ANSWER_TOKENS = 600
 # Models count words badly: the limit they are told may be passed by as much.
 WORDS_OVER = 1.5
 _FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
@@ -45,6 +47,8 @@ class Refinement:
     """Questions under way at once."""
     json_mode: bool = True
     """Ask the endpoint to constrain the answer to JSON; some servers refuse that."""
+    max_answer_tokens: int = MAX_ANSWER_TOKENS
+    """Tokens of an answer; a model that thinks aloud before it answers needs thousands."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -55,6 +59,7 @@ class Refinement:
             "context": self.context,
             "max_words": self.max_words,
             "json_mode": self.json_mode,
+            "max_answer_tokens": self.max_answer_tokens,
             "prompts": prompts,
         }
 
@@ -123,13 +128,15 @@ def refine_texts(genes: Sequence[tuple[NamedGene, str]], *, how: Refinement, jou
         The endpoint fails; what was answered until then stands in the journal.
     """
     facts = RefineFacts()
+    stop = threading.Event()
     with (
         how.endpoint.connect() as connection,
         Meter("refine", total=len(genes), unit="genes") as meter,
         ThreadPoolExecutor(how.concurrency) as pool,
     ):
         conversations = [
-            _Conversation(named, text, how=how, connection=connection, journal=journal) for named, text in genes
+            _Conversation(named, text, how=how, connection=connection, journal=journal, stop=stop)
+            for named, text in genes
         ]
         try:
             for future in as_completed([pool.submit(conversation.hold) for conversation in conversations]):
@@ -137,6 +144,7 @@ def refine_texts(genes: Sequence[tuple[NamedGene, str]], *, how: Refinement, jou
                 meter.advance()
         finally:
             # Answers under way still come into the journal; no new question is sent.
+            stop.set()
             pool.shutdown(cancel_futures=True)
     return facts
 
@@ -157,19 +165,29 @@ class _Conversation:
     """The exchange about one gene, until an answer is fit."""
 
     def __init__(
-        self, named: NamedGene, source_text: str, *, how: Refinement, connection: Connection, journal: Journal
+        self,
+        named: NamedGene,
+        source_text: str,
+        *,
+        how: Refinement,
+        connection: Connection,
+        journal: Journal,
+        stop: threading.Event,
     ) -> None:
         self._named = named
         self._symbol = named.gene.symbol if named.gene else named.gene_symbol
         self._how = how
         self._connection = connection
         self._journal = journal
+        self._stop = stop
         self._messages = _first_messages(named, source_text, symbol=self._symbol, how=how)
 
     def hold(self) -> _Outcome:
         """Ask until an answer is fit, or as often as is allowed."""
         outcome = _Outcome(self._named.gene_symbol)
         for _ in range(self._how.attempts):
+            if self._stop.is_set():
+                break
             answer = self._answer(outcome)
             try:
                 outcome.text = self._judge(answer).text
@@ -191,7 +209,7 @@ class _Conversation:
             "model": self._how.endpoint.model,
             "messages": self._messages,
             "temperature": 0,
-            "max_tokens": MAX_TOKENS,
+            "max_tokens": self._how.max_answer_tokens,
         }
         if self._how.json_mode:
             request["response_format"] = {"type": "json_object"}
@@ -212,6 +230,9 @@ class _Conversation:
         refined = RefinedGene.model_validate_json(fenced[1] if fenced else answer.text)
         if refined.gene_symbol not in self._named.symbols:
             raise ValueError(f"gene_symbol is {refined.gene_symbol!r}, and the gene asked about is {self._symbol!r}")
+        for keywords in (refined.functionality, refined.phenotype):
+            if (claimed := OWN_SYMBOL.search(keywords)) and claimed[1] not in self._named.symbols:
+                raise ValueError(f"it speaks of {claimed[1]!r}, and the gene asked about is {self._symbol!r}")
         words = len(f"{refined.functionality} {refined.phenotype}".split())
         if words > self._how.max_words * WORDS_OVER:
             raise ValueError(f"{words} words, where fewer than {self._how.max_words} were asked for")

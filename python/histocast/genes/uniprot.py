@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from histocast.errors import DataError
 from histocast.genes.digests import digest_of_file
 from histocast.genes.resolve import NamedGene
-from histocast.genes.text_file import read_text
+from histocast.genes.text_file import open_text
 from histocast.genes.texts import GeneIds, SourceTexts, without_citations
 
 
@@ -53,11 +53,16 @@ def read_uniprot(path: Path, genes: Sequence[NamedGene]) -> SourceTexts:
 
 
 def _proteins(path: Path) -> Iterator[_Protein]:
-    text = read_text(path, expected="an export of UniProt")
-    if text.lstrip()[:1] in {"{", "["}:
-        yield from _from_json(text, path)
-        return
-    rows = csv.DictReader(io.StringIO(text), delimiter="\t")
+    with open_text(path, expected="an export of UniProt") as stream:
+        first = stream.readline()
+        if first.lstrip()[:1] in {"{", "["}:
+            yield from _from_json(first + stream.read(), path)
+        else:
+            yield from _from_table(chain([first], stream), path)
+
+
+def _from_table(lines: Iterable[str], path: Path) -> Iterator[_Protein]:
+    rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     needed = {"Entry", "Function [CC]"}
     names = next((name for name in ("Gene Names (primary)", "Gene Names") if name in (rows.fieldnames or ())), None)
     if missing := needed - set(rows.fieldnames or ()):
