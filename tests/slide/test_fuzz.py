@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from byte_damage import Stretch, headers, vary
 from histocast.errors import DataError
 from histocast.slide import open_slide
 from histocast.storage import open_source, sampled_digest
@@ -25,8 +26,6 @@ VARIANTS = int(os.environ.get("HISTOCAST_FUZZ", "40"))
 MAX_S = 30
 SPARE_BYTES = 2 << 30
 
-Stretch = tuple[int, int]
-
 
 @pytest.fixture(autouse=True)
 def limited_memory() -> Iterator[None]:
@@ -35,26 +34,6 @@ def limited_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, (used + SPARE_BYTES, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-def vary(data: bytes, random: np.random.Generator, fragile: list[Stretch]) -> bytes:
-    """Cut ``data`` off, or change some of its bytes, half of the time where its headers are."""
-    changed = bytearray(data)
-    match random.integers(0, 6):
-        case 0:
-            return data[: random.integers(1, len(data))]
-        case 1:
-            start = int(random.integers(0, len(data)))
-            length = min(int(random.integers(1, 4096)), len(data) - start)
-            changed[start : start + length] = random.bytes(length)
-        case 2:
-            for position in random.integers(0, len(data), random.integers(1, 40)):
-                changed[position] ^= 1 << random.integers(0, 8)
-        case _:
-            first, last = fragile[random.integers(0, len(fragile))]
-            for position in random.integers(first, last, random.integers(1, 6)):
-                changed[position] = random.integers(0, 256)
-    return bytes(changed)
 
 
 def visit(path: Path, scratch: Path) -> None:
@@ -67,17 +46,6 @@ def visit(path: Path, scratch: Path) -> None:
             centres = np.mgrid[100:width:200, 100:height:200].reshape(2, -1).T[:2000].astype(float)
             for batch in slide.read_tiles(centres, tile_px=100, um_per_px=1.0, threads=2):
                 assert set(batch.reasons) == set(batch.index[~batch.readable].tolist())
-
-
-def headers(data: bytes) -> list[Stretch]:
-    """Return where codestreams and frames begin, and where directories of a TIFF usually are."""
-    stretches = [(0, 16), (0, min(len(data), 4000)), (max(0, len(data) - 2000), len(data))]
-    for magic in (b"\xff\x4f\xff\x51", b"\xff\xd8\xff"):
-        position = data.find(magic)
-        while position >= 0 and len(stretches) < 60:
-            stretches.append((position, min(len(data), position + 150)))
-            position = data.find(magic, position + 4)
-    return stretches
 
 
 def check_variants(data: bytes, path: Path, *, fragile: list[Stretch]) -> None:

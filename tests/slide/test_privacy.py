@@ -28,7 +28,12 @@ class WatchedSource(LocalSource):
         self.seen[start : start + length] = True
         return super().read(start, length)
 
-    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bytes | memoryview]]:
+    def read_ranges(
+        self,
+        ranges: Sequence[tuple[int, int]],
+        *,
+        max_gap_bytes: int | None = None,  # noqa: ARG002
+    ) -> Iterator[tuple[int, bytes | memoryview]]:
         for index, (start, length) in enumerate(ranges):
             yield index, self.read(start, length)
 

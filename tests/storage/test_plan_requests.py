@@ -5,21 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histocast.storage.ranges import plan_requests
+from histocast.storage.ranges import affordable_gap, plan_requests
+
+RANGES = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 500)), max_size=60)
 
 
-@given(
-    ranges=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 500)), max_size=60),
-    gap=st.integers(0, 800),
-    most=st.integers(1, 3_000),
-    waste=st.floats(0, 2),
-)
-def test_every_range_is_covered_once(ranges: list[tuple[int, int]], gap: int, most: int, waste: float) -> None:
-    requests = list(
-        plan_requests(ranges, max_gap_bytes=gap, max_request_bytes=most, max_waste=waste, small_gap_bytes=0)
-    )
-    asked = sum(length for _, length in ranges)
-    assert sum(request.length for request in requests) <= asked * (1 + waste)
+@given(ranges=RANGES, gap=st.integers(0, 800), most=st.integers(1, 3_000))
+def test_every_range_is_covered_once(ranges: list[tuple[int, int]], gap: int, most: int) -> None:
+    requests = list(plan_requests(ranges, max_gap_bytes=gap, max_request_bytes=most))
     assert sorted(index for request in requests for index in request.members) == list(range(len(ranges)))
     for request in requests:
         ends = [request.start]
@@ -33,24 +26,27 @@ def test_every_range_is_covered_once(ranges: list[tuple[int, int]], gap: int, mo
         assert request.length <= max(most, longest)
 
 
-@given(ranges=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 500)), max_size=60))
+@given(ranges=RANGES)
 def test_requests_go_through_the_file_once(ranges: list[tuple[int, int]]) -> None:
     starts = [request.start for request in plan_requests(ranges, max_gap_bytes=50, max_request_bytes=1000)]
     assert starts == sorted(starts)
 
 
-def test_the_smallest_gaps_are_read_first() -> None:
+@given(ranges=RANGES, waste=st.floats(0, 2))
+def test_gaps_cost_what_was_allowed(ranges: list[tuple[int, int]], waste: float) -> None:
+    gap = affordable_gap(ranges, max_waste=waste, least=0)
+    asked = sum(length for _, length in ranges)
+    assert sum(request.length for request in plan_requests(ranges, max_gap_bytes=gap)) <= asked * (1 + waste)
+
+
+def test_the_narrowest_gaps_are_read_first() -> None:
     ranges = [(0, 100), (110, 100), (240, 100), (400, 100), (505, 100)]
-    found = [
-        [request.members for request in plan_requests(ranges, max_gap_bytes=50, max_waste=waste, small_gap_bytes=0)]
-        for waste in (0, 0.01, 0.03, 0.1, 1)
-    ]
-    assert found == [
-        [(0,), (1,), (2,), (3,), (4,)],
-        [(0,), (1,), (2,), (3, 4)],
-        [(0, 1), (2,), (3, 4)],
-        [(0, 1, 2), (3, 4)],
-        [(0, 1, 2), (3, 4)],
-    ]
-    tolerant = plan_requests(ranges, max_gap_bytes=50, max_waste=0, small_gap_bytes=30)
-    assert [request.members for request in tolerant] == [(0, 1, 2), (3, 4)]
+    found = [affordable_gap(ranges, max_waste=waste, least=0) for waste in (0, 0.01, 0.03, 0.1, 1)]
+    assert found == [0, 5, 10, 30, 60]
+    assert affordable_gap(ranges, max_waste=1, least=0, most=50) == 50
+    assert affordable_gap(ranges, max_waste=0, least=20) == 20
+
+
+def test_gaps_of_one_width_are_read_all_or_none() -> None:
+    ranges = [(0, 100), (110, 100), (220, 100), (325, 100)]
+    assert [affordable_gap(ranges, max_waste=waste, least=0) for waste in (0.04, 0.07)] == [5, 10]

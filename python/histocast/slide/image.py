@@ -78,7 +78,7 @@ class ImageReader:
         """Return 0: the image is read whole."""
         return 0
 
-    def expect(self, level: int, needed_bytes: int) -> None:
+    def expect(self, level: int, blocks: Blocks) -> None:
         """Do nothing: the image is read whole."""
 
     def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:  # noqa: ARG002

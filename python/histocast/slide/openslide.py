@@ -108,7 +108,7 @@ class OpenSlideReader:
         """Return 0: the library reads by itself."""
         return 0
 
-    def expect(self, level: int, needed_bytes: int) -> None:
+    def expect(self, level: int, blocks: Blocks) -> None:
         """Do nothing: the file is local already."""
 
     def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:  # noqa: ARG002

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -31,6 +32,7 @@ FAR_FETCH_BYTES = 32 * 1024 * 1024
 class Cell:
     """Windows that are cut together."""
 
+    band: int
     members: Integers
     """Positions into the windows."""
     blocks: Integers
@@ -47,13 +49,13 @@ def plan_cells(windows: Windows, level: Level, *, far: bool) -> list[Cell]:
     A cell is at least a window wide, so that within a band a block is needed by neighbouring cells alone.
     """
     members = _split(windows, band_px=FAR_BAND_PX if far else NEAR_BAND_PX)
-    blocks = [blocks_of(windows, cell, level) for cell in members]
+    blocks = [blocks_of(windows, cell, level) for _, cell in members]
     if not far:
         nothing = np.empty(0, np.int64)
         before, after = [nothing, *blocks[:-1]], [*blocks[1:], nothing]
         return [
-            Cell(cell, own, _without(own, earlier), _without(own, later))
-            for cell, own, earlier, later in zip(members, blocks, before, after, strict=True)
+            Cell(band, cell, own, _without(own, earlier), _without(own, later))
+            for (band, cell), own, earlier, later in zip(members, blocks, before, after, strict=True)
         ]
     first = np.full(level.block_rows * level.block_columns, -1)
     last = first.copy()
@@ -61,35 +63,50 @@ def plan_cells(windows: Windows, level: Level, *, far: bool) -> list[Cell]:
         last[own] = number
         first[own] = np.where(first[own] < 0, number, first[own])
     return [
-        Cell(cell, own, own[first[own] == number], own[last[own] == number])
-        for number, (cell, own) in enumerate(zip(members, blocks, strict=True))
+        Cell(band, cell, own, own[first[own] == number], own[last[own] == number])
+        for number, ((band, cell), own) in enumerate(zip(members, blocks, strict=True))
     ]
 
 
 def group_cells(cells: Sequence[Cell], reader: Reader, level: int) -> Iterator[list[Cell]]:
-    """Yield consecutive cells whose new blocks are worth one round of requests."""
+    """Yield consecutive cells whose new blocks are worth one round of requests.
+
+    From afar a group ends where a band does, so that no row of blocks is asked for in two parts, unless a band
+    alone is too much.
+    """
     most_bytes = FIRST_FAR_FETCH_BYTES if reader.far else NEAR_FETCH_BYTES
     group: list[Cell] = []
     size_bytes = 0
-    for cell in cells:
-        cell_bytes = reader.block_bytes(level, cell.new_blocks)
-        if group and size_bytes + cell_bytes > most_bytes:
+    for part in _parts(cells, reader, level):
+        part_bytes = sum(reader.block_bytes(level, cell.new_blocks) for cell in part)
+        if group and size_bytes + part_bytes > most_bytes:
             yield group
             group, size_bytes = [], 0
             most_bytes = min(4 * most_bytes, FAR_FETCH_BYTES) if reader.far else most_bytes
-        group.append(cell)
-        size_bytes += cell_bytes
+        group.extend(part)
+        size_bytes += part_bytes
     yield group
 
 
-def _split(windows: Windows, *, band_px: int) -> list[Integers]:
+def _parts(cells: Sequence[Cell], reader: Reader, level: int) -> Iterator[list[Cell]]:
+    """Yield what is not to be divided between groups: bands from afar, else cells."""
+    for _, members in groupby(cells, key=lambda cell: cell.band):
+        band = list(members)
+        if reader.far and sum(reader.block_bytes(level, cell.new_blocks) for cell in band) <= FAR_FETCH_BYTES:
+            yield band
+        else:
+            yield from ([cell] for cell in band)
+
+
+def _split(windows: Windows, *, band_px: int) -> list[tuple[int, Integers]]:
+    """Return each cell's band and members, in the order of the sweep."""
     if not len(windows.left_px):
         return []
     band = (windows.top_px - windows.top_px.min()) // max(band_px, 2 * windows.size_px)
     column = (windows.left_px - windows.left_px.min()) // max(CELL_PX, windows.size_px)
     order = np.lexsort((windows.left_px, windows.top_px, column, band))
     changes = np.flatnonzero((np.diff(band[order]) != 0) | (np.diff(column[order]) != 0)) + 1
-    return np.split(order, changes)
+    return [(int(band[members[0]]), members) for members in np.split(order, changes)]
 
 
 def _without(blocks: Integers, others: Integers) -> Integers:

@@ -108,8 +108,8 @@ class Reader(Protocol):
         """
         ...
 
-    def expect(self, level: int, needed_bytes: int) -> None:
-        """Hear how many bytes of a level are about to be read, to choose between ranges and a whole copy."""
+    def expect(self, level: int, blocks: Blocks) -> None:
+        """Hear which blocks of a level are about to be fetched, to choose between ranges and a whole copy."""
         ...
 
     def close(self) -> None:

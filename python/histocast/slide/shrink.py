@@ -13,6 +13,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from histocast.slide.pixel_memory import PixelMemory
 from histocast.slide.reader import Blocks, Level, Payload, Pixels, Reader
 from histocast.slide.windows import Windows
 
@@ -51,6 +52,8 @@ class _ShrinkingReader:
             block_width_px=full.block_width_px // factor,
             block_height_px=full.block_height_px // factor,
         )
+        self._size = (shrunk.block_width_px, shrunk.block_height_px)
+        self._memory = PixelMemory((shrunk.block_height_px, shrunk.block_width_px, 3))
         self.levels: tuple[Level, ...] = (*reader.levels[:level], shrunk, *reader.levels[level + 1 :])
 
     def block_bytes(self, level: int, blocks: Blocks) -> int:
@@ -61,9 +64,9 @@ class _ShrinkingReader:
         """See `Reader.fetch`."""
         return self._reader.fetch(level, blocks)
 
-    def expect(self, level: int, needed_bytes: int) -> None:
+    def expect(self, level: int, blocks: Blocks) -> None:
         """See `Reader.expect`."""
-        self._reader.expect(level, needed_bytes)
+        self._reader.expect(level, blocks)
 
     def decode(self, level: int, block: int, payload: Payload | None) -> Pixels:
         """See `Reader.decode`."""
@@ -73,7 +76,9 @@ class _ShrinkingReader:
         width = min(self._full.block_width_px, self._full.width_px - column * self._full.block_width_px)
         pixels = self._whole_groups(pixels[:height, :width])
         size = (pixels.shape[1] // self._factor, pixels.shape[0] // self._factor)
-        return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+        shrunk = self._memory.array() if size == self._size else np.empty((size[1], size[0], 3), np.uint8)
+        cv2.resize(pixels, size, dst=shrunk, interpolation=cv2.INTER_AREA)
+        return shrunk
 
     def close(self) -> None:
         """Do nothing: the reader beneath belongs to the slide."""

@@ -24,7 +24,7 @@ from histocast.slide.plan import Cell, group_cells, plan_cells
 from histocast.slide.reader import Payload, Pixels, Reader, UnreadableBlock
 from histocast.slide.shrink import WHITE, shrink_blocks
 from histocast.slide.store_wait import StoreWait
-from histocast.slide.windows import Windows, block_span, blocks_of
+from histocast.slide.windows import Windows, block_parts, blocks_of
 
 # Threads are ours; a library that starts its own for each resize would have them fight.
 cv2.setNumThreads(1)
@@ -93,7 +93,7 @@ def sweep_tiles(
     needed = blocks_of(windows, np.arange(len(windows.left_px)), reader.levels[windows.level])
     store_wait = store_wait or StoreWait()
     with store_wait.waiting():
-        reader.expect(windows.level, reader.block_bytes(windows.level, needed))
+        reader.expect(windows.level, needed)
     reader, windows = shrink_blocks(reader, windows, tile_px=tile_px)
     cells = plan_cells(windows, reader.levels[windows.level], far=reader.far)
     order = np.concatenate([cell.members for cell in cells])
@@ -226,24 +226,20 @@ class _Sweep:
 
     def _assemble(self, member: int, blocks: Mapping[int, Block], window: Pixels) -> UnreadableBlock | None:
         """Copy a window together from its blocks, unless one of them is damaged."""
-        level = self._level
+        level, size_px = self._level, len(window)
         top, left = int(self._windows.top_px[member]), int(self._windows.left_px[member])
-        bottom, right = min(top + len(window), level.height_px), min(left + len(window), level.width_px)
-        if top < 0 or left < 0 or bottom < top + len(window) or right < left + len(window):
+        if min(top, left) < 0 or top + size_px > level.height_px or left + size_px > level.width_px:
             window[:] = WHITE
-        rows, columns = block_span(self._windows, member, level)
-        for row in rows:
-            block_top = row * level.block_height_px
-            first_row, last_row = max(top, block_top), min(bottom, block_top + level.block_height_px)
-            for column in columns:
-                pixels = blocks[row * level.block_columns + column]
+        columns = block_parts(left, size_px, side_px=level.width_px, stride_px=level.block_width_px)
+        for row, to_rows, from_rows in block_parts(
+            top, size_px, side_px=level.height_px, stride_px=level.block_height_px
+        ):
+            strip, first_block = window[to_rows], row * level.block_columns
+            for column, to_columns, from_columns in columns:
+                pixels = blocks[first_block + column]
                 if isinstance(pixels, UnreadableBlock):
                     return pixels
-                block_left = column * level.block_width_px
-                first, last = max(left, block_left), min(right, block_left + level.block_width_px)
-                window[first_row - top : last_row - top, first - left : last - left] = pixels[
-                    first_row - block_top : last_row - block_top, first - block_left : last - block_left
-                ]
+                strip[:, to_columns] = pixels[from_rows, from_columns]
         return None
 
     def _finish(self, done: int, cutting: list[Future[None]]) -> Iterator[TileBatch]:

@@ -32,7 +32,7 @@ from histocast.slide.reader import (
 )
 from histocast.slide.resolution import aperio_objective_power, aperio_um_per_px, ome_um_per_px, tag_um_per_px
 from histocast.slide.tiff_directories import open_directories
-from histocast.storage import Source, open_source
+from histocast.storage import ArrivingCopy, Source, affordable_gap
 
 NAME = "tiff"
 
@@ -93,6 +93,7 @@ class TiffReader:
         self.far = not source.is_local
         self._source = source
         self._copy: Source | None = None
+        self._max_gap_bytes: int | None = None
         self._scratch = scratch
 
     def block_bytes(self, level: int, blocks: Blocks) -> int:
@@ -100,21 +101,25 @@ class TiffReader:
         counts = self._stored[level].byte_counts[np.asarray(blocks, np.int64)]
         return int(counts[counts <= self._most_bytes(level)].sum())
 
-    def expect(self, level: int, needed_bytes: int) -> None:  # noqa: ARG002 - the protocol's parameter
+    def expect(self, level: int, blocks: Blocks) -> None:
         """Copy a remote slide whole where more than half of its bytes are needed and the scratch disk has room."""
         if self._source.is_local or self._copy is not None:
             return
+        self._max_gap_bytes = affordable_gap([(offset, length) for _, offset, length in self._ranges(level, blocks)])
         size_bytes = self._source.stat().size_bytes
         self._scratch.mkdir(parents=True, exist_ok=True)
-        if needed_bytes > _WHOLE_COPY_SHARE * size_bytes and shutil.disk_usage(self._scratch).free > 2 * size_bytes:
-            self._copy = open_source(str(self._source.local_copy(self._scratch)), name=self._source.name)
+        most = self.block_bytes(level, blocks) > _WHOLE_COPY_SHARE * size_bytes
+        if most and shutil.disk_usage(self._scratch).free > 2 * size_bytes:
+            self._copy = ArrivingCopy(self._source, self._scratch)
             self.far = False
 
     def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:
         """See `Reader.fetch`."""
         ranges = self._ranges(level, blocks)
         source = self._copy or self._source
-        pieces = source.read_ranges([(offset, length) for _, offset, length in ranges])
+        pieces = source.read_ranges(
+            [(offset, length) for _, offset, length in ranges], max_gap_bytes=self._max_gap_bytes
+        )
         return {ranges[index][0]: piece for index, piece in pieces}
 
     def decode(self, level: int, block: int, payload: Payload | None) -> Pixels:
@@ -135,7 +140,6 @@ class TiffReader:
         """See `Reader.close`."""
         if self._copy is not None:
             self._copy.close()
-            Path(self._copy.uri).unlink(missing_ok=True)
             self._copy = None
 
     def _most_bytes(self, level: int) -> int:
@@ -143,7 +147,7 @@ class TiffReader:
         block = self._stored[level].block
         return 4 * 3 * block.width_px * block.height_px + 65536
 
-    def _ranges(self, level: int, blocks: Sequence[int]) -> list[tuple[int, int, int]]:
+    def _ranges(self, level: int, blocks: Blocks) -> list[tuple[int, int, int]]:
         stored = self._stored[level]
         numbers = np.asarray(blocks, np.int64)
         counts = stored.byte_counts[numbers]

@@ -99,13 +99,23 @@ def _spans(start: Integers, size_px: int, side_px: int, stride_px: int) -> Integ
     return np.stack([np.maximum(start, 0) // stride_px, -(-np.minimum(start + size_px, side_px) // stride_px)])
 
 
-def block_span(windows: Windows, member: int, level: Level) -> tuple[range, range]:
-    """Return the block rows and columns a window touches; empty where it lies outside the level."""
-    spans = []
-    for start, side, stride in (
-        (int(windows.top_px[member]), level.height_px, level.block_height_px),
-        (int(windows.left_px[member]), level.width_px, level.block_width_px),
-    ):
-        first, last = max(start, 0), min(start + windows.size_px, side)
-        spans.append(range(first // stride, -(-last // stride)) if first < last else range(0))
-    return spans[0], spans[1]
+def block_parts(start_px: int, size_px: int, *, side_px: int, stride_px: int) -> list[tuple[int, slice, slice]]:
+    """Divide a stretch of one axis among the blocks it touches; none where it lies outside the level.
+
+    Returns
+    -------
+    list
+        Number of the block along the axis, where its part lies in the stretch, and where in the block.
+
+    >>> block_parts(-3, 10, side_px=100, stride_px=4)
+    [(0, slice(3, 7, None), slice(0, 4, None)), (1, slice(7, 10, None), slice(0, 3, None))]
+    """
+    parts = []
+    position, end = max(start_px, 0), min(start_px + size_px, side_px)
+    while position < end:
+        number = position // stride_px
+        origin = number * stride_px
+        stop = min(end, origin + stride_px)
+        parts.append((number, slice(position - start_px, stop - start_px), slice(position - origin, stop - origin)))
+        position = stop
+    return parts

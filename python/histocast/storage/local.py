@@ -61,7 +61,7 @@ class LocalSource:
             length -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def read_ranges(self, ranges: Sequence[Range]) -> Iterator[Piece]:
+    def read_ranges(self, ranges: Sequence[Range], *, max_gap_bytes: int | None = None) -> Iterator[Piece]:  # noqa: ARG002 - the protocol's parameter
         """See `Source.read_ranges`; in the order of the file, which spares a disk its seeks."""
         for index in sorted(range(len(ranges)), key=ranges.__getitem__):
             yield index, self.read(*ranges[index])

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from histocast.storage.source import Range
 
 # Measured at 30 ms latency: gaps up to 1 MB cost a quarter more bytes and spare three quarters of the
@@ -15,7 +18,7 @@ SMALL_GAP_BYTES = 64_000
 MAX_GAP_BYTES = 1_000_000
 MAX_REQUEST_BYTES = 8_000_000
 MAX_WASTE = 0.25
-"""Bytes read in larger gaps, as a share of those asked for."""
+"""Bytes read in gaps, as a share of those asked for."""
 
 
 @dataclass(frozen=True)
@@ -28,37 +31,44 @@ class Request:
     """Positions of the ranges among those asked for."""
 
 
+def affordable_gap(
+    ranges: Sequence[Range], *, max_waste: float = MAX_WASTE, least: int = SMALL_GAP_BYTES, most: int = MAX_GAP_BYTES
+) -> int:
+    """Return how wide a gap between ranges may be to be read over, so that few requests are made at a bounded price.
+
+    All gaps up to it together are at most ``max_waste`` of the bytes asked for, unless it is ``least``. To read the
+    narrowest gaps saves the most requests a byte, so that it is best asked about all ranges that will be read.
+
+    >>> affordable_gap([(0, 100), (110, 100), (240, 100), (400, 100)], max_waste=0.1, least=5)
+    30
+    """
+    starts, ends = _in_order(ranges)
+    gaps = np.sort(np.maximum(starts[1:] - np.maximum.accumulate(ends)[:-1], 0))
+    # Of gaps of one width either all are read or none.
+    paid = np.flatnonzero(np.cumsum(gaps) <= max_waste * int((ends - starts).sum()))
+    count = int(paid[-1]) + 1 if len(paid) else 0
+    while 0 < count < len(gaps) and gaps[count - 1] == gaps[count]:
+        count -= 1
+    return min(max(int(gaps[count - 1]) if count else 0, least), most)
+
+
 def plan_requests(
-    ranges: Sequence[Range],
-    *,
-    max_gap_bytes: int = MAX_GAP_BYTES,
-    max_request_bytes: int = MAX_REQUEST_BYTES,
-    max_waste: float = MAX_WASTE,
-    small_gap_bytes: int = SMALL_GAP_BYTES,
+    ranges: Sequence[Range], *, max_gap_bytes: int, max_request_bytes: int = MAX_REQUEST_BYTES
 ) -> Iterator[Request]:
-    """Yield the requests that cover every range, in the order of the file.
+    """Yield the requests that cover every range, in the order of the file; gaps up to ``max_gap_bytes`` are read over.
 
-    Small gaps are read over, then larger ones from the smallest, as far as ``max_waste`` goes. A range is never split, so one longer
-    than ``max_request_bytes`` is a request of its own. Ranges may overlap or repeat.
+    A range is never split, so one longer than ``max_request_bytes`` is a request of its own. Ranges may overlap or
+    repeat.
 
-    >>> [(r.start, r.length, r.members) for r in plan_requests([(90, 10), (0, 30), (32, 5)], small_gap_bytes=10)]
+    >>> [(r.start, r.length, r.members) for r in plan_requests([(90, 10), (0, 30), (32, 5)], max_gap_bytes=10)]
     [(0, 37, (1, 2)), (90, 10, (0,))]
     """
-    order = sorted(range(len(ranges)), key=ranges.__getitem__)
-    gaps = _gaps_before(order, ranges)
-    left_bytes = max_waste * sum(length for _, length in ranges)
-    joined = set()
-    for gap, index in sorted(gaps):
-        left_bytes -= gap if gap > small_gap_bytes else 0
-        if gap > max(max_gap_bytes, small_gap_bytes) or left_bytes < 0:
-            break
-        joined.add(index)
     members: list[int] = []
     start = end = 0
-    for index in order:
+    for index in sorted(range(len(ranges)), key=ranges.__getitem__):
         range_start, length = ranges[index]
         range_end = range_start + length
-        if members and (index not in joined or max(end, range_end) - start > max_request_bytes):
+        if members and (range_start - end > max_gap_bytes or max(end, range_end) - start > max_request_bytes):
             yield Request(start, end - start, tuple(members))
             members = []
         if not members:
@@ -69,12 +79,8 @@ def plan_requests(
         yield Request(start, end - start, tuple(members))
 
 
-def _gaps_before(order: Sequence[int], ranges: Sequence[Range]) -> list[tuple[int, int]]:
-    """Return the bytes between each range and those before it, with its position."""
-    gaps = []
-    end = 0
-    for index in order:
-        start, length = ranges[index]
-        gaps.append((max(0, start - end), index))
-        end = max(end, start + length)
-    return gaps
+def _in_order(ranges: Sequence[Range]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Starts and ends, sorted by start."""
+    table = np.array(ranges, np.int64).reshape(-1, 2)
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    return table[:, 0], table.sum(axis=1)

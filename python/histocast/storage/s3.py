@@ -23,8 +23,9 @@ import urllib3.exceptions
 from botocore import exceptions as boto_errors
 from botocore.config import Config
 
-from histocast.errors import DataError, HistocastError, MissingInputError, OutputError, StorageUnavailable, UsageError
-from histocast.storage.ranges import MAX_REQUEST_BYTES, Request, plan_requests
+from histocast.errors import DataError, HistocastError, MissingInputError, StorageUnavailable, UsageError
+from histocast.storage.copies import unwritable, write_parts
+from histocast.storage.ranges import MAX_REQUEST_BYTES, Request, affordable_gap, plan_requests
 from histocast.storage.source import ObjectStat, Piece, Range, overwritten
 
 if TYPE_CHECKING:
@@ -144,12 +145,14 @@ class S3Source:
         pieces = dict(self.read_ranges(parts))
         return b"".join(pieces[index] for index in range(len(parts)))
 
-    def read_ranges(self, ranges: Sequence[Range]) -> Iterator[Piece]:
+    def read_ranges(self, ranges: Sequence[Range], *, max_gap_bytes: int | None = None) -> Iterator[Piece]:
         """See `Source.read_ranges`; in the order of the file, `CONCURRENCY` requests at a time."""
         size_bytes = self.stat().size_bytes
         clipped = [(min(start, size_bytes), max(0, min(length, size_bytes - start))) for start, length in ranges]
         coming: deque[tuple[Request, Future[bytes]]] = deque()
-        requests = plan_requests(clipped)
+        requests = plan_requests(
+            clipped, max_gap_bytes=affordable_gap(clipped) if max_gap_bytes is None else max_gap_bytes
+        )
         pool = self._executor()
         try:
             for request in requests:
@@ -164,22 +167,15 @@ class S3Source:
 
     def local_copy(self, scratch: Path) -> Path:
         """Download the object into ``scratch`` and return the file, whole and of the recorded version."""
-        size_bytes = self.stat().size_bytes
         try:
             scratch.mkdir(parents=True, exist_ok=True)
             # The suffix stays, because some formats are told by it; the name does not.
             handle, path = tempfile.mkstemp(prefix="object-", suffix=PurePosixPath(self._key).suffix, dir=scratch)
         except OSError as error:
-            raise _unwritable(scratch, error) from error
-        parts = [
-            (start, min(MAX_REQUEST_BYTES, size_bytes - start)) for start in range(0, size_bytes, MAX_REQUEST_BYTES)
-        ]
+            raise unwritable(scratch, error) from error
         try:
-            for index, piece in self.read_ranges(parts):
-                os.pwrite(handle, piece, parts[index][0])
-        except OSError as error:
-            Path(path).unlink()
-            raise _unwritable(scratch, error) from error
+            for _ in write_parts(self, handle, where=scratch):
+                pass
         except HistocastError:
             Path(path).unlink()
             raise
@@ -275,11 +271,3 @@ def _pieces(ranges: Sequence[Range], request: Request, future: Future[bytes]) ->
     for index in request.members:
         start, length = ranges[index]
         yield index, body[start - request.start : start - request.start + length]
-
-
-def _unwritable(folder: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"cannot copy the object: {error.strerror or error}",
-        where=str(folder),
-        advice="point HISTOCAST_SCRATCH at a folder with room for whole slides",
-    )

@@ -64,11 +64,20 @@ class Source(Protocol):
         """
         ...
 
-    def read_ranges(self, ranges: Sequence[Range]) -> Iterator[Piece]:
+    def read_ranges(self, ranges: Sequence[Range], *, max_gap_bytes: int | None = None) -> Iterator[Piece]:
         """Yield the bytes of every range, in any order; near ones are read in one request.
 
         A range that reaches beyond the object's end comes back short. Memory is bounded however long the
         list is, as long as the caller does not keep what it was given.
+
+        Parameters
+        ----------
+        ranges:
+            Start and length of each.
+        max_gap_bytes:
+            Up to which width gaps are read over where each request takes a round trip; chosen for these ranges
+            where it is not given. Who reads in several calls chooses it for all of them by
+            `histocast.storage.affordable_gap`.
 
         Raises
         ------
