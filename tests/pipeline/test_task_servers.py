@@ -1,0 +1,160 @@
+"""Claims: with `--serving task` a run gives what it gives in process, and leaves no server behind however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from histocast.records import SampleStatus, read_record
+from pipeline_runs import Launcher, write_samplesheet
+from triton_server import find_server
+
+# Whole runs of the pipeline, on a machine that may have other work to do.
+pytestmark = pytest.mark.timeout(900)
+
+WATCH_S = 0.05
+APPEARS_WITHIN_S = 180
+
+
+def servers_below(folder: Path) -> list[int]:
+    """Processes whose command line names a model repository within a folder, or a model in it."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            arguments = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+        except OSError:
+            continue
+        if str(folder).encode() in arguments and b"/models" in arguments:
+            found.append(int(entry.name))
+    return found
+
+
+def wait_until(condition: Callable[[], bool], *, limit_s: float) -> bool:
+    until_s = time.monotonic() + limit_s
+    while not (met := condition()) and time.monotonic() < until_s:
+        time.sleep(WATCH_S)
+    return met
+
+
+@pytest.fixture
+def own_servers() -> dict[str, str]:
+    return {"HISTOCAST_TRITONSERVER": find_server(), "HISTOCAST_TRITONSERVER_BACKEND": "python"}
+
+
+@pytest.fixture
+def sheet(tmp_path: Path, make_slide: Callable[..., Path]) -> Path:
+    make_slide(tmp_path / "one.tiff", seed=1)
+    make_slide(tmp_path / "two.tiff", seed=2)
+    return write_samplesheet(tmp_path / "sheet.csv", {"S1": "one.tiff", "S2": "two.tiff"})
+
+
+def test_results_are_those_of_a_run_in_process_and_no_server_is_left(
+    launch: Launcher, tmp_path: Path, sheet: Path, bundle: Path, own_servers: dict[str, str]
+) -> None:
+    given = ("--input", sheet, "--bundle", bundle)
+    here = launch(*given, "--outdir", tmp_path / "here", "-work-dir", tmp_path / "work-here")
+    assert here.code == 0, here.output
+
+    served = launch(
+        *(*given, "--outdir", tmp_path / "served", "-work-dir", tmp_path / "work-served", "--serving", "task"),
+        env=own_servers,
+    )
+
+    assert served.code == 0, served.output
+    assert servers_below(tmp_path) == []
+    for sample in ("S1", "S2"):
+        expected, found = (anndata.read_h5ad(tmp_path / run / sample / f"{sample}.h5ad") for run in ("here", "served"))
+        assert found.obs_names.equals(expected.obs_names)
+        np.testing.assert_allclose(found.X, expected.X, atol=1e-5)
+        for layer in ("sd", "lower", "upper"):
+            np.testing.assert_allclose(found.layers[layer], expected.layers[layer], atol=1e-5)
+        tables = [pq.read_table(tmp_path / run / sample / f"{sample}.parquet") for run in ("here", "served")]
+        assert tables[0].schema.names == tables[1].schema.names
+        status = read_record(tmp_path / "served" / sample / "status.json", SampleStatus)
+        facts = {stage.stage: stage.facts for stage in status.stages}
+        for stage in ("encode", "predict"):
+            assert facts[stage]["server_requests"] >= 1
+            assert facts[stage]["server_retries"] == 0
+            assert facts[stage]["starting_s"] > 0
+    assert "spent most time on" in (tmp_path / "served" / "summary.html").read_text()
+
+
+@pytest.fixture
+def slow_servers(tmp_path: Path, own_servers: dict[str, str]) -> dict[str, str]:
+    """A real server whose models take 3 s a batch, so that a task is surely at work when it is ended."""
+    program = tmp_path / "slow-tritonserver"
+    program.write_text(
+        "#!/bin/sh\n"
+        "for argument; do case $argument in --model-repository=*) models=${argument#*=} ;; esac; done\n"
+        'sed -i "s/^        begun = /        __import__(\'time\').sleep(3); begun = /" "$models"/*/1/model.py\n'
+        'grep -q "sleep(3)" "$models"/*/1/model.py || exit 1\n'
+        f'exec {own_servers["HISTOCAST_TRITONSERVER"]} "$@"\n'
+    )
+    program.chmod(0o755)
+    return {**own_servers, "HISTOCAST_TRITONSERVER": str(program)}
+
+
+@pytest.mark.parametrize("end", ["time limit", "aborted", "killed"])
+def test_a_task_that_is_ended_takes_its_server_along(
+    end: str, launch: Launcher, tmp_path: Path, sheet: Path, bundle: Path, slow_servers: dict[str, str]
+) -> None:
+    config = tmp_path / "more.config"
+    limit = "withName: ENCODE { time = '25s' }" if end == "time limit" else ""
+    config.write_text(f"process {{ errorStrategy = 'terminate'\n{limit} }}\n")
+    run = subprocess.Popen(
+        [
+            *(launch.nextflow, "run", launch.root, "-ansi-log", "false", "-c", config),
+            *("--input", sheet, "--bundle", bundle, "--serving", "task", "--outdir", tmp_path / "results"),
+        ],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PATH": f"{launch.root / '.venv' / 'bin'}:{os.environ['PATH']}",
+            "PYTHONPATH": str(launch.root / "python"),
+            "NXF_OFFLINE": "true",
+            **slow_servers,
+        },
+        stdout=(tmp_path / "log").open("wb"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        assert wait_until(lambda: bool(servers_below(tmp_path)), limit_s=APPEARS_WITHIN_S), (
+            tmp_path / "log"
+        ).read_text()
+        if end == "aborted":
+            run.send_signal(signal.SIGTERM)
+        elif end == "killed":
+            # As the kernel does where memory runs out: the tasks themselves, without a word.
+            for number in tasks_below(tmp_path):
+                os.kill(number, signal.SIGKILL)
+        assert run.wait(timeout=240) != 0
+        assert wait_until(lambda: not servers_below(tmp_path), limit_s=30), "a server outlived its task"
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+        for number in servers_below(tmp_path):
+            os.kill(number, signal.SIGKILL)
+
+
+def tasks_below(folder: Path) -> list[int]:
+    """Processes of ENCODE at work in a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            arguments = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            place = (entry / "cwd").readlink() if b"\0encode\0" in arguments else None
+        except OSError:
+            continue
+        if place is not None and place.is_relative_to(folder):
+            found.append(int(entry.name))
+    return found
