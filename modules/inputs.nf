@@ -21,6 +21,12 @@ def quoted(text) {
     return "'" + text.toString().replace("'", "'\\''") + "'"
 }
 
+// What tells a task its image, which nothing within a container does: status records and results name it.
+def in_image(task) {
+    def is_used = workflow.containerEngine || task.executor == 'awsbatch'
+    return is_used && task.container ? "HISTOCAST_IMAGE=${quoted(task.container)} " : ''
+}
+
 // CHECK looks at every slide, but a container sees only the folders of what its task was given: one slide of
 // each local folder opens it. A cell that is no file is left to CHECK, which says what is wrong with it.
 def one_slide_a_folder(samplesheet) {

@@ -27,9 +27,6 @@ process PROVENANCE {
 }
 
 def facts_of_run(parameters) {
-    // By the selectors of the configuration; those of the train workflow's processes are no part of this run.
-    def configured = workflow.container instanceof Map ? workflow.container : [default: workflow.container]
-    def containers = configured.findAll { selector, image -> image && !selector.contains('train') }
     def facts = [
         pipeline: workflow.manifest.name,
         pipeline_version: workflow.manifest.version,
@@ -40,7 +37,6 @@ def facts_of_run(parameters) {
         started: workflow.start.toString(),
         profile: workflow.profile,
         container_engine: workflow.containerEngine,
-        containers: workflow.containerEngine ? containers.values().collect { image -> image.toString() }.unique().sort() : [],
         parameters: parameters,
     ]
     return groovy.json.JsonOutput.toJson(facts)

@@ -1,4 +1,4 @@
-include { quoted } from './inputs.nf'
+include { in_image ; quoted } from './inputs.nf'
 
 // Draws the page of one sample.
 process REPORT {
@@ -14,7 +14,7 @@ process REPORT {
 
     script:
     """
-    histocast report --record-errors \\
+    ${in_image(task)}histocast report --record-errors \\
         --expression ${expression} \\
         --slide-record ${slide_record} \\
         --tiles ${tiles} \\

@@ -104,7 +104,7 @@ class StatusRecord(Record):
     facts: dict[str, float | int | str] = Field(default_factory=dict)
     """Counts and timings, each with its unit in its name, for example ``tiles_per_s``; digests of what was written."""
     software: dict[str, str] = Field(default_factory=dict)
-    """Versions of what did the work, by name."""
+    """Versions of what did the work, by name; see `histocast.software`."""
 
 
 class SampleStatus(Record):
@@ -140,8 +140,6 @@ class RunRecord(Record):
     """ISO 8601."""
     profile: str
     container_engine: str | None = None
-    containers: tuple[str, ...] = ()
-    """Images the tasks ran in, as configured: by tag, or by digest where the configuration pins it."""
     parameters: dict[str, str | float | int | bool | None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
@@ -23,10 +24,13 @@ LIBRARIES = (
     "tritonclient",
 )
 
+IMAGE = "image"
+
 
 def software_versions() -> dict[str, str]:
     """Versions of histocast, of Python and of the libraries that are installed here, by name.
 
+    Within a container ``image`` is what it was started from, as the workflow engine tells it (``HISTOCAST_IMAGE``).
     Read from the installed packages' records, so that none of them is imported for it.
     """
     found = {"histocast": __version__, "python": platform.python_version()}
@@ -35,4 +39,6 @@ def software_versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
+    if image := os.environ.get("HISTOCAST_IMAGE"):
+        found[IMAGE] = image
     return found

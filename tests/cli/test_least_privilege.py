@@ -19,7 +19,7 @@ import pytest
 from botocore.exceptions import ClientError
 from PIL import Image
 
-MISSING = 66
+DATA, MISSING = 65, 66
 PLACES = {
     "SLIDES": ("archive", "slides"),
     "SHEETS": ("lab", "sheets"),
@@ -143,11 +143,18 @@ def test_the_policy_of_tasks_is_enough_and_each_statement_is_needed(account, ver
         account.act_as(without(policy, sid))
         for verb, named in refused.items():
             done = verbs(verb)
-            assert done.returncode == MISSING, f"{verb} without {sid}: {done.stderr}"
+            # A slide that may not be read is a fault of the samplesheet, told with every other one.
+            code = DATA if (verb, sid) == ("check", "ReadSlides") else MISSING
+            assert done.returncode == code, f"{verb} without {sid}: {done.stderr}"
             assert named in done.stderr
             assert "access is forbidden" in done.stderr
             assert "s3:GetObject" in done.stderr
             assert "Traceback" not in done.stderr
+
+
+def connect() -> Any:
+    """A client of the user whose keys are in the environment now."""
+    return boto3.session.Session().client("s3")
 
 
 def refused(call: Callable[..., Any], place: str, name: str = "x", **arguments: Any) -> bool:
@@ -155,7 +162,7 @@ def refused(call: Callable[..., Any], place: str, name: str = "x", **arguments: 
     try:
         call(Bucket=bucket, Key=f"{prefix}/{name}", **arguments)
     except ClientError as error:
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 403:
+        if error.response["Error"]["Code"] != "AccessDenied":
             raise
         return True
     return False
@@ -163,7 +170,7 @@ def refused(call: Callable[..., Any], place: str, name: str = "x", **arguments: 
 
 def test_tasks_write_to_the_work_folder_and_nowhere_else(account, root: Path) -> None:
     account.act_as(read_policy(root, "task-policy"))
-    s3 = boto3.client("s3")
+    s3 = connect()
     assert not refused(s3.put_object, "WORK", Body=b"output")
     assert not refused(s3.get_object, "WORK")
     assert s3.list_objects_v2(Bucket="scratch", Prefix="work/")["KeyCount"] == 1
@@ -178,7 +185,7 @@ def test_tasks_write_to_the_work_folder_and_nowhere_else(account, root: Path) ->
 
 def test_the_head_process_publishes_results_and_sees_no_slide(account, root: Path) -> None:
     account.act_as(read_policy(root, "head-storage-policy"))
-    s3 = boto3.client("s3")
+    s3 = connect()
     assert not refused(s3.put_object, "WORK", Body=b"script", Tagging="nextflow.io/sessionId=1")
     copied = {"Bucket": "scratch", "Key": "work/x"}
     assert not refused(s3.copy_object, "RESULTS", "P1/P1.h5ad", CopySource=copied)
@@ -189,7 +196,7 @@ def test_the_head_process_publishes_results_and_sees_no_slide(account, root: Pat
         assert refused(s3.put_object, place, Body=b"")
     for sid, place in (("UseWorkFolder", "WORK"), ("WriteResults", "RESULTS")):
         account.act_as(without(read_policy(root, "head-storage-policy"), sid))
-        assert refused(boto3.client("s3").put_object, place, Body=b"")
+        assert refused(connect().put_object, place, Body=b"")
 
 
 @pytest.mark.parametrize("name", ["task-policy", "head-storage-policy", "head-batch-policy"])

@@ -33,7 +33,6 @@ RUN = RunRecord(
     started="2026-03-01T11:00:00Z",
     profile="docker,gpu",
     container_engine="docker",
-    containers=("ghcr.io/lab/client:0.1.0@sha256:" + "c" * 64,),
     parameters={"max_unreadable": 0.05, "triton_url": "grpc://me:hunter2@gpu:8001", "genes": None},
 )
 CHECK = CheckRecord(
@@ -48,9 +47,8 @@ CHECK = CheckRecord(
 
 
 def stage(sample: str, name: Any, **facts: str | int) -> StatusRecord:
-    return StatusRecord(
-        sample=sample, stage=name, outcome="ok", facts=facts, software={"numpy": "2.1", "onnxruntime": f"1.2{name[0]}"}
-    )
+    software = {"numpy": "2.1", "onnxruntime": f"1.2{name[0]}", "image": f"ghcr.io/lab/client:1@sha256:{'c' * 64}"}
+    return StatusRecord(sample=sample, stage=name, outcome="ok", facts=facts, software=software)
 
 
 @pytest.fixture
@@ -111,6 +109,7 @@ def test_the_run_says_what_ran_on_what_and_what_came_out(graph) -> None:
     assert {"#slide/A", "#slide/B", "#bundle", "#genes", "#parameter/max_unreadable"} <= set(
         references_in(run["object"])
     )
+    assert [graph[image]["sha256"] for image in references_in(run["containerImage"])] == ["c" * 64]
     libraries = references_in(graph["#pipeline"]["softwareRequirements"])
     assert libraries == [
         *("#software/numpy-2.1", "#software/onnxruntime-1.2p"),

@@ -17,7 +17,6 @@ from pydantic import RootModel
 from histocast.provenance.entities import (
     Entity,
     add_file,
-    container_image,
     parameter_values,
     reference,
     references,
@@ -67,9 +66,8 @@ def describe_run(run: RunRecord, *, check: CheckRecord, batch: BatchStatus, ende
     graph: dict[str, Entity] = {}
     for path, name in BATCH_FILES.items():
         add_file(graph, path, name)
-    images = [container_image(image) for image in run.containers]
+    images, libraries = software(stage.software for sample in batch.samples for stage in sample.stages)
     values = parameter_values(run.parameters)
-    libraries = software(stage.software for sample in batch.samples for stage in sample.stages)
     inputs = [_bundle(check), *_genes(check)]
     slides = {sample.sample: sample for sample in check.samples}
     actions = [_act_on_sample(graph, slides[status.sample], status, inputs) for status in batch.samples]

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from histocast.provenance.redact import redact
+from histocast.software import IMAGE
 
 Entity = dict[str, Any]
 
@@ -73,10 +74,10 @@ def parameter_values(parameters: Mapping[str, str | float | int | bool | None]) 
     ]
 
 
-def software(versions: Iterable[Mapping[str, str]]) -> list[Entity]:
-    """Return every version of every library that any task met; machines of one run need not be alike."""
+def software(versions: Iterable[Mapping[str, str]]) -> tuple[list[Entity], list[Entity]]:
+    """Return the images, and every version of every library, that any task met: machines of one run need not be alike."""
     met = sorted({pair for by_name in versions for pair in by_name.items()})
-    return [
+    libraries = [
         {
             "@id": f"#software/{quote(name)}-{quote(version)}",
             "@type": "SoftwareApplication",
@@ -84,4 +85,6 @@ def software(versions: Iterable[Mapping[str, str]]) -> list[Entity]:
             "softwareVersion": version,
         }
         for name, version in met
+        if name != IMAGE
     ]
+    return [container_image(version) for name, version in met if name == IMAGE], libraries
