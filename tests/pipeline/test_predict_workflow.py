@@ -58,6 +58,7 @@ def test_a_bad_slide_is_accounted_for_and_resuming_recomputes_only_what_changed(
     assert pq.read_table(failed.outdir / "summary.parquet")["sample"].to_pylist() == ["S1", "S2", "S3"]
     assert "S3" in (failed.outdir / "summary.html").read_text()
     assert_crate_tells_the_truth(failed.outdir)
+    assert_manual_knows(failed.outdir, manual=(launch.root / "docs" / "output.md").read_text())
 
     done = [f"{stage} {sample}" for stage in STAGES for sample in ("S1", "S2")] + ["SUMMARISE", "TILE S3"]
     resumed = launch(*given, "--on_slide_error", "skip", "-resume")
@@ -94,6 +95,25 @@ def assert_crate_tells_the_truth(outdir: Path) -> None:
     assert versions["numpy"] == np.__version__
     assert graph["#run/S3"]["actionStatus"] == {"@id": "http://schema.org/FailedActionStatus"}
     assert not any(name in text for name in ("first slide", "second.tiff", "third.svs"))
+
+
+def assert_manual_knows(outdir: Path, *, manual: str) -> None:
+    """Every file, key and column of a sample, and every fact of its stages, stands in ``docs/output.md``."""
+    made = anndata.read_h5ad(outdir / "S1" / "S1.h5ad")
+    status = json.loads((outdir / "S1" / "status.json").read_text())
+    facts = {name for stage in status["stages"] for name in stage["facts"]}
+    terms = {
+        *made.obs,
+        *made.var,
+        *made.uns["histocast"],
+        *made.uns["histocast"]["inputs"],
+        *facts,
+        *status["stages"][0],
+    }
+    terms |= {path.name for path in (outdir / "pipeline_info").iterdir()} | {"summary.html", "summary.parquet"}
+    terms |= {*made.layers, *made.obsm}
+    unknown = {term for term in terms if f"`{term}`" not in manual and f"['{term}']" not in manual}
+    assert unknown == set()
 
 
 def test_an_overwritten_object_runs_again_and_predictions_from_s3_are_those_from_disk(
