@@ -187,9 +187,9 @@ class SlowDisk(LocalSource):
 
     pause_s = 0.0
 
-    def read_ranges(self, ranges: Sequence[Range]) -> Iterator[Piece]:
+    def read_ranges(self, ranges: Sequence[Range], *, max_gap_bytes: int | None = None) -> Iterator[Piece]:
         time.sleep(self.pause_s)
-        return super().read_ranges(ranges)
+        return super().read_ranges(ranges, max_gap_bytes=max_gap_bytes)
 
 
 def test_a_slow_store_is_told_from_slow_decoding(case: Case) -> None:
