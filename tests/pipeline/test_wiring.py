@@ -130,7 +130,7 @@ def of_labels(configuration: str) -> list[str]:
 
 # Two tasks that lose their machine twice, and say where they are sent.
 LOSES_TWO_MACHINES = """
-process GRAPHS {
+process ENCODE {
     label 'process_gpu'
     script:
     \"\"\"
@@ -138,7 +138,7 @@ process GRAPHS {
     [ ${task.attempt} = 3 ] || exit 143
     \"\"\"
 }
-process SLIDES {
+process TILE {
     label 'process_io'
     script:
     \"\"\"
@@ -147,8 +147,8 @@ process SLIDES {
     \"\"\"
 }
 workflow {
-    GRAPHS()
-    SLIDES()
+    ENCODE()
+    TILE()
 }
 """
 
@@ -206,8 +206,8 @@ def test_what_a_task_asks_for_follows_its_label_its_gpu_and_its_attempt(
 
     assert run.code == 0, run.output
     assert "undefined parameter" not in run.output
-    assert sent(tmp_path / "work", "GRAPHS") == [[str(attempt), *row] for attempt, row in enumerate(graphs, start=1)]
-    assert sent(tmp_path / "work", "SLIDES") == [[str(attempt), *row] for attempt, row in enumerate(slides, start=1)]
+    assert sent(tmp_path / "work", "ENCODE") == [[str(attempt), *row] for attempt, row in enumerate(graphs, start=1)]
+    assert sent(tmp_path / "work", "TILE") == [[str(attempt), *row] for attempt, row in enumerate(slides, start=1)]
 
 
 def sent(work: Path, process: str) -> list[list[str]]:
@@ -231,4 +231,4 @@ def test_a_server_gets_a_few_tasks_at_once(
     run = launch("-c", root / "nextflow.config", *given, "--max_cpus", "1", script=script)
 
     assert run.code == 0, run.output
-    assert {row[0] for row in sent(tmp_path / "work", "GRAPHS")} == {most}
+    assert {row[0] for row in sent(tmp_path / "work", "ENCODE")} == {most}
