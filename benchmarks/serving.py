@@ -2,7 +2,8 @@
 
 Both have the same cores, the server's threads being as many as those in process. Tasks are processes, as in the
 pipeline, each with its own connection; in process they share the cores. Rounds alternate between the two, and a ratio
-is the median over rounds of what was measured side by side, so that other work on the machine meets both.
+is the median over rounds of what was measured side by side, so that other work on the machine meets both. A third place
+is the server with tensors in shared memory, as `--serving task` has it.
 
     python benchmarks/serving.py [--bundle DIR] [--server grpc://host:8001] [--tiles 512] [--tasks 1 2 4] [--rounds 5]
 
@@ -21,16 +22,19 @@ import statistics
 import time
 from collections import deque
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from histocast.bundle import FusionSpec, OutOfDistribution, read_bundle
+from histocast.bundle import Bundle, FusionSpec, OutOfDistribution, read_bundle
 from histocast.serving import open_predictor
 from histocast.serving.predictor import Predictor
 from histocast.serving.repository import RepositoryOptions, write_repository
 from histocast.serving.task_server import TaskServer
+from histocast.serving.triton import TritonPredictor
+from histocast.serving.triton_settings import TritonSettings
 
 BATCH_TILES = 64
 DEMO = Path(__file__).parents[1] / "assets" / "demo-bundle"
@@ -102,12 +106,20 @@ def encode(predictor: Predictor, name: str, batch: np.ndarray, *, batches: int) 
     return seconds
 
 
-def task(folder: Path, name: str, url: str | None, threads: int, batches: int, start, results) -> None:
+def open_place(place: str, folder: Path, bundle: Bundle, name: str, *, url: str, threads: int) -> Predictor:
+    """In this process, or a client of the server."""
+    if place == "in_process":
+        return open_predictor(folder, bundle, names=(name,), threads=threads)
+    settings = TritonSettings.from_environment()
+    return TritonPredictor(bundle, names=(name,), url=url, settings=settings, on_this_host=place == "shared_memory")
+
+
+def task(place: str, folder: Path, name: str, url: str, threads: int, batches: int, start, results) -> None:
     """One task of the pipeline, which waits for the others to be ready."""
     bundle = read_bundle(folder)
     tile_px = bundle.geometry.tile_px
     batch = np.random.default_rng(0).integers(0, 256, (BATCH_TILES, tile_px, tile_px, 3), dtype=np.uint8)
-    with open_predictor(folder, bundle, names=(name,), threads=threads, triton_url=url) as predictor:
+    with open_place(place, folder, bundle, name, url=url, threads=threads) as predictor:
         encode(predictor, name, batch, batches=1)
         start.wait()
         began_s, cpu_s = time.monotonic(), time.process_time()
@@ -130,89 +142,68 @@ def server_cpu_s(process_group: int | None) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def measure(
-    folder: Path, name: str, *, url: str | None, process_group: int | None, threads: int, tiles: int, tasks: int
-) -> Figures:
-    """Tasks side by side, from the first one's start to the last one's end."""
-    context = multiprocessing.get_context("spawn")
-    start, results = context.Barrier(tasks + 1), context.Queue()
-    batches = max(tiles // BATCH_TILES // tasks, 1)
-    given = (folder, name, url, max(threads // tasks, 1) if url is None else 1, batches, start, results)
-    processes = [context.Process(target=task, args=given) for _ in range(tasks)]
-    for process in processes:
-        process.start()
-    start.wait(timeout=120)
-    before_s = server_cpu_s(process_group)
-    began_s, ended_s, client_s, seconds = zip(*(results.get(timeout=600) for _ in processes), strict=True)
-    server_s = server_cpu_s(process_group) - before_s if url else 0.0
-    for process in processes:
-        process.join()
-    done = batches * BATCH_TILES * tasks
-    calls_ms = 1000 * np.concatenate(seconds)
-    return {
-        "tiles_per_s": done / (max(ended_s) - min(began_s)),
-        "client_cpu_ms_a_tile": 1000 * sum(client_s) / done,
-        "server_cpu_ms_a_tile": 1000 * server_s / done,
-        "p50_ms": float(np.percentile(calls_ms, 50)),
-        "p99_ms": float(np.percentile(calls_ms, 99)),
-    }
+@dataclass(frozen=True)
+class Bench:
+    """What is measured, and on which server."""
 
+    folder: Path
+    name: str
+    url: str
+    process_group: int | None
+    threads: int
+    tiles: int
 
-def compare(folder: Path, url: str, process_group: int | None, arguments: argparse.Namespace) -> dict[str, object]:
-    """Medians over rounds, by number of tasks, and ratios of the two sides of a round."""
-    bundle = read_bundle(folder)
-    name = arguments.encoder or bundle.encoders[0].name
-    by_tasks = {}
-    for tasks in arguments.tasks:
-        rounds: list[dict[str, Figures]] = []
-        for number in range(arguments.rounds):
-            # Each goes first in turn.
-            places = {"in_process": None, "server": url}
-            order = list(places.items()) if number % 2 else list(places.items())[::-1]
-            rounds.append(
-                {
-                    where: measure(
-                        folder,
-                        name,
-                        url=place,
-                        process_group=process_group,
-                        threads=arguments.threads,
-                        tiles=arguments.tiles,
-                        tasks=tasks,
-                    )
-                    for where, place in order
-                }
-            )
-        by_tasks[str(tasks)] = summarise(rounds)
-    return {
-        "encoder": name,
-        "tile_px": bundle.geometry.tile_px,
-        "batch_tiles": BATCH_TILES,
-        "threads": arguments.threads,
-        "tiles": arguments.tiles,
-        "rounds": arguments.rounds,
-        "tasks": by_tasks,
-    }
+    def measure(self, place: str, *, tasks: int) -> Figures:
+        """Tasks side by side, from the first one's start to the last one's end."""
+        context = multiprocessing.get_context("spawn")
+        start, results = context.Barrier(tasks + 1), context.Queue()
+        batches = max(self.tiles // BATCH_TILES // tasks, 1)
+        given = (self.folder, self.name, self.url, max(self.threads // tasks, 1), batches, start, results)
+        processes = [context.Process(target=task, args=(place, *given)) for _ in range(tasks)]
+        for process in processes:
+            process.start()
+        start.wait(timeout=120)
+        before_s = server_cpu_s(self.process_group)
+        began_s, ended_s, client_s, seconds = zip(*(results.get(timeout=600) for _ in processes), strict=True)
+        server_s = 0.0 if place == "in_process" else server_cpu_s(self.process_group) - before_s
+        for process in processes:
+            process.join()
+        done = batches * BATCH_TILES * tasks
+        calls_ms = 1000 * np.concatenate(seconds)
+        return {
+            "tiles_per_s": done / (max(ended_s) - min(began_s)),
+            "client_cpu_ms_a_tile": 1000 * sum(client_s) / done,
+            "server_cpu_ms_a_tile": 1000 * server_s / done,
+            "p50_ms": float(np.percentile(calls_ms, 50)),
+            "p99_ms": float(np.percentile(calls_ms, 99)),
+        }
+
+    def compare(self, places: tuple[str, ...], *, tasks: int, rounds: int) -> dict[str, object]:
+        """Medians over rounds, and of the ratios within rounds."""
+        # The first of a round is the last of the next: what changes slowly meets all alike.
+        orders = [places if number % 2 else places[::-1] for number in range(rounds)]
+        return summarise([{place: self.measure(place, tasks=tasks) for place in order} for order in orders])
 
 
 def summarise(rounds: list[dict[str, Figures]]) -> dict[str, object]:
-    """Medians of each side, and of the ratios within rounds: throughput, and processor time of all sides together."""
+    """Medians of each place; and to in process, ratios of throughput and of all processor time of both sides."""
 
     def cpu_ms(figures: Figures) -> float:
         return figures["client_cpu_ms_a_tile"] + figures["server_cpu_ms_a_tile"]
 
-    sides = {
-        side: {key: round(statistics.median(each[side][key] for each in rounds), 3) for key in rounds[0][side]}
-        for side in ("in_process", "server")
-    }
-    throughput = [each["server"]["tiles_per_s"] / each["in_process"]["tiles_per_s"] for each in rounds]
-    processor = [cpu_ms(each["in_process"]) / cpu_ms(each["server"]) for each in rounds]
-    return {
-        **sides,
-        "server_to_in_process": round(statistics.median(throughput), 3),
-        "by_round": [round(each, 3) for each in throughput],
-        "in_process_to_server_cpu": round(statistics.median(processor), 3),
-    }
+    found: dict[str, object] = {}
+    for place in sorted(rounds[0]):
+        figures: dict[str, object] = {
+            key: round(statistics.median(each[place][key] for each in rounds), 3) for key in rounds[0][place]
+        }
+        if place != "in_process":
+            throughput = [each[place]["tiles_per_s"] / each["in_process"]["tiles_per_s"] for each in rounds]
+            processor = [cpu_ms(each["in_process"]) / cpu_ms(each[place]) for each in rounds]
+            figures["throughput_to_in_process"] = round(statistics.median(throughput), 3)
+            figures["by_round"] = [round(each, 3) for each in throughput]
+            figures["in_process_cpu_to_this"] = round(statistics.median(processor), 3)
+        found[place] = figures
+    return found
 
 
 def main() -> None:
@@ -232,9 +223,10 @@ def main() -> None:
         if folder is None:
             folder = scratch / "bundle"
             write_slow_bundle(folder)
-        url, process_group = arguments.server, None
+        bundle = read_bundle(folder)
+        url, process_group, places = arguments.server, None, ("in_process", "server")
         if url is None:
-            bundle = read_bundle(folder)
+            places = (*places, "shared_memory")
             write_repository(
                 folder,
                 bundle,
@@ -245,7 +237,20 @@ def main() -> None:
             server = stack.enter_context(TaskServer(scratch / "models", scratch / "server.log"))
             server.wait(limit_s=120)
             url, process_group = server.url, server.process_group
-        print(json.dumps(compare(folder, url, process_group, arguments), indent=2))
+        name = arguments.encoder or bundle.encoders[0].name
+        bench = Bench(folder, name, url, process_group, arguments.threads, arguments.tiles)
+        found = {
+            "encoder": name,
+            "tile_px": bundle.geometry.tile_px,
+            "batch_tiles": BATCH_TILES,
+            "threads": arguments.threads,
+            "tiles": arguments.tiles,
+            "rounds": arguments.rounds,
+            "tasks": {
+                str(tasks): bench.compare(places, tasks=tasks, rounds=arguments.rounds) for tasks in arguments.tasks
+            },
+        }
+        print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

@@ -25,17 +25,23 @@ WATCH_S = 0.05
 APPEARS_WITHIN_S = 180
 
 
-def servers_below(folder: Path) -> list[int]:
-    """Processes whose command line names a model repository within a folder, or a model in it."""
+def processes_below(folder: Path, *words: bytes) -> list[int]:
+    """Processes that work in a folder and whose command line has one of these words."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             arguments = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            place = (entry / "cwd").readlink() if any(word in arguments for word in words) else None
         except OSError:
             continue
-        if str(folder).encode() in arguments and b"/models" in arguments:
+        if place is not None and place.is_relative_to(folder):
             found.append(int(entry.name))
     return found
+
+
+def servers_below(folder: Path) -> list[int]:
+    """Servers, what starts them and what they start."""
+    return processes_below(folder, b"tritonserver", b"triton_python_backend_stub")
 
 
 def wait_until(condition: Callable[[], bool], *, limit_s: float) -> bool:
@@ -90,13 +96,13 @@ def test_results_are_those_of_a_run_in_process_and_no_server_is_left(
 
 @pytest.fixture
 def slow_servers(tmp_path: Path, own_servers: dict[str, str]) -> dict[str, str]:
-    """A real server whose models take 3 s a batch, so that a task is surely at work when it is ended."""
+    """A real server whose models take 15 s a batch, also to warm up, so that a task is surely at work when it is ended."""
     program = tmp_path / "slow-tritonserver"
     program.write_text(
         "#!/bin/sh\n"
         "for argument; do case $argument in --model-repository=*) models=${argument#*=} ;; esac; done\n"
-        'sed -i "s/^        begun = /        __import__(\'time\').sleep(3); begun = /" "$models"/*/1/model.py\n'
-        'grep -q "sleep(3)" "$models"/*/1/model.py || exit 1\n'
+        'sed -i "s/^        begun = /        __import__(\'time\').sleep(15); begun = /" "$models"/*/1/model.py\n'
+        'grep -q "sleep(15)" "$models"/*/1/model.py || exit 1\n'
         f'exec {own_servers["HISTOCAST_TRITONSERVER"]} "$@"\n'
     )
     program.chmod(0o755)
@@ -135,26 +141,12 @@ def test_a_task_that_is_ended_takes_its_server_along(
             run.send_signal(signal.SIGTERM)
         elif end == "killed":
             # As the kernel does where memory runs out: the tasks themselves, without a word.
-            for number in tasks_below(tmp_path):
+            for number in processes_below(tmp_path, b"\0encode\0"):
                 os.kill(number, signal.SIGKILL)
         assert run.wait(timeout=240) != 0
-        assert wait_until(lambda: not servers_below(tmp_path), limit_s=30), "a server outlived its task"
+        assert wait_until(lambda: not servers_below(tmp_path), limit_s=60), "a server outlived its task"
     finally:
         if run.poll() is None:
             os.killpg(run.pid, signal.SIGKILL)
         for number in servers_below(tmp_path):
             os.kill(number, signal.SIGKILL)
-
-
-def tasks_below(folder: Path) -> list[int]:
-    """Processes of ENCODE at work in a folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            arguments = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
-            place = (entry / "cwd").readlink() if b"\0encode\0" in arguments else None
-        except OSError:
-            continue
-        if place is not None and place.is_relative_to(folder):
-            found.append(int(entry.name))
-    return found

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tritonclient.grpc import InferenceServerClient
 
 from histocast.errors import ConfigError, MissingInputError, ServingUnavailable
-from histocast.serving import open_predictor
+from histocast.serving import open_predictor, triton_memory
 from histocast.serving.task_server import BACKEND, COMMAND, open_task_predictor
 from known_encoders import expected_embedding
 from triton_server import Served, find_server
@@ -24,7 +25,7 @@ TASK = """
 import sys, time
 from pathlib import Path
 from histocast.bundle import read_bundle
-from histocast.serving import open_predictor
+from histocast.serving import open_predictor, triton_memory
 folder, scratch, end = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 with open_predictor(folder, read_bundle(folder), names=("morphology",), threads=1, own_server=scratch):
     print("up", flush=True)
@@ -68,6 +69,84 @@ def test_it_answers_as_this_process_does_and_is_gone_after(served: Served, tmp_p
     np.testing.assert_allclose(found, expected_embedding(TILES), atol=1e-5)
     assert servers_over(tmp_path) == []
     assert [path.name[:11] for path in (tmp_path / "models").iterdir()] == ["morphology-"], "no graph but those needed"
+
+
+def region(spots: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(spots)
+    return {
+        "target": random.normal(size=(spots, 6)).astype(np.float32),
+        "neighbour": random.normal(size=(spots, 25, 6)).astype(np.float32),
+        "neighbour_mask": random.random((spots, 25)) > 0.3,
+    }
+
+
+def names_in_shared_memory() -> list[str]:
+    return [path.name for path in triton_memory.FOLDER.glob(f"histocast-{os.getpid()}-*")]
+
+
+def test_tensors_go_through_memory_that_has_no_name_left(served: Served, tmp_path: Path) -> None:
+    """Also those of several inputs, of requests under way at once, and of requests that grow."""
+    names = ("morphology", "fusion")
+    batches = [
+        np.random.default_rng(seed).integers(0, 256, (5 + seed, 32, 32, 3)).astype(np.uint8) for seed in range(30)
+    ]
+    with (
+        open_predictor(served.folder, served.bundle, names=names, threads=2, own_server=tmp_path) as predictor,
+        open_predictor(served.folder, served.bundle, names=names, threads=1) as here,
+    ):
+        calls = [predictor.submit("morphology", {"tiles": batch}) for batch in batches]
+        for batch, call in zip(batches, calls, strict=True):
+            np.testing.assert_allclose(call.result()["embedding"], expected_embedding(batch), atol=1e-5)
+        for spots in (3, 1):
+            expected = here.infer("fusion", region(spots))
+            for name, value in predictor.infer("fusion", region(spots)).items():
+                np.testing.assert_allclose(value, expected[name], atol=1e-5)
+        facts = predictor.facts()
+        assert names_in_shared_memory() == []
+    assert 1 <= int(facts["server_requests_by_shared_memory"]) <= int(facts["server_requests"])
+    same = [np.random.default_rng(seed).integers(0, 256, (64, 32, 32, 3)).astype(np.uint8) for seed in range(8)]
+    with open_predictor(
+        served.folder, served.bundle, names=("morphology",), threads=2, own_server=tmp_path / "again"
+    ) as predictor:
+        for batch in same:
+            found = predictor.infer("morphology", {"tiles": batch})["embedding"]
+            np.testing.assert_allclose(found, expected_embedding(batch), atol=1e-5)
+        facts = predictor.facts()
+    assert facts["server_requests_by_shared_memory"] == facts["server_requests"] == len(same)
+
+
+def test_memory_that_the_server_does_not_see_is_not_used(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triton_memory, "FOLDER", tmp_path)
+    with open_predictor(
+        served.folder, served.bundle, names=("morphology",), threads=1, own_server=tmp_path
+    ) as predictor:
+        for _ in range(3):
+            found = predictor.infer("morphology", {"tiles": TILES})["embedding"]
+            np.testing.assert_allclose(found, expected_embedding(TILES), atol=1e-5)
+        facts = predictor.facts()
+    assert facts["server_requests_by_shared_memory"] == 0
+    assert int(facts["server_requests"]) >= 3
+    assert not list(tmp_path.glob("histocast-*"))
+
+
+def test_memory_that_is_not_there_is_not_used(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    with InferenceServerClient(served.server.url.removeprefix("grpc://")) as client:
+        memory = triton_memory.SharedMemory(client, most_blocks=2, largest_bytes=2**50)
+        more_than_there_is = {"tiles": np.broadcast_to(np.uint8(0), (2**46,))}
+        with memory.block(more_than_there_is) as block:
+            assert block is None
+        assert "no memory shared" in capsys.readouterr().err
+        with memory.block({"tiles": TILES}) as block:
+            assert block is None, "one try is enough to know"
+        small = triton_memory.SharedMemory(client, most_blocks=2, largest_bytes=TILES.nbytes - 1)
+        with small.block({"tiles": TILES}) as first, small.block({"tiles": TILES[1:]}) as second:
+            assert first is None
+            assert second is not None
+        assert small.used == 1
+    assert memory.used == 0
+    assert names_in_shared_memory() == []
 
 
 def test_two_tasks_on_one_machine_have_two_servers(served: Served, tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from tritonclient.grpc import InferenceServerClient
 from histocast.errors import ConfigError, DeadlineExceeded, MissingInputError, ServingUnavailable, UsageError
 from histocast.serving import open_predictor, verify_servers
 from histocast.serving.repository import model_name
-from histocast.serving.triton_settings import TritonSettings, parse_servers
+from histocast.serving.triton_servers import Server
+from histocast.serving.triton_settings import ServerAddress, TritonSettings, parse_servers
+from histocast.serving.triton_wire import write_request
 from known_encoders import expected_embedding, write_encoder, write_shipped_bundle
 from triton_server import Connect, RealServer, Served, TcpProxy
 
@@ -32,6 +34,14 @@ def region(spots: int) -> dict[str, np.ndarray]:
         "neighbour": random.normal(size=(spots, 25, 6)).astype(np.float32),
         "neighbour_mask": random.random((spots, 25)) > 0.3,
     }
+
+
+class SeveralAddresses(ServerAddress):
+    """A name as a resolver gives it: several servers."""
+
+    @property
+    def target(self) -> str:
+        return f"ipv4:{self.host}"
 
 
 class TestAgreement:
@@ -249,6 +259,50 @@ class TestFaults:
         assert all(proxy.answers >= 6 for proxy in proxies)
         for proxy in proxies:
             proxy.close()
+
+    def test_a_name_for_several_servers_is_balanced_over_them(self, served: Served) -> None:
+        proxies = [TcpProxy(served.server.port) for _ in range(2)]
+        several = SeveralAddresses(scheme="grpc", host=",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies), port=0)
+        server = Server(several, TritonSettings())
+        encoder = served.bundle.encoders[0]
+        request = write_request(model_name("morphology", encoder), encoder, {"tiles": tiles(2)})
+        try:
+            # Connections come up one after the other; from then on each is asked in turn.
+            for _ in range(200):
+                server.infer(request, timeout=20)
+                if all(proxy.answers > 2 for proxy in proxies):
+                    break
+            for proxy in proxies:
+                proxy.answers = 0
+            for _ in range(20):
+                server.infer(request, timeout=20)
+            assert all(proxy.answers >= 8 for proxy in proxies), [proxy.answers for proxy in proxies]
+        finally:
+            server.close()
+            for proxy in proxies:
+                proxy.close()
+
+    def test_a_server_whose_queue_is_full_is_asked_again(
+        self, served: Served, connect: Connect, start_server: StartServer
+    ) -> None:
+        def narrow(server: RealServer) -> None:
+            server.add(served.folder, served.bundle)
+            folder = server.repository / model_name("morphology", served.bundle.encoders[0])
+            config = (folder / "config.pbtxt").read_text()
+            assert "dynamic_batching {" in config
+            policy = "dynamic_batching {\n  default_queue_policy { max_queue_size: 1 }"
+            (folder / "config.pbtxt").write_text(config.replace("dynamic_batching {", policy))
+            program = (folder / "1/model.py").read_text()
+            slow = program.replace("        begun = ", "        __import__('time').sleep(0.1)\n        begun = ")
+            assert slow != program
+            (folder / "1/model.py").write_text(slow)
+
+        predictor = connect(start_server(fill=narrow).url, in_flight=8)
+        batches = [tiles(32, seed=number) for number in range(16)]
+        calls = [predictor.submit("morphology", {"tiles": batch}) for batch in batches]
+        for batch, call in zip(batches, calls, strict=True):
+            np.testing.assert_allclose(call.result()["embedding"], expected_embedding(batch), atol=1e-5)
+        assert int(predictor.facts()["server_retries"]) >= 1
 
     def test_two_seconds_of_latency_cost_time_and_nothing_else(self, connect: Connect, proxy: TcpProxy) -> None:
         predictor = connect(proxy.url, in_flight=8)

@@ -165,7 +165,7 @@ class TaskPredictor(TritonPredictor):
 
     def __init__(self, bundle: Bundle, *, names: Sequence[str], server: TaskServer, settings: TritonSettings) -> None:
         self._server = server
-        super().__init__(bundle, names=names, url=server.url, settings=settings)
+        super().__init__(bundle, names=names, url=server.url, settings=settings, on_this_host=True)
 
     def close(self) -> None:
         """End the connections, then the server."""

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -38,6 +39,7 @@ from histocast.serving.predictor import (
 from histocast.serving.repository import is_batched, model_name
 from histocast.serving.triton_check import check_server
 from histocast.serving.triton_facts import CallFacts
+from histocast.serving.triton_memory import SharedMemory
 from histocast.serving.triton_servers import Fleet, ModelUnloaded, Server, translate
 from histocast.serving.triton_settings import TritonSettings, parse_servers
 from histocast.serving.triton_wire import read_response, write_request
@@ -68,6 +70,9 @@ class TritonPredictor:
         ``grpc://host:8001``, several separated by commas.
     settings:
         Credentials and limits.
+    on_this_host:
+        Whether ``url`` is one server of this host that ends with this process: tensors then go through memory that
+        both share.
 
     Raises
     ------
@@ -79,7 +84,9 @@ class TritonPredictor:
         No server answered.
     """
 
-    def __init__(self, bundle: Bundle, *, names: Sequence[str], url: str, settings: TritonSettings) -> None:
+    def __init__(
+        self, bundle: Bundle, *, names: Sequence[str], url: str, settings: TritonSettings, on_this_host: bool = False
+    ) -> None:
         self._graphs = choose_graphs(bundle, names)
         self._settings = settings
         self.in_flight = settings.in_flight
@@ -89,6 +96,10 @@ class TritonPredictor:
         self._calls: set[Any] = set()
         self._lock = threading.Lock()
         self._fleet = Fleet(parse_servers(url), settings)
+        self._memory = None
+        if on_this_host:
+            client = self._fleet.servers[0].client
+            self._memory = SharedMemory(client, most_blocks=settings.in_flight, largest_bytes=REQUEST_BYTES)
         self._pool = ThreadPoolExecutor(settings.in_flight, thread_name_prefix="triton")
         self._facts = CallFacts([model_name(name, graph) for name, graph in self._graphs.items()])
         try:
@@ -139,7 +150,10 @@ class TritonPredictor:
 
     def facts(self) -> Facts:
         """Requests, retries, waiting, latencies, and how many tiles the servers ran at once."""
-        return self._facts.facts(self._fleet, self._settings)
+        facts = self._facts.facts(self._fleet, self._settings)
+        if self._memory:
+            facts["server_requests_by_shared_memory"] = self._memory.used
+        return facts
 
     def check_every_server(self) -> None:
         """Compare all servers' models with the bundle; a server that is away is told of, since others stand in.
@@ -226,11 +240,15 @@ class TritonPredictor:
         """Make one call and wait for its answer."""
         graph = self._graphs[name]
         where = f"graph {name!r}, server {server.address}"
-        started_s = time.monotonic()
+        with self._memory.block(inputs) if self._memory else nullcontext() as block:
+            started_s = time.monotonic()
+            response = self._call(server, write_request(model_name(name, graph), graph, inputs, block), where=where)
+        self._facts.count_call(time.monotonic() - started_s)
+        return read_response(response, graph, where=where)
+
+    def _call(self, server: Server, request: bytes, *, where: str) -> Any:
         call = server.infer.future(
-            write_request(model_name(name, graph), graph, inputs),
-            timeout=self._settings.deadline_s,
-            metadata=tuple(self._settings.headers().items()),
+            request, timeout=self._settings.deadline_s, metadata=tuple(self._settings.headers().items())
         )
         with self._lock:
             self._calls.add(call)
@@ -238,7 +256,7 @@ class TritonPredictor:
             if self._stopped.is_set():
                 call.cancel()
             # gRPC keeps the deadline; this one is for the case that it does not.
-            response = call.result(timeout=2 * self._settings.deadline_s + 10)
+            return call.result(timeout=2 * self._settings.deadline_s + 10)
         except grpc.RpcError as error:
             raise translate(error, where=where) from error
         except grpc.FutureCancelledError as error:
@@ -249,8 +267,6 @@ class TritonPredictor:
         finally:
             with self._lock:
                 self._calls.discard(call)
-        self._facts.count_call(time.monotonic() - started_s)
-        return read_response(response, graph, where=where)
 
     def _stop(self, error: HistocastError | None) -> None:
         """End every call; those that still run fail with ``error``."""

@@ -19,6 +19,7 @@ from histocast.bundle import GraphSpec
 from histocast.errors import ConfigError
 from histocast.serving.predictor import Tensors
 from histocast.serving.repository import MODEL_VERSION
+from histocast.serving.triton_memory import Block
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -26,16 +27,25 @@ METHOD = "/inference.GRPCInferenceService/ModelInfer"
 RAW_INPUT_CONTENTS = bytes([7 << 3 | 2])
 
 
-def write_request(model: str, graph: GraphSpec, inputs: Mapping[str, NDArray[Any]]) -> bytes:
-    """A request for all outputs of a graph."""
+def write_request(
+    model: str, graph: GraphSpec, inputs: Mapping[str, NDArray[Any]], block: Block | None = None
+) -> bytes:
+    """A request for all outputs of a graph; its tensors are written to ``block`` where there is one."""
     head = service_pb2.ModelInferRequest(model_name=model, model_version=MODEL_VERSION)
+    places = block.write(inputs) if block else {}
     parts: list[Any] = []
     for name, value in inputs.items():
         tensor = head.inputs.add()
         tensor.name, tensor.datatype = name, np_to_triton_dtype(value.dtype)
         tensor.shape.extend(value.shape)
-        content = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-        parts += [RAW_INPUT_CONTENTS, write_length(content.nbytes), content.data]
+        if block:
+            start, length = places[name]
+            tensor.parameters["shared_memory_region"].string_param = block.region
+            tensor.parameters["shared_memory_offset"].int64_param = start
+            tensor.parameters["shared_memory_byte_size"].int64_param = length
+        else:
+            content = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+            parts += [RAW_INPUT_CONTENTS, write_length(content.nbytes), content.data]
     for spec in graph.outputs:
         head.outputs.add().name = spec.name
     return b"".join([head.SerializeToString(), *parts])
