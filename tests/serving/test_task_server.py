@@ -187,6 +187,29 @@ def test_however_the_task_ends_its_server_does_too(served: Served, tmp_path: Pat
         task.stdout.close()
 
 
+def test_a_server_that_does_not_hear_is_ended_by_force(served: Served, tmp_path: Path) -> None:
+    """As one that compiles for minutes: the task is killed, and its server takes no notice of being asked to end."""
+    program, scratch = tmp_path / "deaf", tmp_path / "scratch"
+    program.write_text("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n")
+    program.chmod(0o755)
+    scratch.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "python"), COMMAND: str(program)}
+    quicker = "import histocast.serving.task_server as t; t.STOP_S = 2.0\n" + TASK
+    task = subprocess.Popen(
+        [sys.executable, "-c", quicker, served.folder, scratch, "signal"], env=environment, stderr=subprocess.DEVNULL
+    )
+    try:
+        until_s = time.monotonic() + 30
+        while len(servers_over(program)) < 2 and time.monotonic() < until_s:
+            time.sleep(0.1)
+        assert len(servers_over(program)) == 2, "what watches the task, and the server"
+        task.kill()
+        task.wait()
+        wait_until_gone(program)
+    finally:
+        task.kill()
+
+
 def test_a_server_that_does_not_load_shows_its_log(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

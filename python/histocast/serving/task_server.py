@@ -1,7 +1,7 @@
 """A server of one task's own: started on loopback, waited for, and stopped in every way the task can end.
 
-The server dies with the task even where nothing can be done any more (``kill -9``, out of memory): the kernel
-is asked to send it a signal when its parent is gone.
+The server dies with the task even where the task can do nothing any more (``kill -9``, out of memory): a process
+of its own watches the task and stops the server.
 """
 
 from __future__ import annotations
@@ -39,13 +39,25 @@ LOG_LINES = 25
 LINE_LENGTH = 500
 PORT_TRIES = 3
 
-# Runs before the server takes the process over; a task that ended in between is noticed by its number.
-BIND_TO_PARENT = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-os.execvp(sys.argv[2], sys.argv[2:])
+# Stands between task and server, with the end of a pipe whose other end the task holds: it is closed when the task is
+# gone, however it went. A server that loads or compiles a model does not hear a gentle signal for minutes.
+WARDEN = """
+import ctypes, os, signal, subprocess, sys, threading, time
+signal.signal(signal.SIGTERM, lambda *_: None)
+task, patience_s = int(sys.argv[1]), float(sys.argv[2])
+server = subprocess.Popen(sys.argv[3:], preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL))
+gone = threading.Event()
+def end():
+    os.read(task, 1)
+    gone.set()
+    os.killpg(0, signal.SIGTERM)
+    time.sleep(patience_s)
+    os.killpg(0, signal.SIGKILL)
+threading.Thread(target=end, daemon=True).start()
+code = server.wait()
+if gone.is_set():
+    os.killpg(0, signal.SIGKILL)
+sys.exit(code if code >= 0 else 128 - code)
 """
 
 
@@ -69,14 +81,21 @@ class TaskServer:
         self._log_file = log_file
         self.port = free_port()
         command = find_program()
+        watched, held = os.pipe()
+        self._held: int | None = held
         with log_file.open("wb") as stream:
             self._process = subprocess.Popen(  # noqa: S603 - the operator's own command
-                [sys.executable, "-S", "-c", BIND_TO_PARENT, str(os.getpid()), *command, *self._options(repository)],
+                [
+                    *(sys.executable, "-S", "-c", WARDEN, str(watched), str(STOP_S)),
+                    *(*command, *self._options(repository)),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=(watched,),
             )
+        os.close(watched)
 
     def _options(self, repository: Path) -> list[str]:
         return [
@@ -152,6 +171,9 @@ class TaskServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process_group, signal.SIGKILL)
         self._process.wait()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def __enter__(self) -> Self:
         return self
