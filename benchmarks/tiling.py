@@ -5,6 +5,9 @@ take turns, several rounds, and each is given its best: a shared machine then sl
 ceiling decodes every block the tiles touch once, from memory, and does nothing else. Processor time a tile is
 given as well: it does not depend on who else uses the machine. With ``--memory`` the
 peak of one process a slide size is measured instead.
+
+tiffslide and cuCIM are compared with where they are installed (``pip install tiffslide cucim-cu12`` into an
+environment of their own beside this project's), and else said to be absent.
 """
 
 from __future__ import annotations
@@ -41,6 +44,9 @@ SUPERTILE_PX = 2048
 
 Run = Callable[[], int]
 """Reads tiles and returns how many."""
+
+COMPETITORS = {"tiffslide": "tiffslide", "cucim": "cuCIM"}
+"""Modules that need not be there."""
 
 Corners = np.ndarray
 """(x, y) [tile, 2] of the upper left corner, level-0 pixels."""
@@ -221,7 +227,8 @@ def main() -> None:
     if options.peak_of:
         print(json.dumps(peak_of(options.peak_of, options.threads)))
         return
-    results: dict[str, object] = {"threads": options.threads, "cores": len(os.sched_getaffinity(0))}
+    absent = [name for module, name in COMPETITORS.items() if not find_spec(module)]
+    results: dict[str, object] = {"absent": absent, "threads": options.threads, "cores": len(os.sched_getaffinity(0))}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "slide.svs"
         if options.memory:

@@ -10,10 +10,13 @@ import math
 import mmap
 import weakref
 from collections import deque
+from contextlib import suppress
 
 import numpy as np
 
 from histocast.slide.reader import Pixels
+
+_HUGE_PAGE_BYTES = 2 * 1024 * 1024
 
 
 class PixelMemory:
@@ -28,8 +31,18 @@ class PixelMemory:
         try:
             memory = self._free.pop()
         except IndexError:
-            memory = mmap.mmap(-1, max(1, math.prod(self._shape)))
+            memory = _mapped(max(1, math.prod(self._shape)))
         flat = np.frombuffer(memory, np.uint8, math.prod(self._shape))
         # Whatever is cut from this array refers to `flat`, and not to `memory`: while a view lives, `flat` does.
         weakref.finalize(flat, self._free.append, memory).atexit = False
         return flat.reshape(self._shape)
+
+
+def _mapped(size_bytes: int) -> mmap.mmap:
+    # Private, because Python's default is shared memory, whose pages cost more and are never huge.
+    memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if size_bytes >= 2 * _HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+        # A kernel without huge pages refuses; small ones cost a tenth of a short slide's processor time.
+        with suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
