@@ -20,6 +20,7 @@ from histocast.genes.catalogue import Match
 from histocast.genes.describe import DescribeFacts, Sources, describe_genes
 from histocast.genes.digests import digest_of_text
 from histocast.genes.name_tables import open_catalogue
+from histocast.genes.resolve import resolve_genes
 
 NameGenes = Callable[..., Path]
 # What the published pipeline took: the query, and the gene its search returned.
@@ -362,6 +363,51 @@ def test_a_quotation_mark_swallows_no_line(name_genes: NameGenes, tmp_path: Path
     facts = describe_genes(name_genes("FLG", "KRT5"), outdir=tmp_path, sources=sources, head=False)
     assert texts(facts)["FLG"] == "Function: Aggregates keratin. Gene Ontology: enables calcium ion binding."
     assert texts(facts)["KRT5"] == 'Function: "Basal" keratin Gene Ontology: enables "scaffold" activity.'
+
+
+MOUSE = (
+    "#tax_id\tGeneID\tSymbol\tSynonyms\tdbXrefs\tdescription\ttype_of_gene\n"
+    "10090\t13866\tErbb2\tNeu|HER2\tMGI:MGI:95410|Ensembl:ENSMUSG00000062312\terb-b2\tprotein-coding\n"
+    "10090\t110308\tKrt5\tK5\tMGI:MGI:96702|Ensembl:ENSMUSG00000061527\tkeratin 5\tprotein-coding\n"
+)
+
+
+def test_mouse_genes_are_described_by_their_ids(tmp_path: Path) -> None:
+    (tmp_path / "gene_info").write_text(MOUSE)
+    (tmp_path / "panel.txt").write_text("ENSMUSG00000062312.14\nK5\n")
+    catalogue = open_catalogue([tmp_path / "gene_info"], species="mouse")
+    names = resolve_genes(tmp_path / "panel.txt", catalogue=catalogue, outdir=tmp_path).path
+    record = {"query": "ERBB2", "symbol": "Erbb2", "ncbi_gene_id": "13866", "summary": "A receptor."}
+    human = {"query": "Krt5", "symbol": "KRT5", "ncbi_gene_id": "3852", "summary": "A human keratin."}
+    (tmp_path / "mgi.gaf").write_text(
+        "!gaf-version: 2.2\n"
+        "MGI\tMGI:95410\tErbb2\tenables\tGO:0005524\tMGI:1\tIDA\t\tF\t\t\tprotein\ttaxon:10090\t20200101\tMGI\t\t\n"
+        "MGI\tMGI:1\tKrt5\tenables\tGO:0005524\tMGI:1\tIDA\t\tF\t\t\tprotein\ttaxon:10090\t20200101\tMGI\t\t\n"
+    )
+    entry = {
+        "primaryAccession": "Q922U2",
+        "genes": [{"geneName": {"value": "Krt5"}}],
+        "comments": [{"commentType": "FUNCTION", "texts": [{"value": "Forms filaments."}]}],
+        "uniProtKBCrossReferences": [{"database": "MGI", "id": "MGI:96702"}],
+    }
+    (tmp_path / "u.json").write_text(json.dumps({"results": [entry]}))
+    sources = Sources(
+        ncbi=records(tmp_path / "ncbi.jsonl", record, human), uniprot=tmp_path / "u.json", go=tmp_path / "mgi.gaf"
+    )
+    facts = describe_genes(names, outdir=tmp_path, sources=sources)
+    assert texts(facts)["Erbb2"] == (
+        "gene symbol: Erbb2. Name: erb-b2. A receptor. Gene Ontology: enables ATP binding."
+    )
+    assert texts(facts)["K5"] == "gene symbol: Krt5. Name: keratin 5. Function: Forms filaments."
+    assert facts.refused == [
+        "K5: the record found for K5 is of KRT5 (3852) (ncbi)",
+        "K5: MGI:1 is not an accession of K5 (go)",
+    ]
+    entry["uniProtKBCrossReferences"] = [{"database": "MGI", "id": "MGI:1"}]
+    (tmp_path / "u.json").write_text(json.dumps({"results": [entry]}))
+    facts = describe_genes(names, outdir=tmp_path, sources=Sources(uniprot=tmp_path / "u.json"))
+    assert texts(facts)["K5"] == "gene symbol: Krt5. Name: keratin 5."
+    assert facts.refused == ["K5: Q922U2 is not an accession of K5 (uniprot)"]
 
 
 def test_describing_says_which_table_it_needs(tmp_path: Path) -> None:

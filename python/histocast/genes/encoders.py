@@ -211,7 +211,7 @@ def _folder_of(choice: EncoderChoice) -> Path:
         raise MissingInputError(
             f"the weights of {choice.weights} cannot be had",
             expected="a folder, a copy in the Hugging Face cache, or a network",
-            advice="for gated weights accept their terms and set HF_TOKEN; without a network name a folder as hf:FOLDER",
+            advice="for gated weights accept their terms and set HF_TOKEN; without a network give --weights FOLDER",
         ) from error
 
 

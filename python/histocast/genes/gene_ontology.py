@@ -18,7 +18,7 @@ from histocast.errors import DataError
 from histocast.genes.digests import digest_of_file
 from histocast.genes.resolve import NamedGene
 from histocast.genes.text_file import open_text, read_text
-from histocast.genes.texts import GeneIds, SourceTexts
+from histocast.genes.texts import GeneIds, SourceTexts, is_known_by_other_ids
 
 SHIPPED_TERMS = Path(__file__).parent / "data" / "go-terms.parquet"
 # Inferred from an expression pattern, by hand or in bulk: what a model that predicts expression should not be told.
@@ -70,9 +70,10 @@ def read_annotations(
         relations = note.qualifier.split("|")
         if "NOT" in relations or note.evidence in left_out or note.term == NO_NEWS:
             continue
-        named = ids.by_id(uniprot=note.accession, authority=note.accession)
+        kind = "authority" if note.accession.startswith("MGI:") else "uniprot"
+        named = ids.by_id(**{kind: note.accession})
         if named is None and (other := ids.by_symbol(note.symbol)) is not None:
-            if note.accession and other.gene and other.gene.uniprot_ids:
+            if is_known_by_other_ids(other, **{kind: note.accession}):
                 refused[other.gene_symbol] = f"{note.accession} is not an accession of {other.gene_symbol}"
             else:
                 named = other

@@ -60,6 +60,12 @@ class GeneIds:
         return self._symbols.get(symbol)
 
 
+def is_known_by_other_ids(named: NamedGene, *, uniprot: str | None = None, authority: str | None = None) -> bool:
+    """Whether a gene has an id of the kind that a record has: of a record found by no id, only the name is its then."""
+    gene = named.gene
+    return gene is not None and bool((uniprot and gene.uniprot_ids) or (authority and gene.authority_id))
+
+
 def _ncbi(gene_id: str | None) -> str | None:
     return f"NCBI:{gene_id}" if gene_id else None
 

@@ -14,7 +14,7 @@ from histocast.errors import DataError
 from histocast.genes.digests import digest_of_file
 from histocast.genes.resolve import NamedGene
 from histocast.genes.text_file import open_text
-from histocast.genes.texts import GeneIds, SourceTexts, without_citations
+from histocast.genes.texts import GeneIds, SourceTexts, is_known_by_other_ids, without_citations
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def read_uniprot(path: Path, genes: Sequence[NamedGene]) -> SourceTexts:
     for protein in _proteins(path):
         named = ids.by_id(authority=protein.authority, uniprot=protein.accession)
         if named is None and (other := ids.by_symbol(protein.symbol)) is not None:
-            if other.gene and other.gene.uniprot_ids:
+            if is_known_by_other_ids(other, uniprot=protein.accession, authority=protein.authority):
                 refused.setdefault(other.gene_symbol, f"{protein.accession} is not an accession of {other.gene_symbol}")
             else:
                 named = other
