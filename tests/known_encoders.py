@@ -10,6 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from histocast.artifacts import write_json
 from histocast.bundle import Bundle, EncoderSpec, TensorSpec, TileGeometry, sha256_of_file
+from histocast.methods.encoder_cards import find_card
+from histocast.methods.exported_encoder import ExportedEncoder, write_exported
 from sample_bundle import write_bundle
 
 DIM = 6
@@ -66,6 +68,38 @@ def write_encoder(
         inputs=(TensorSpec(name="tiles", dtype="uint8", shape=tuple(shape)),),
         outputs=(TensorSpec(name=output, dtype="float32", shape=("tile", DIM)),),
     )
+
+
+def write_exported_encoder(folder: Path, *, tile_px: int, um_per_px: float = 0.5) -> EncoderSpec:
+    """A folder as 'export-encoder' leaves it, with a graph whose arithmetic is one line and weights beside it."""
+    spec = write_encoder(folder, "uni", tile_px=tile_px)
+    path = folder / "encoders" / "uni.onnx"
+    model = onnx.load(path)
+    (weight,) = (tensor for tensor in model.graph.initializer if tensor.name == "scale")
+    onnx.external_data_helper.set_external_data(weight, "uni.onnx.data")
+    onnx.save_model(model, path)
+    beside = path.with_name("uni.onnx.data")
+    spec = spec.model_copy(
+        update={
+            "sha256": sha256_of_file(path),
+            "weights_file": "encoders/uni.onnx.data",
+            "weights_sha256": sha256_of_file(beside),
+            "licence": "CC BY-NC-ND 4.0",
+            "gated": True,
+            "source": "https://huggingface.co/MahmoodLab/UNI",
+        }
+    )
+    record = ExportedEncoder(
+        created_by="0",
+        encoder=spec,
+        um_per_px=um_per_px,
+        card=find_card("uni"),
+        precision="fp32",
+        weights_sha256="0" * 64,
+        difference=0.0,
+    )
+    write_exported(folder, record)
+    return spec
 
 
 def expected_embedding(tiles: np.ndarray, *, scale: float = 1 / 255) -> np.ndarray:

@@ -11,58 +11,22 @@ from PIL import Image
 
 from histocast import cli
 from histocast.artifacts import FEATURES, read_table
-from histocast.bundle import EncoderSpec, read_bundle, sha256_of_file
+from histocast.bundle import read_bundle
 from histocast.errors import ConfigError, UsageError
-from histocast.methods.encoder_cards import find_card
-from histocast.methods.exported_encoder import ExportedEncoder, write_exported
 from histocast.serving import verify_bundle
 from histocast.serving.onnx import OnnxPredictor
 from histocast.serving.repository import RepositoryOptions, model_name, write_repository
 from histocast.training import export_bundle, export_encoders, read_recipe, train
-from known_encoders import expected_embedding, write_encoder
+from known_encoders import expected_embedding, write_exported_encoder
 
 SIDE, PITCH_PX, TILE_PX = 8, 40, 32
-
-
-def write_exported_encoder(folder: Path) -> EncoderSpec:
-    """A folder as 'export-encoder' leaves it, with a graph whose arithmetic is one line and weights beside it."""
-    import onnx
-
-    spec = write_encoder(folder, "uni", tile_px=TILE_PX)
-    path = folder / "encoders" / "uni.onnx"
-    model = onnx.load(path)
-    (weight,) = (tensor for tensor in model.graph.initializer if tensor.name == "scale")
-    onnx.external_data_helper.set_external_data(weight, "uni.onnx.data")
-    onnx.save_model(model, path)
-    beside = path.with_name("uni.onnx.data")
-    spec = spec.model_copy(
-        update={
-            "sha256": sha256_of_file(path),
-            "weights_file": "encoders/uni.onnx.data",
-            "weights_sha256": sha256_of_file(beside),
-            "licence": "CC BY-NC-ND 4.0",
-            "gated": True,
-            "source": "https://huggingface.co/MahmoodLab/UNI",
-        }
-    )
-    record = ExportedEncoder(
-        created_by="0",
-        encoder=spec,
-        um_per_px=0.5,
-        card=find_card("uni"),
-        precision="fp32",
-        weights_sha256="0" * 64,
-        difference=0.0,
-    )
-    write_exported(folder, record)
-    return spec
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two sections of coloured noise with counts, an exported encoder, and a recipe that names it."""
     folder = tmp_path_factory.mktemp("exported")
-    write_exported_encoder(folder / "uni")
+    write_exported_encoder(folder / "uni", tile_px=TILE_PX)
     rows = ["sample,slide,counts,patient,spots,mpp"]
     for number, sample in enumerate(("S1", "S2")):
         generator = np.random.default_rng(number)

@@ -1,4 +1,4 @@
-"""Verbs of the train workflow: plan prepare train evaluate export export-encoder."""
+"""Verbs of the train workflow: plan prepare train evaluate export export-encoder training-sheet."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ class Precision(StrEnum):
     fp16 = "fp16"
 
 
+class Layout(StrEnum):
+    """Published data sets (docs/training.md)."""
+
+    her2st = "her2st"
+    cscc = "cscc"
+    stnet = "stnet"
+    hest1k = "hest1k"
+    visium = "visium"
+
+
 class ProtocolName(StrEnum):
     """How labels are made (docs/evaluation.md)."""
 
@@ -49,6 +59,7 @@ def register(app: typer.Typer) -> None:
     for verb in (plan, prepare, train, evaluate, export):
         app.command()(verb)
     app.command("export-encoder")(export_encoder)
+    app.command("training-sheet")(training_sheet)
 
 
 def plan(
@@ -215,4 +226,40 @@ def export_encoder(
         um_per_px=um_per_px,
         tokens_side=tokens,
         precision=precision.value,
+    )
+
+
+def training_sheet(
+    *,
+    layout: Annotated[Layout, typer.Option(help="Data set whose published layout the folder has.")],
+    folder: Annotated[Path, typer.Option(help="The data set as downloaded.")],
+    sample: Annotated[list[str] | None, typer.Option(help="A section to take; all without it. Give it often.")] = None,
+    beside: Annotated[
+        list[Layout] | None, typer.Option(help="A data set used together with it, whose patients are left out.")
+    ] = None,
+    patients: Annotated[
+        Path | None, typer.Option(help="Table sample,patient, where the data set does not say.")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="column=value of the data set's own table (hest1k); give it often.")
+    ] = None,
+    metadata: Annotated[Path | None, typer.Option(help="The data set's own table, where it lies elsewhere.")] = None,
+    slides: Annotated[Path | None, typer.Option(help="Folder of slides <sample>.* (visium).")] = None,
+    pitch_um: Annotated[float | None, typer.Option(help="Distance between spots, over the data set's own.")] = None,
+    outdir: options.Outdir = Path(),
+) -> None:
+    """Make the training sheet of a published data set: <outdir>/training.csv."""
+    from histocast.training.layouts import SheetOptions, make_training_sheet
+    from histocast.training.layouts.choices import read_choices, read_patients
+
+    chosen = SheetOptions(
+        samples=tuple(sample or ()),
+        patients=read_patients(patients) if patients else {},
+        where=read_choices(where or ()),
+        metadata=metadata,
+        slides=slides,
+        pitch_um=pitch_um,
+    )
+    make_training_sheet(
+        folder, layout=layout.value, outdir=outdir, options=chosen, beside=[name.value for name in beside or ()]
     )

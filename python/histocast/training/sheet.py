@@ -17,6 +17,14 @@ OPTIONAL = ("spots", "mpp")
 SAMPLE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
 
 
+PEOPLE_IN_TWO: dict[str, frozenset[str]] = {
+    "her2st": frozenset(f"her2st-{letter}" for letter in "EFGH"),
+    "stnet": frozenset(f"stnet-BC{number}" for number in (23567, 23810, 23903, 24044)),
+}
+"""Patients whose sections are in both data sets, by the names 'training-sheet' gives them. Which of the four is which
+is not published, so each of one set may be any of the other."""
+
+
 class TrainingRow(Record):
     """One section: a slide and what was measured on it."""
 
@@ -60,8 +68,26 @@ def read_training_sheet(path: Path) -> tuple[TrainingRow, ...]:
     for (line, _), row in zip(rows, found, strict=False):
         if row is not None and seen.setdefault(row.sample, line) != line:
             faults.add(f"{row.sample!r} stands on line {seen[row.sample]} too", row=line, column="sample")
+    _judge_patients([row.patient for row in found if row is not None], faults)
     faults.raise_if_any("mend the sheet and run again")
     return tuple(row for row in found if row is not None)
+
+
+def same_people(patient: str, data_set: str) -> bool:
+    """Whether sections of this patient are in another data set too, which ``data_set`` names."""
+    return any(
+        patient in people and data_set in PEOPLE_IN_TWO and data_set != name for name, people in PEOPLE_IN_TWO.items()
+    )
+
+
+def _judge_patients(patients: list[str], faults: ErrorCollector) -> None:
+    met = {name: sorted(people.intersection(patients)) for name, people in PEOPLE_IN_TWO.items()}
+    if all(met.values()):
+        faults.add(
+            " and ".join(", ".join(people) for people in met.values()) + " are the same people",
+            expected="each patient under one name, so that none stands on both sides of a split",
+            advice="leave one of them out: histocast training-sheet --beside",
+        )
 
 
 def _judge_header(header: list[str], faults: ErrorCollector) -> None:

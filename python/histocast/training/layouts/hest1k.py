@@ -1,0 +1,143 @@
+"""HEST-1k: ``st/<id>.h5ad`` with ``wsis/<id>.tif``, and one table that says what each is.
+
+Tiles are cut from the slide, so ``patches/`` is not needed.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from histocast.errors import DataError, ErrorCollector, MissingInputError, UsageError
+from histocast.training.layouts.section import PublishedSection, SheetOptions, SpotRow, only_file
+
+COLUMNS = ("id", "dataset_title", "patient", "pixel_size_um_estimated")
+UNSAID = ("", "nan", "none")
+
+
+def find_hest1k(folder: Path, options: SheetOptions, faults: ErrorCollector) -> Iterator[PublishedSection]:
+    """Samples whose ``.h5ad`` is in the folder and whose row fits ``where``.
+
+    Many rows name no patient: all of a data set that do not are taken for one, so that no fold can hold a patient on
+    both sides. The resolution is the one HEST estimated from the spots.
+    """
+    rows = read_metadata(options.metadata or _table(folder))
+    if unknown := sorted(set(options.where) - set(next(iter(rows.values()), {}))):
+        raise UsageError(f"no column {', '.join(unknown)}", expected="columns of the metadata table", where="--where")
+    if not (folder / "st").is_dir():
+        raise MissingInputError("no folder st", expected="st/<id>.h5ad and wsis/<id>.tif", where=str(folder))
+    for path in sorted((folder / "st").glob("*.h5ad")):
+        sample = path.stem
+        if not options.takes(sample):
+            continue
+        row = rows.get(sample)
+        if row is None:
+            faults.add(f"{sample} is not in the metadata table", expected="a row with this id")
+            continue
+        if any(row[name].lower() != value.lower() for name, value in options.where.items()):
+            continue
+        place = folder / "wsis" / f"{sample}.tif"
+        slide = only_file([place], faults, what=f"slide of {sample}", expected=f"wsis/{sample}.tif")
+        um_per_px = _number(row["pixel_size_um_estimated"])
+        if um_per_px is None:
+            faults.add(f"{sample}: pixel_size_um_estimated {row['pixel_size_um_estimated']!r}", expected="um per pixel")
+        elif slide:
+            yield PublishedSection(
+                sample, _patient(row), slide, path, partial(read_hest_spots, path), um_per_px=um_per_px
+            )
+
+
+def _table(folder: Path) -> Path:
+    tables = sorted(folder.glob("HEST_v*.csv"))
+    if not tables:
+        raise MissingInputError(
+            "no HEST_v*.csv",
+            expected="the metadata table of HEST-1k",
+            where=str(folder),
+            advice="give it by --metadata",
+        )
+    return tables[-1]
+
+
+def read_metadata(path: Path) -> dict[str, dict[str, str]]:
+    """Rows of the metadata table by id.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    DataError
+        A column is missing.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            table = csv.DictReader(stream)
+            rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in table]
+    except FileNotFoundError as error:
+        raise MissingInputError("no such file", expected="the metadata table of HEST-1k", where=str(path)) from error
+    if missing := [name for name in COLUMNS if name not in (table.fieldnames or ())]:
+        raise DataError(f"no column {', '.join(missing)}", expected=", ".join(COLUMNS), where=str(path))
+    return {row["id"]: row for row in rows}
+
+
+def _patient(row: dict[str, str]) -> str:
+    patient = "" if row["patient"].lower() in UNSAID else f"-{row['patient']}"
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", f"hest-{row['dataset_title'][:60]}{patient}").strip("-")
+
+
+def _number(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if 0 < value < float("inf") else None
+
+
+def read_hest_spots(path: Path) -> list[SpotRow]:
+    """Spots of an ``.h5ad``: ``obsm["spatial"]`` (x, y) in pixels of the slide, the array's place where it is there.
+
+    Raises
+    ------
+    DataError
+        It is no AnnData, or says no places.
+    """
+    import anndata
+    import numpy as np
+
+    try:
+        data = anndata.read_h5ad(path, backed="r")
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise DataError("not a readable AnnData file", expected=".h5ad", where=str(path)) from error
+    try:
+        if "spatial" not in data.obsm:
+            raise DataError("no obsm['spatial']", expected="x and y of every spot", where=str(path))
+        centres = np.asarray(data.obsm["spatial"], np.float64)
+        names = [str(name) for name in data.obs_names]
+        rows, columns = (_whole(data.obs, name) for name in ("array_row", "array_col"))
+        inside = data.obs["in_tissue"].astype(bool).tolist() if "in_tissue" in data.obs else [True] * len(names)
+    finally:
+        data.file.close()
+    if rows is None or columns is None:
+        return [
+            SpotRow(name, float(x), float(y), in_tissue=at)
+            for name, (x, y), at in zip(names, centres, inside, strict=True)
+        ]
+    return [
+        SpotRow(name, float(x), float(y), row, column, at)
+        for name, (x, y), row, column, at in zip(names, centres, rows, columns, inside, strict=True)
+    ]
+
+
+def _whole(obs: Any, name: str) -> list[int] | None:
+    """A column of whole numbers; none where it is absent or holds anything else."""
+    if name not in obs:
+        return None
+    try:
+        values = obs[name].astype(float)
+    except (TypeError, ValueError):
+        return None
+    return [int(value) for value in values] if (values == values.round()).all() else None
