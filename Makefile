@@ -1,4 +1,4 @@
-# make setup | demo | triton | test | check | format | lock | schema | clean
+# make setup | demo | triton | test | system-test | check | format | lock | schema | clean
 #
 # Everything is pinned in requirements/, with hashes. A stamp file stands for each finished step, so that a
 # second call does only what changed.
@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # As pip does: trust what the machine trusts, also behind an inspecting proxy.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup demo triton test check format lock schema clean
+.PHONY: help setup demo triton test system-test check nf-test images format lock schema clean
 
 help:
 	@echo 'make setup   .venv/ with histocast, and .tools/bin/nextflow where PATH has no nextflow'
@@ -30,6 +30,7 @@ help:
 	echo '             TRITON=1 make demo: the same with graphs on an inference server'
 	echo 'make triton  .tools/bin/tritonserver, an inference server for this machine, which the tests use'
 	echo 'make test    the whole test suite'
+	echo 'make system-test   containers and a Slurm cluster for real; root on Debian 12, installs what it needs'
 	echo 'make check   style, types, layers, and whether generated files are current'
 	echo 'make nf-test modules and workflows, where PATH has nf-test'
 	echo 'make images  containers of the tasks, with docker, podman or buildah'
@@ -124,6 +125,19 @@ clean:
 test: $(VENV)/.dev.stamp $(NEXTFLOW) $(TOOLS)/triton/.stamp
 	python -m pytest $(PYTEST_ARGS)
 
+# Real containers, and a cluster of one node that the tests start on loopback and stop again.
+SYSTEM_PACKAGES := podman buildah runc debootstrap slurm-wlm munge procps
+
+system-test: $(VENV)/.dev.stamp $(NEXTFLOW) $(DEMO)/archive/samplesheet.csv
+	@if [ "$$(id -u)" != 0 ] || ! (. /etc/os-release && [ "$$ID $$VERSION_ID" = 'debian 12' ]); then
+	    echo 'make system-test: this is not root on Debian 12, where it can install podman and Slurm' >&2
+	    exit 1
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update --quiet=2
+	apt-get install --quiet=2 --yes --no-install-recommends $(SYSTEM_PACKAGES)
+	python -m pytest --durations=0 tests/system
+
 check: $(VENV)/.dev.stamp
 	ruff check .
 	ruff format --check .
@@ -138,13 +152,24 @@ nf-test: $(VENV)/.histocast.stamp $(NEXTFLOW) $(DEMO)/archive/samplesheet.csv
 
 # --- Containers
 
-ENGINE ?= $(notdir $(firstword $(shell command -v docker podman buildah)))
+# The first engine that answers: a docker without its daemon does not.
+ENGINE ?= $(shell for engine in docker podman buildah; do \
+    if command -v $$engine && $$engine info; then echo "engine: $$engine"; break; fi; done 2> /dev/null | sed -n 's/^engine: //p')
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' python/histocast/__init__.py)
+REVISION = $(shell git rev-parse HEAD 2> /dev/null || echo unknown)
+# Also: client-gpu, triton.
+IMAGES ?= client train
 
 images:
-	@test -n '$(ENGINE)' || { echo 'PATH has no docker, podman or buildah' >&2; exit 1; }
-	for target in client train; do
-	    $(ENGINE) build --file containers/Dockerfile --target $$target --tag histocast/$$target:$(VERSION) $(BUILD_ARGS) .
+	@engine='$(ENGINE)'
+	test -n "$$engine" || { echo 'no docker, podman or buildah here that can build' >&2; exit 1; }
+	for image in $(IMAGES); do
+	    runtime=onnxruntime
+	    if [ "$$image" = client-gpu ]; then runtime=onnxruntime-gpu; fi
+	    echo "building histocast/$$image:$(VERSION) with $$engine"
+	    $$engine build --file containers/Dockerfile --target "$${image%-gpu}" --build-arg RUNTIME="$$runtime" \
+	        --label org.opencontainers.image.version=$(VERSION) --label org.opencontainers.image.revision=$(REVISION) \
+	        --tag histocast/$$image:$(VERSION) $(BUILD_ARGS) .
 	done
 
 # --- Style
@@ -167,6 +192,8 @@ lock: $(VENV)/.build.stamp
 	$(COMPILE) pyproject.toml --constraint requirements/dev.lock --output-file requirements/client.lock
 	$(COMPILE) requirements/build.in --constraint requirements/dev.lock --output-file requirements/build.lock
 	$(COMPILE) requirements/triton.in --output-file requirements/triton.lock
+	$(COMPILE) requirements/onnxruntime-gpu.in --constraint requirements/client.lock \
+	    --output-file requirements/onnxruntime-gpu.lock
 	rm -rf $(TOOLS)/nextflow
 	mvn --quiet --batch-mode --file requirements/nextflow/pom.xml dependency:copy-dependencies \
 	    -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(TOOLS)/nextflow

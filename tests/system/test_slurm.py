@@ -1,0 +1,77 @@
+"""The pipeline as jobs of a real Slurm cluster, also when one of them is killed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pipeline_runs import Launcher, Run
+from same_results import SAMPLES, assert_same_results
+from slurm_cluster import SlurmCluster
+
+pytestmark = pytest.mark.timeout(900)
+
+CPUS = 2
+
+# Nextflow asks a large cluster seldom; this one is small and near.
+SOONER = """
+executor.pollInterval = '1 sec'
+executor.queueStatInterval = '2 sec'
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[SlurmCluster]:
+    memory_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+    cluster = SlurmCluster(cpus=CPUS, memory_mb=memory_mb * 9 // 10)
+    try:
+        yield cluster.start()
+    finally:
+        cluster.stop()
+
+
+def cancel_while_running(cluster: SlurmCluster, job_name: str, cancelled: list[str], over: threading.Event) -> None:
+    """Kill the first job of a name a moment after it started."""
+    while not over.is_set():
+        for line in cluster.ask("squeue", "--noheader", "--format=%i %T %j"):
+            job, state, name = line.split(maxsplit=2)
+            if state == "RUNNING" and job_name in name:
+                time.sleep(1)
+                cluster.ask("scancel", job)
+                cancelled.append(job)
+                return
+        time.sleep(0.1)
+
+
+def test_the_demo_archive_gives_the_same_as_jobs_of_which_one_is_cancelled(
+    new_launcher: Callable[[str], Launcher], on_this_machine: Run, cluster: SlurmCluster
+) -> None:
+    launch = new_launcher("slurm")
+    settings = launch.folder / "here.config"
+    settings.write_text(SOONER)
+    cancelled: list[str] = []
+    over = threading.Event()
+    canceller = threading.Thread(target=cancel_while_running, args=(cluster, "ENCODE_(D2)", cancelled, over))
+    canceller.start()
+
+    run = launch(
+        *("-profile", "slurm,demo", "-c", settings, "--queue", "work", "--max_cpus", str(CPUS)), env=cluster.environment
+    )
+    over.set()
+    canceller.join()
+
+    assert run.code == 0, f"{run.output}\n{cluster.logs()}"
+    assert len(cancelled) == 1, "no job could be cancelled while it ran"
+    assert run.tasks("FAILED") == ["ENCODE D2"]
+    assert "ENCODE D2" in run.tasks("COMPLETED")
+    again = [
+        row["attempt"] for row in run.trace() if row["process"].endswith("ENCODE") and row["status"] == "COMPLETED"
+    ]
+    assert sorted(again) == ["1"] * (len(SAMPLES) - 1) + ["2"]
+    headers = [path.read_text() for path in (launch.folder / "work").rglob(".command.run")]
+    assert all("#SBATCH -p work" in header and "#SBATCH --mem" in header for header in headers)
+    assert_same_results(run, on_this_machine)
