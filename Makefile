@@ -94,6 +94,10 @@ $(DEMO)/archive/samplesheet.csv: $(VENV)/.histocast.stamp
 	@test -f $@ || histocast demo-data --outdir $(DEMO)/archive
 	touch $@
 
+$(DEMO)/training/training.csv: $(VENV)/.histocast.stamp
+	@test -f $@ || histocast demo-data --training --outdir $(DEMO)/training
+	touch $@
+
 # With TRITON=1 the graphs run on an inference server that this recipe starts and stops.
 demo: setup $(DEMO)/archive/samplesheet.csv $(if $(TRITON),$(TOOLS)/triton/.stamp)
 	@rm -rf $(DEMO)/work $(DEMO)/results $(DEMO)/models
@@ -118,7 +122,7 @@ demo: setup $(DEMO)/archive/samplesheet.csv $(if $(TRITON),$(TOOLS)/triton/.stam
 	histocast demo-score --archive $(DEMO)/archive --results $(DEMO)/results
 
 clean:
-	rm -rf $(DEMO)/work $(DEMO)/results $(DEMO)/archive $(DEMO)/models $(DEMO)/*.log*
+	rm -rf $(DEMO)/work $(DEMO)/results $(DEMO)/archive $(DEMO)/training $(DEMO)/models $(DEMO)/*.log*
 
 # --- Quality
 
@@ -147,8 +151,8 @@ check: $(VENV)/.dev.stamp
 	    { echo 'nextflow_schema.json is not current: make schema' >&2; exit 1; }
 
 # The same claims as tests/pipeline, a module at a time, for those who have nf-test; `make test` needs it not.
-nf-test: $(VENV)/.histocast.stamp $(NEXTFLOW) $(DEMO)/archive/samplesheet.csv
-	nf-test test
+nf-test: $(VENV)/.dev.stamp $(NEXTFLOW) $(DEMO)/archive/samplesheet.csv $(DEMO)/training/training.csv
+	nf-test test $(NF_TEST_ARGS)
 
 # --- Containers
 

@@ -16,11 +16,11 @@ from histocast import __version__
 from pipeline_runs import Launcher, Run
 from same_results import assert_same_results
 
-# Building an image takes minutes, and a run of the pipeline another.
-pytestmark = pytest.mark.timeout(900)
+# Building an image takes two minutes, and several times as long on a machine with other work.
+pytestmark = pytest.mark.timeout(1800)
 
 BASE = "localhost/histocast-base:bookworm"
-CLIENT = f"localhost/histocast/client:{__version__}"
+IMAGE = f"histocast/client:{__version__}"
 SOME_USER = "12345:12345"
 
 # For a machine with the old and the new control groups side by side, few open files, and no bridge of networks.
@@ -53,7 +53,8 @@ def engine() -> Iterator[dict[str, str]]:
     mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for place in reversed([place for place in mounted if place.startswith(f"{folder}/")]):
         subprocess.run(["umount", "--lazy", place], check=True)
-    shutil.rmtree(folder)
+    # A build that a time-out cut off may still be writing.
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def client(call: Call, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The image of the predict workflow, as `make images` builds it, on a base made here."""
     import_base(call, tmp_path_factory.mktemp("base") / "root")
     call("make", "images", "ENGINE=podman", "IMAGES=client", f"BUILD_ARGS=--build-arg BASE={BASE}")
-    return CLIENT
+    return f"localhost/{IMAGE}"
 
 
 def import_base(call: Call, folder: Path) -> None:
@@ -151,11 +152,9 @@ def test_the_demo_archive_gives_the_same_in_containers_of_a_user_who_can_write_n
 
     assert run.code == 0, run.output
     scripts = [path.read_text() for path in (launch.folder / "work").rglob(".command.run")]
-    assert len(scripts) == len(run.trace())
-    assert all(
-        f"--user {SOME_USER} --read-only" in script and CLIENT.removeprefix("localhost/") in script
-        for script in scripts
-    )
+    # CONCLUDE alone runs within Nextflow.
+    assert len(scripts) == len(run.trace()) - 1
+    assert all(f"--user {SOME_USER} --read-only" in script and IMAGE in script for script in scripts)
     owners = {path.stat().st_uid for path in (launch.folder / "work").rglob("*.h5ad")}
     assert owners == {int(SOME_USER.split(":", maxsplit=1)[0])}
     assert_same_results(run, on_this_machine)
