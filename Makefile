@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # As pip does: trust what the machine trusts, also behind an inspecting proxy.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup demo triton test system-test check nf-test images format lock schema clean
+.PHONY: help setup demo triton test system-test root-on-debian check nf-test images format lock schema clean
 
 help:
 	@echo 'make setup   .venv/ with histocast, and .tools/bin/nextflow where PATH has no nextflow'
@@ -132,15 +132,17 @@ test: $(VENV)/.dev.stamp $(NEXTFLOW) $(TOOLS)/triton/.stamp
 # Real containers, and a cluster of one node that the tests start on loopback and stop again.
 SYSTEM_PACKAGES := podman buildah runc debootstrap slurm-wlm munge procps
 
-system-test: $(VENV)/.dev.stamp $(NEXTFLOW) $(DEMO)/archive/samplesheet.csv
+system-test: root-on-debian $(VENV)/.dev.stamp $(NEXTFLOW) $(DEMO)/archive/samplesheet.csv
+	@export DEBIAN_FRONTEND=noninteractive
+	apt-get update --quiet=2
+	apt-get install --quiet=2 --yes --no-install-recommends $(SYSTEM_PACKAGES)
+	python -m pytest --durations=0 tests/system
+
+root-on-debian:
 	@if [ "$$(id -u)" != 0 ] || ! (. /etc/os-release && [ "$$ID $$VERSION_ID" = 'debian 12' ]); then
 	    echo 'make system-test: this is not root on Debian 12, where it can install podman and Slurm' >&2
 	    exit 1
 	fi
-	export DEBIAN_FRONTEND=noninteractive
-	apt-get update --quiet=2
-	apt-get install --quiet=2 --yes --no-install-recommends $(SYSTEM_PACKAGES)
-	python -m pytest --durations=0 tests/system
 
 check: $(VENV)/.dev.stamp
 	ruff check .
