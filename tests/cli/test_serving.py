@@ -32,6 +32,8 @@ class Work:
 
     folder: Path
     bundle: Path
+    genes: Path
+    """Descriptions of the bundle's genes and of others."""
     histocast: object
 
     def encode(self, outdir: Path, **env: str):
@@ -46,13 +48,14 @@ class Work:
         return self.histocast(
             *("predict", "--slide-record", self.folder / "slide.json", "--tiles", self.folder / "tiles.parquet"),
             *("--features", outdir / "features.parquet", "--thumbnail", self.folder / "thumbnail.png"),
-            *("--bundle", self.bundle, "--outdir", outdir),
+            *("--bundle", self.bundle, "--genes", self.genes, "--outdir", outdir),
             env=env,
         )
 
     def check(self, outdir: Path, **env: str):
         sheet = self.folder / "sheet.csv"
-        return self.histocast("check", "--input", sheet, "--bundle", self.bundle, "--outdir", outdir, env=env)
+        given = ("--input", sheet, "--bundle", self.bundle, "--genes", self.genes, "--outdir", outdir)
+        return self.histocast("check", *given, env=env)
 
     def assert_same_features(self, outdir: Path) -> None:
         found, expected = (pq.read_table(folder / "features.parquet") for folder in (outdir, self.folder))
@@ -83,7 +86,7 @@ def work(histocast, demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory)
         *("--spots", folder / "spots.csv", "--outdir", folder),
     )
     assert tiled.returncode == 0, tiled.stderr
-    made = Work(folder, demo_bundle, histocast)
+    made = Work(folder, demo_bundle, demo_bundle.parent / "demo-genes" / "genes.parquet", histocast)
     for done in (made.encode(folder), made.predict(folder)):
         assert done.returncode == 0, done.stderr
     return made
@@ -120,6 +123,7 @@ def test_on_a_server_everything_is_as_in_process(work: Work, server: RealServer,
     found, expected = (anndata.read_h5ad(folder / "S1.h5ad") for folder in (outdir, work.folder))
     assert found.obs_names.equals(expected.obs_names)
     assert found.var_names.equals(expected.var_names)
+    assert found.n_vars > read_bundle(work.bundle).gene_count
     for layer in ("sd", "lower", "upper"):
         np.testing.assert_allclose(found.layers[layer], expected.layers[layer], atol=1e-5)
     np.testing.assert_allclose(found.X, expected.X, atol=1e-5)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from histocast.artifacts import EXPRESSION, Provenance, write_table
@@ -30,6 +31,18 @@ def write_predictions(results: Path, sample: str, points: np.ndarray, values: np
     write_table(results / sample / f"{sample}.parquet", table, provenance)
 
 
+def mark_unseen(path: Path, nearest: dict[str, str]) -> None:
+    """Say in the metadata of gene columns that genes were never measured, and which is described alike."""
+    table = pq.read_table(path)
+    fields = [
+        field.with_metadata({"evidence": "near", "nearest_gene": nearest[field.name]})
+        if field.name in nearest
+        else field
+        for field in table.schema
+    ]
+    pq.write_table(table.cast(pa.schema(fields, table.schema.metadata)), path)
+
+
 def predict_with(archive: Path, results: Path, change) -> None:
     for sample in ("S1", "S2"):
         latents, seed = read_latents(archive / "truth" / f"{sample}.npz")
@@ -50,6 +63,26 @@ def test_the_truth_scores_one(archive: Path, tmp_path: Path):
 def test_shuffled_predictions_score_nothing(archive: Path, tmp_path: Path):
     predict_with(archive, tmp_path, lambda truth: truth[np.random.default_rng(0).permutation(len(truth))])
     assert abs(np.nanmean(score_demo(archive, tmp_path).pearson)) < 0.15
+
+
+def test_genes_that_were_never_measured_are_scored_apart(archive: Path, tmp_path: Path):
+    predict_with(archive, tmp_path, lambda truth: truth)
+    ids = {gene.symbol: gene.gene_id for gene in list_genes()}
+    nearest = {ids["COL5A1"]: "COL3A1", ids["S100A8"]: "COL3A1"}
+    for sample in ("S1", "S2"):
+        mark_unseen(tmp_path / sample / f"{sample}.parquet", nearest)
+    score = score_demo(archive, tmp_path)
+    assert [gene.symbol for gene, seen in zip(score.genes, score.trained, strict=True) if not seen] == [
+        *("COL5A1", "S100A8")
+    ]
+    assert score.mean(~score.trained) == pytest.approx(1, abs=1e-5)
+    collagen, unrelated = score.nearest[~score.trained].mean(axis=1)
+    assert collagen > 0.5 > abs(unrelated)
+    assert np.isnan(score.nearest[score.trained]).all()
+    text = str(score)
+    assert f"mean of {len(list_genes()) - 2} " in text
+    assert "mean of 2 " in text
+    assert "described near: 2" in text
 
 
 def test_unreadable_spots_are_left_out(archive: Path, tmp_path: Path):

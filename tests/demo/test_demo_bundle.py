@@ -1,4 +1,4 @@
-"""The shipped demo bundle is what its script makes, and predicts what the slides hide."""
+"""The shipped demo bundle is what its script makes, and predicts what the slides hide, also of genes it never saw."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,15 @@ from histocast.demo import make_archive, score_demo
 from histocast.demo.expression import list_genes
 from histocast.demo.recipes import SlideRecipe, list_demo_recipes
 from histocast.serving import verify_bundle
+from histocast.serving.asked_genes import ask_genes
+from histocast.serving.panel import gene_inputs
 
-MAX_BYTES = 5_000_000
+MAX_BYTES = 4_000_000
+PLACES = 30
+
+AGREEMENT = 0.98
+"""Correlation of what two trainings predict. On one machine they are equal; another processor may round otherwise, and
+training makes the difference of last bits larger."""
 
 
 @pytest.fixture(scope="module")
@@ -39,29 +47,32 @@ def run_verb(root: Path, *words: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def made_again(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of the script's commands, but for the figures of cross-validation, which take longest."""
+    """The bundle of the script's commands, but for the figures on the slide left out."""
     folder, recipe = tmp_path_factory.mktemp("again"), root / "assets" / "demo-recipe.json"
+    texts = root / "assets" / "demo-genes" / "genes.parquet"
     run_verb(root, "demo-data", "--training", "--seed", "0", "--outdir", folder / "data")
     run_verb(root, "prepare", "--input", folder / "data/training.csv", "--recipe", recipe, "--outdir", folder / "set")
-    run_verb(root, "train", "--set", folder / "set", "--recipe", recipe, "--outdir", folder / "model")
+    run_verb(root, "train", "--set", folder / "set", "--recipe", recipe, "--gene-text", texts,
+             "--fold", "T1", "--outdir", folder / "model")  # fmt: skip
     run_verb(root, "export", "--model", folder / "model", "--encoders", folder / "set/encoders",
              "--outdir", folder / "bundle")  # fmt: skip
     return folder / "bundle"
 
 
-def run_graph(path: Path, seed: int) -> list[np.ndarray]:
-    """Outputs of a graph for inputs that its contract allows; named axes get four places."""
+def run_graph(path: Path, seed: int, fixed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Outputs of a graph for inputs that its contract allows: `PLACES` of every named axis, ``fixed`` as they are."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(seed)
 
     def fill(node: Any) -> np.ndarray:
-        shape = [side if isinstance(side, int) else 4 for side in node.shape]
+        shape = [side if isinstance(side, int) else PLACES for side in node.shape]
         if "uint8" in node.type:
             smooth = rng.integers(0, 256, (*shape[:1], 7, 7, 3))
             return np.kron(smooth, np.ones((1, shape[1] // 7, shape[2] // 7, 1))).astype(np.uint8)
         return np.ones(shape, bool) if "bool" in node.type else rng.standard_normal(shape).astype(np.float32)
 
-    return session.run(None, {node.name: fill(node) for node in session.get_inputs()})
+    given = {node.name: fill(node) for node in session.get_inputs()}
+    return session.run(None, {**given, **{name: fixed[name] for name in given if name in fixed}})
 
 
 def test_it_is_whole_and_small(shipped: Path):
@@ -72,11 +83,15 @@ def test_it_is_whole_and_small(shipped: Path):
     assert sum(path.stat().st_size for path in shipped.rglob("*") if path.is_file()) < MAX_BYTES
 
 
-def test_its_panel_is_the_generators(root: Path, shipped: Path):
+def test_it_predicts_the_generators_genes_and_marks_those_it_never_saw(root: Path, shipped: Path):
     genes, _ = read_table(shipped / "genes.parquet", GENES)
     assert genes["gene_id"].to_pylist() == [gene.gene_id for gene in list_genes()]
     recipe = json.loads((root / "assets" / "demo-recipe.json").read_text(encoding="utf-8"))
-    assert recipe["panel"] == [gene.symbol for gene in list_genes()]
+    assert [*recipe["panel"], *recipe["unseen_genes"]] == [gene.symbol for gene in list_genes()]
+    seen = genes["seen_in_training"].to_pylist()
+    assert seen == [True] * len(recipe["panel"]) + [False] * len(recipe["unseen_genes"])
+    levels = ask_genes(shipped, read_bundle(shipped), None).table["evidence"].to_pylist()
+    assert {*levels} == {"trained", "near", "far"}
 
 
 def test_it_states_figures_beside_controls(shipped: Path):
@@ -97,13 +112,24 @@ def test_the_script_makes_the_same_numbers_again(shipped: Path, made_again: Path
     assert new.fusion.feeds == old.fusion.feeds
     assert new.ood.threshold == pytest.approx(old.ood.threshold, rel=1e-4)
     assert new.ood.mean == pytest.approx(old.ood.mean, rel=1e-4, abs=1e-5)
+    assert new.gene_text == old.gene_text
+    genes, again = (read_table(folder / "genes.parquet", GENES)[0] for folder in (shipped, made_again))
+    columns = PLACES // 5
+    fixed = {
+        **gene_inputs(old.fusion, genes),
+        "grid_xy": np.stack(np.divmod(np.arange(PLACES), columns)[::-1], axis=1),
+    }
     for spec in (*old.encoders, old.fusion):
         assert spec.file is not None
-        for before, after in zip(run_graph(shipped / spec.file, 1), run_graph(made_again / spec.file, 1), strict=True):
-            np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-3, err_msg=spec.file)
-    genes, again = (read_table(folder / "genes.parquet", GENES)[0] for folder in (shipped, made_again))
+        before, after = (run_graph(folder / spec.file, 1, fixed) for folder in (shipped, made_again))
+        for one, other in zip(before, after, strict=True):
+            if spec is not old.fusion:
+                np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-3, err_msg=spec.file)
+            assert np.corrcoef(one.reshape(-1), other.reshape(-1))[0, 1] > AGREEMENT, spec.file
     for column in genes.column_names:
-        if genes[column].type in ("float", "double"):
+        if column in ("val_pcc", "interval_80", "interval_90"):
+            np.testing.assert_allclose(again[column].to_numpy(), genes[column].to_numpy(), rtol=0.1, atol=0.05)
+        elif genes[column].type == "float":
             np.testing.assert_allclose(again[column].to_numpy(), genes[column].to_numpy(), rtol=1e-3, atol=1e-3)
         else:
             assert again[column].equals(genes[column]), column
@@ -135,7 +161,35 @@ def test_predictions_follow_the_hidden_truth(predicted: tuple[Path, Path]):
     assert median["immune"] > 0.4
     # What the slide does not show must not be predicted.
     assert abs(median["unrelated"]) < 0.3
-    assert np.nanmean(score.pearson) > 0.45
+    assert score.mean(score.trained) > 0.5
+
+
+def test_genes_it_never_saw_are_predicted_where_their_descriptions_are_near(predicted: tuple[Path, Path]):
+    score = score_demo(*predicted)
+    near, far = (np.array([level == name for level in score.evidence]) for name in ("near", "far"))
+    assert (near.sum(), far.sum()) == (8, 4)
+    assert score.mean(near) > 0.4
+    assert score.mean(near) > score.mean(far)
+    # Beside what knows nothing of the gene: the mean map of the trained ones.
+    assert score.mean(~score.trained) > float(np.nanmean(score.shared[~score.trained])) + 0.1
+
+
+def test_described_genes_that_the_bundle_does_not_hold_are_predicted_too(
+    root: Path, predicted: tuple[Path, Path], shipped: Path, tmp_path: Path
+):
+    folder = predicted[1] / "D1"
+    run_verb(root, "predict", "--slide-record", folder / "slide.json", "--tiles", folder / "tiles.parquet",
+             "--features", folder / "features.parquet", "--thumbnail", folder / "thumbnail.png",
+             "--genes", root / "assets/demo-genes/genes.parquet",
+             "--bundle", shipped, "--outdir", tmp_path)  # fmt: skip
+    more, _ = read_table(tmp_path / "D1.parquet", EXPRESSION)
+    own, _ = read_table(folder / "D1.parquet", EXPRESSION)
+    assert more.num_columns == own.num_columns + 38
+    for gene in list_genes():
+        np.testing.assert_allclose(more[gene.gene_id].to_numpy(), own[gene.gene_id].to_numpy(), atol=1e-4)
+    assert more.schema.field("ENSG00000186847").metadata[b"gene_symbol"] == b"KRT14"
+    assert more.schema.field("ENSG00000186847").metadata[b"evidence"] == b"near"
+    assert np.isfinite(more["ENSG00000186847"].to_numpy()).all()
 
 
 def test_predictions_are_numbers_for_every_gene(predicted: tuple[Path, Path]):

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from described_bundle import write_descriptions
 from pipeline_runs import Launcher, count_by_process, write_samplesheet
 
 # Several whole runs of the pipeline, on a machine that may have other work to do.
@@ -130,13 +131,17 @@ def test_an_overwritten_object_runs_again_and_predictions_from_s3_are_those_from
         tmp_path / "sheet.csv", {"A": "s3://archive/a's.tiff", "B": "s3://archive/b's.tiff", "L": "a.tiff"}
     )
     s3.upload_file(str(make_slide(tmp_path / "other.tiff", seed=4)), "archive", "other.tiff")
-    given = ("--input", sheet, "--bundle", "s3://archive/bundles/demo")
+    s3.upload_file(str(bundle.parent / "demo-genes" / "genes.parquet"), "archive", "asked.parquet")
+    given = ("--input", sheet, "--bundle", "s3://archive/bundles/demo", "--genes", "s3://archive/asked.parquet")
 
     first = launch(*given)
 
     assert first.code == 0, first.output
     remote, local = (anndata.read_h5ad(first.outdir / sample / f"{sample}.h5ad") for sample in ("A", "L"))
     np.testing.assert_array_equal(remote.X, local.X)
+    # Genes that the bundle has never heard of are predicted by their descriptions, and marked.
+    assert remote.var.loc["ENSG00000186847", ["gene_symbol", "evidence"]].tolist() == ["KRT14", "near"]
+    assert np.isfinite(remote[:, "ENSG00000186847"].X).all()
     np.testing.assert_array_equal(remote.obsm["spatial"], local.obsm["spatial"])
     assert "s3://" not in (first.outdir / "summary.html").read_text()
 
@@ -146,6 +151,23 @@ def test_an_overwritten_object_runs_again_and_predictions_from_s3_are_those_from
     assert second.code == 0, second.output
     assert second.tasks("COMPLETED") == sorted([*(f"{stage} B" for stage in STAGES), "SUMMARISE"])
     assert count_by_process(second.tasks("CACHED")) == dict.fromkeys(STAGES, 2)
+
+
+def test_descriptions_of_another_text_encoder_end_the_run_before_any_slide_is_opened(
+    launch: Launcher, tmp_path: Path, bundle: Path, make_slide: Callable[..., Path]
+) -> None:
+    make_slide(tmp_path / "a.tiff", seed=1)
+    sheet = write_samplesheet(tmp_path / "sheet.csv", {"A": "a.tiff"})
+    genes = write_descriptions(tmp_path / "genes.parquet", {"ENSG00000186847": "KRT14"}, np.ones((1, 384), np.float32),
+                               encoder="biobert/lasttoken/raw/512", revision="abc")  # fmt: skip
+
+    run = launch("--input", sheet, "--bundle", bundle, "--genes", genes)
+
+    assert run.code != 0
+    assert "exit status (78)" in run.output
+    assert "biobert/lasttoken/raw/512 of revision abc" in run.output
+    assert "minilm/mean/normalised/256" in run.output
+    assert {row["process"] for row in run.trace()} == {"PREDICT_SLIDES:CHECK"}
 
 
 def test_every_fault_of_a_samplesheet_is_told_at_once_and_before_any_slide_is_opened(

@@ -25,11 +25,14 @@ from histocast.methods.dkan import Dkan, DkanConfig
 from histocast.methods.layers import Spots
 from histocast.progress import Meter
 from histocast.serving import open_predictor, verify_bundle
+from histocast.serving.asked_genes import near_distance
 from histocast.training import Recipe, TrainRecord, evaluate, export_bundle, read_recipe, train
 from histocast.training.checkpoint import load_checkpoint
 from histocast.training.fit import fit
+from histocast.training.gene_text import read_gene_text
 from histocast.training.loop import Data, LoopOptions, TrainingRegion, train_network
 from histocast.training.network import read_options
+from histocast.training.panel import Panel
 from histocast.training.training_set import open_training_set
 from histocast.training.unseen import judge_unseen
 
@@ -54,6 +57,8 @@ def gene_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     columns = {
         "gene_id": pa.array(names),
         "gene_symbol": pa.array(names),
+        "encoder": ["made/mean/raw/10"] * len(names),
+        "encoder_revision": ["one"] * len(names),
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), TEXT),
     }
     path = tmp_path_factory.mktemp("text") / "genes.parquet"
@@ -117,6 +122,13 @@ def test_a_bundle_carries_descriptions_and_marks_genes_it_never_saw(
     bundle = verify_bundle(tmp_path)
     genes, _ = read_table(tmp_path / "genes.parquet", GENES)
     assert bundle.gene_count == genes.num_rows == len(PANEL) + len(UNSEEN)
+    assert bundle.gene_text is not None
+    assert (bundle.gene_text.encoder, bundle.gene_text.encoder_revision) == ("made/mean/raw/10", "one")
+    panel = np.array(genes.column("embedding").to_pylist()[: len(PANEL)], np.float32)
+    assert bundle.gene_text.near_distance == pytest.approx(near_distance(panel))
+    card = (tmp_path / "README.md").read_text()
+    assert "`made/mean/raw/10`" in card
+    assert "networks 2" in card
     seen = genes.column("seen_in_training").to_pylist()
     assert dict(zip(genes.column("gene_symbol").to_pylist(), seen, strict=True)) == {
         **dict.fromkeys(PANEL, True),
@@ -150,6 +162,23 @@ def test_a_bundle_carries_descriptions_and_marks_genes_it_never_saw(
     assert np.isfinite(everything).all()
     assert np.isnan(lower[:, len(PANEL) :]).all()
     assert np.nanmean(gene_pearson(labels, everything[:, : len(PANEL)])) > 0.3
+
+
+def test_a_recipe_may_say_which_described_genes_come_along(gene_text: Path, tmp_path: Path) -> None:
+    panel = Panel(tuple(PANEL), tuple(PANEL), {})
+    assert read_gene_text(gene_text, panel).other_symbols == UNSEEN
+    assert read_gene_text(gene_text, panel, others=UNSEEN[1:]).other_symbols == UNSEEN[1:]
+    assert read_gene_text(gene_text, panel, others=()).others.shape == (0, TEXT)
+    for name in ("NOWHERE", PANEL[0]):
+        with pytest.raises(DataError, match=f"{name} described nowhere, or of the panel"):
+            read_gene_text(gene_text, panel, others=(name,))
+    table = pq.read_table(gene_text)
+    mixed = table.set_column(
+        table.schema.get_field_index("encoder"), "encoder", pa.array([f"e{row % 2}" for row in range(table.num_rows)])
+    )
+    pq.write_table(mixed, tmp_path / "mixed.parquet")
+    with pytest.raises(DataError, match="e0 and e1"):
+        read_gene_text(tmp_path / "mixed.parquet", panel)
 
 
 @pytest.mark.parametrize("method", ["domainst", "alignst", "stnet", "bleep"])

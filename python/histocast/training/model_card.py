@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from histocast.bundle import Bundle, Metric
+from histocast.bundle import Bundle, GeneTextSpec, Metric
 from histocast.training.summary import MODEL
 from histocast.training.train import TrainRecord
 
@@ -33,8 +33,18 @@ def _other_genes(bundle: Bundle) -> str:
         return "Other genes are refused."
     return (
         "Genes come in by their descriptions: genes.parquet marks those whose measured values did not train the "
-        "model (`seen_in_training`), for which no interval and no held-out figure is known. Genes it does not "
-        "describe are refused."
+        "model (`seen_in_training`), for which no interval and no held-out figure is known. "
+        + _other_descriptions(bundle.gene_text)
+    )
+
+
+def _other_descriptions(text: GeneTextSpec | None) -> str:
+    if text is None or text.encoder is None:
+        return "Genes it does not describe are refused."
+    return (
+        f"Other genes are taken with descriptions embedded by `{text.encoder}`, revision `{text.encoder_revision}`. "
+        f"A gene that was not measured is `near` where its description is within {text.near_distance:.3g} "
+        "(1 - cosine) of a measured one's, else `far`."
     )
 
 
@@ -51,11 +61,18 @@ def _training(bundle: Bundle, record: TrainRecord) -> Iterator[str]:
     )
     yield ""
     yield (
-        f"Choices were made on held-out training spots ({record.inner_split}): "
-        f"{', '.join(f'{name} {value:g}' for name, value in record.choices.items() if isinstance(value, float))}. "
+        f"Choices were made on held-out training spots ({record.inner_split}): {', '.join(_choices(record))}. "
         f"Intervals cover {bundle.calibration.coverage_percent} % by {bundle.calibration.method}."
     )
     yield ""
+
+
+def _choices(record: TrainRecord) -> Iterator[str]:
+    """What was chosen, as far as it is a number or some."""
+    for name, value in record.choices.items():
+        values = value if isinstance(value, list) else [value]
+        if values and all(isinstance(one, int | float) for one in values):
+            yield f"{name} {'/'.join(f'{one:.6g}' for one in values)}"
 
 
 def _figures(bundle: Bundle) -> Iterator[str]:
