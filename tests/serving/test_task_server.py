@@ -137,7 +137,7 @@ def test_memory_that_is_not_there_is_not_used(served: Served, capsys: pytest.Cap
         more_than_there_is = {"tiles": np.broadcast_to(np.uint8(0), (2**46,))}
         with memory.block(more_than_there_is) as block:
             assert block is None
-        assert "no memory shared" in capsys.readouterr().err
+        assert "no more memory shared" in capsys.readouterr().err
         with memory.block({"tiles": TILES}) as block:
             assert block is None, "one try is enough to know"
         small = triton_memory.SharedMemory(client, most_blocks=2, largest_bytes=TILES.nbytes - 1)

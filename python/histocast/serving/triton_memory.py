@@ -7,6 +7,7 @@ mapped it, so the memory is free again when both processes have ended, however t
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import threading
@@ -102,7 +103,7 @@ class SharedMemory:
         except (OSError, OverflowError, InferenceServerException) as error:
             with self._lock:
                 self._left = 0
-            log(f"no memory shared with the server, requests go through its socket: {error}")
+            log(f"no more memory shared with the server, requests go through its socket: {error}")
             return None
         with self._lock:
             self.used += 1
@@ -111,6 +112,10 @@ class SharedMemory:
     def _make(self, size_bytes: int) -> Block:
         region = f"histocast-{os.getpid()}-{next(_numbers)}"
         path = FOLDER / region
+        disk = os.statvfs(FOLDER)
+        if disk.f_bavail * disk.f_frsize - size_bytes < disk.f_blocks * disk.f_frsize / 2:
+            # The server's own programs pass tensors there, too; a container has 64 MB for all.
+            raise OSError(errno.ENOSPC, "half of it is taken", str(FOLDER))
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             # Reserved now: writing to memory that is not there would end the process by a signal.

@@ -1,4 +1,4 @@
-"""Claims: with `--serving task` a run gives what it gives in process, and leaves no server behind however it ends."""
+"""Claims: a run on servers gives what it gives in process; one that starts its own leaves none, however it ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anndata
@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from histocast.bundle import read_bundle
 from histocast.records import SampleStatus, read_record
 from pipeline_runs import Launcher, write_samplesheet
-from triton_server import find_server
+from triton_server import RealServer, find_server
 
 # Whole runs of the pipeline, on a machine that may have other work to do.
 pytestmark = pytest.mark.timeout(900)
@@ -63,35 +64,51 @@ def sheet(tmp_path: Path, make_slide: Callable[..., Path]) -> Path:
     return write_samplesheet(tmp_path / "sheet.csv", {"S1": "one.tiff", "S2": "two.tiff"})
 
 
+@pytest.fixture
+def server(tmp_path: Path, bundle: Path) -> Iterator[RealServer]:
+    """A server that somebody else runs."""
+    (tmp_path / "elsewhere").mkdir()
+    server = RealServer(tmp_path / "elsewhere")
+    server.add(bundle, read_bundle(bundle))
+    yield server.start()
+    server.kill()
+
+
 def test_results_are_those_of_a_run_in_process_and_no_server_is_left(
-    launch: Launcher, tmp_path: Path, sheet: Path, bundle: Path, own_servers: dict[str, str]
+    launch: Launcher, tmp_path: Path, sheet: Path, bundle: Path, own_servers: dict[str, str], server: RealServer
 ) -> None:
-    given = ("--input", sheet, "--bundle", bundle)
-    here = launch(*given, "--outdir", tmp_path / "here", "-work-dir", tmp_path / "work-here")
-    assert here.code == 0, here.output
+    def run(name: str, *more: str) -> Path:
+        folders = ("--outdir", tmp_path / name, "-work-dir", tmp_path / f"work-{name}")
+        done = launch("--input", sheet, "--bundle", bundle, *folders, *more, env=own_servers)
+        assert done.code == 0, done.output
+        assert servers_below(tmp_path / f"work-{name}") == []
+        return tmp_path / name
 
-    served = launch(
-        *(*given, "--outdir", tmp_path / "served", "-work-dir", tmp_path / "work-served", "--serving", "task"),
-        env=own_servers,
-    )
+    here = run("here")
+    for served in (run("task", "--serving", "task"), run("servers", "--triton_url", server.url)):
+        for sample in ("S1", "S2"):
+            assert_same_results(served / sample, here / sample, sample)
+            status = read_record(served / sample / "status.json", SampleStatus)
+            facts = {stage.stage: stage.facts for stage in status.stages}
+            for stage in ("encode", "predict"):
+                assert facts[stage]["server_requests"] >= 1
+                assert facts[stage]["server_retries"] == 0
+                assert facts[stage]["starting_s"] > 0
+        summary = (served / "summary.html").read_text()
+        assert "Encoding spent most time on" in summary
+        assert "Predicting spent most time on" in summary
 
-    assert served.code == 0, served.output
-    assert servers_below(tmp_path) == []
-    for sample in ("S1", "S2"):
-        expected, found = (anndata.read_h5ad(tmp_path / run / sample / f"{sample}.h5ad") for run in ("here", "served"))
-        assert found.obs_names.equals(expected.obs_names)
-        np.testing.assert_allclose(found.X, expected.X, atol=1e-5)
-        for layer in ("sd", "lower", "upper"):
-            np.testing.assert_allclose(found.layers[layer], expected.layers[layer], atol=1e-5)
-        tables = [pq.read_table(tmp_path / run / sample / f"{sample}.parquet") for run in ("here", "served")]
-        assert tables[0].schema.names == tables[1].schema.names
-        status = read_record(tmp_path / "served" / sample / "status.json", SampleStatus)
-        facts = {stage.stage: stage.facts for stage in status.stages}
-        for stage in ("encode", "predict"):
-            assert facts[stage]["server_requests"] >= 1
-            assert facts[stage]["server_retries"] == 0
-            assert facts[stage]["starting_s"] > 0
-    assert "spent most time on" in (tmp_path / "served" / "summary.html").read_text()
+
+def assert_same_results(found: Path, expected: Path, sample: str) -> None:
+    ours, theirs = (anndata.read_h5ad(folder / f"{sample}.h5ad") for folder in (found, expected))
+    assert ours.obs_names.equals(theirs.obs_names)
+    assert ours.var_names.equals(theirs.var_names)
+    np.testing.assert_allclose(ours.X, theirs.X, atol=1e-5)
+    for layer in ("sd", "lower", "upper"):
+        np.testing.assert_allclose(ours.layers[layer], theirs.layers[layer], atol=1e-5)
+    tables = [pq.read_table(folder / f"{sample}.parquet") for folder in (found, expected)]
+    assert tables[0].schema.names == tables[1].schema.names
+    assert tables[0].num_rows == tables[1].num_rows > 0
 
 
 @pytest.fixture
