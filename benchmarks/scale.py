@@ -1,7 +1,7 @@
 """What thousands of slides cost before and around the work on them.
 
-``check``: CHECK of many rows whose slides lie in S3 behind a latency. The store is ``--endpoint``, in which the objects
-are made, behind a proxy that adds the latency; where none is given, a stand-in that answers every HEAD after it.
+``check``: CHECK of many rows whose slides lie in S3. The server is versitygw on loopback, found on PATH, or
+``--endpoint``; before it stands a proxy that holds each request back for the latency.
 
 ``stub``: ``nextflow run -stub`` of many samples, whose tasks do nothing: the head process's time and memory. Live memory
 is the heap after a collection, so that what the collector has not freed yet is not taken for what is needed.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -22,12 +21,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from s3 import serve
+from far_store import BUCKET, proxy, versitygw
 
 ROOT = Path(__file__).resolve().parents[1]
-BUCKET = "benchmark"
 # Live heap in MiB after a pause: "[12.3s][info][gc] GC(4) Pause Young (...) 60M->21M(128M) 3.2ms"
 _PAUSE = re.compile(r"^\[([\d.]+)s\].* Pause .* \d+M->(\d+)M\(", re.MULTILINE)
 
@@ -58,35 +57,33 @@ def run(command: list[str], folder: Path, environment: Mapping[str, str] | None 
 
 
 def fill(endpoint: str, samples: int) -> None:
-    """Make the objects in a real store."""
+    """Make the objects."""
     import boto3
 
-    client = boto3.client("s3", endpoint_url=endpoint)
-    client.create_bucket(Bucket=BUCKET)
-    with ThreadPoolExecutor(16) as pool:
-        for number in range(samples):
+    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+    with suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+        client.create_bucket(Bucket=BUCKET)
+    with ThreadPoolExecutor(8) as pool:
+        put = [
             pool.submit(client.put_object, Bucket=BUCKET, Key=f"S{number}.svs", Body=b"slide")
+            for number in range(samples)
+        ]
+    for answer in put:
+        answer.result()
 
 
 def measure_check(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     """CHECK of ``--samples`` rows, and of a tenth of them for how memory grows."""
-    any_file = folder / "slide.svs"
-    any_file.write_bytes(b"slide")
-    if options.endpoint:
-        fill(options.endpoint, options.samples)
-    ready, sender = multiprocessing.Pipe()
-    arguments = (any_file, options.latency_ms / 1000, options.endpoint, sender)
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=arguments, daemon=True)
-    server.start()
-    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{ready.recv()}"
-    os.environ.setdefault("AWS_ACCESS_KEY_ID", "benchmark")
-    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "benchmark")
-    results: dict[str, object] = {"latency_ms": options.latency_ms, "store": options.endpoint or "stand-in"}
-    for samples in (options.samples // 10, options.samples):
-        sheet = write_sheet(folder / "sheet.csv", samples, lambda number: f"s3://{BUCKET}/S{number}.svs")
-        command = [sys.executable, "-m", "histocast", "check", "--input", str(sheet)]
-        results[f"{samples} rows"] = run([*command, "--bundle", str(options.bundle)], folder)
-    server.terminate()
+    with ExitStack() as stack:
+        endpoint = options.endpoint or stack.enter_context(versitygw(folder))
+        fill(endpoint, options.samples)
+        port, _ = stack.enter_context(proxy(endpoint, options.latency_ms / 1000))
+        os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
+        results: dict[str, object] = {"latency_ms": options.latency_ms, "server": options.endpoint or "versitygw"}
+        for samples in (options.samples // 10, options.samples):
+            sheet = write_sheet(folder / "sheet.csv", samples, lambda number: f"s3://{BUCKET}/S{number}.svs")
+            command = [sys.executable, "-m", "histocast", "check", "--input", str(sheet)]
+            results[f"{samples} rows"] = run([*command, "--bundle", str(options.bundle)], folder)
     return results
 
 
