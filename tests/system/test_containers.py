@@ -133,22 +133,34 @@ def test_a_task_of_any_user_finds_its_shell_and_its_caches_where_all_else_is_rea
 
 
 @pytest.fixture
-def open_folders() -> Iterator[None]:
-    """Nextflow runs as root here, and tasks as another user, who must be able to write in their folders."""
+def open_folder() -> Iterator[Path]:
+    """Nextflow runs as root here, and tasks as another user, who must be able to read and write in its folder."""
+    folder = Path(tempfile.mkdtemp(prefix="contained-"))
+    folder.chmod(0o777)
     before = os.umask(0)
-    yield
+    yield folder
     os.umask(before)
+    shutil.rmtree(folder)
 
 
-@pytest.mark.usefixtures("open_folders")
 def test_the_demo_archive_gives_the_same_in_containers_of_a_user_who_can_write_nowhere_else(
-    new_launcher: Callable[[str], Launcher], on_this_machine: Run, engine: dict[str, str], client: str
+    root: Path,
+    new_launcher: Callable[[str], Launcher],
+    on_this_machine: Run,
+    engine: dict[str, str],
+    client: str,
+    open_folder: Path,
 ) -> None:
-    launch = new_launcher("contained")
+    launch = Launcher(root, open_folder, new_launcher("nextflow").nextflow)
+    # The checkout may lie where that user may not look.
+    archive, bundle = open_folder / "archive", open_folder / "bundle"
+    shutil.copytree(root / "demo" / "archive", archive)
+    shutil.copytree(root / "assets" / "demo-bundle", bundle)
+    given = ("--input", archive / "samplesheet.csv", "--bundle", bundle, "--max_cpus", "2")
     settings = launch.folder / "here.config"
     settings.write_text(f"podman.runOptions = '--user {SOME_USER} --read-only'\n")
 
-    run = launch("-profile", "podman,demo", "-c", settings, "--max_cpus", "2", env=engine)
+    run = launch("-profile", "podman,demo", "-c", settings, *given, env=engine)
 
     assert run.code == 0, run.output
     scripts = [path.read_text() for path in (launch.folder / "work").rglob(".command.run")]
