@@ -28,10 +28,10 @@ from histocast.serving import open_predictor, verify_bundle
 from histocast.serving.asked_genes import near_distance
 from histocast.training import Recipe, TrainRecord, evaluate, export_bundle, read_recipe, train
 from histocast.training.checkpoint import load_checkpoint
+from histocast.training.designs import read_options
 from histocast.training.fit import fit
 from histocast.training.gene_text import read_gene_text
 from histocast.training.loop import Data, LoopOptions, TrainingRegion, train_network
-from histocast.training.network import read_options
 from histocast.training.panel import Panel
 from histocast.training.training_set import open_training_set
 from histocast.training.unseen import judge_unseen
@@ -99,6 +99,7 @@ def test_dkan_finds_the_signal_and_is_judged_beside_controls(
     assert record.onnx_difference < 1e-4
     assert record.heldout_pearson > 0.1
     evaluation = evaluate(made_set, models=[folder], outdir=tmp_path)
+    assert evaluation.split == "leave one patient out (2 patients); 2 of 4 sections judged"
     pearson = {s.subject: s.figure("pearson").mean for s in evaluation.summaries}
     assert pearson["model"] > 0.1
     assert abs(pearson["shuffled spots"]) < 0.05

@@ -9,7 +9,7 @@ import pytest
 
 from histocast.errors import ConfigError, DataError, UsageError
 from histocast.training import read_recipe
-from histocast.training.network import DESIGNS, read_options
+from histocast.training.designs import DESIGNS, read_options
 from histocast.training.plan import Plan, plan_models
 from histocast.training.variants import VARIANTS
 

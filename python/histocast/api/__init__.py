@@ -6,8 +6,6 @@ runs them all for one slide; `prepare` makes sections of a training set.
 
 from histocast.api.predict import (
     Facts,
-    SlideLocation,
-    available_threads,
     check,
     encode,
     predict,
@@ -16,6 +14,7 @@ from histocast.api.predict import (
     write_model_repository,
 )
 from histocast.api.prepare import prepare
+from histocast.api.surroundings import SlideLocation, available_threads
 
 __all__ = [
     "Facts",

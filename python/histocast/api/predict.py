@@ -2,103 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal
 
-from histocast.errors import ConfigError, OutputError, UsageError
+from histocast.api.surroundings import (
+    SlideLocation,
+    available_threads,
+    fetch_bundle,
+    opened_predictor,
+    opened_slide,
+    scratch_folder,
+    triton_url,
+)
+from histocast.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from histocast.bundle import Bundle
-    from histocast.progress import Clock
     from histocast.records import CheckRecord, SlideRecord
-    from histocast.serving.predictor import Predictor
     from histocast.serving.repository import RepositoryOptions
-    from histocast.slide import Slide
 
 Facts = dict[str, float | int | str]
 
 FUSION = "fusion"
-
-
-@dataclass(frozen=True)
-class SlideLocation:
-    """Where a slide lies, and what the caller knows of it."""
-
-    sample: str
-    uri: str
-    """Path or ``s3://`` URI."""
-    version: str | None = None
-    """ETag, or size and time, as CHECK saw it; another one is refused."""
-    mpp: float | None = None
-    """Micrometres per pixel, where the file does not say or says it wrong."""
-
-
-def available_threads() -> int:
-    """Processors this process may use, which in a container or a job is not the machine's count."""
-    return len(os.sched_getaffinity(0))
-
-
-@contextmanager
-def scratch_folder(outdir: Path) -> Iterator[Path]:
-    """Yield a folder for large temporary files: ``HISTOCAST_SCRATCH``, else one within ``outdir``."""
-    parent = Path(os.environ.get("HISTOCAST_SCRATCH", outdir))
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = TemporaryDirectory(prefix=".scratch-", dir=parent)
-    except OSError as error:
-        raise OutputError(
-            f"cannot make a folder here: {error.strerror}",
-            where=str(parent),
-            advice="choose a folder that can be written by --outdir, or for scratch by HISTOCAST_SCRATCH",
-        ) from error
-    with folder as name:
-        yield Path(name)
-
-
-@contextmanager
-def _opened_slide(location: SlideLocation, scratch: Path, clock: Clock) -> Iterator[tuple[Slide, str]]:
-    """Yield the slide and the digest of its bytes; opening it counts as waiting for the store."""
-    from histocast.slide import open_slide
-    from histocast.storage import open_source, sampled_digest
-
-    name = f"slide of sample {location.sample}"
-    with open_source(location.uri, version=location.version, name=name) as source:
-        with clock.spent("store"):
-            digest = sampled_digest(source)
-            opened = open_slide(source, sample=location.sample, mpp=location.mpp, scratch=scratch)
-        with opened as slide:
-            yield slide, digest
-
-
-@contextmanager
-def _opened_predictor(
-    folder: Path, bundle: Bundle, *, names: tuple[str, ...], threads: int, scratch: Path, clock: Clock
-) -> Iterator[Predictor]:
-    """Yield what runs graphs of a bundle, at the place the environment says."""
-    from histocast.serving import open_predictor
-
-    with clock.spent("starting"):
-        opened = open_predictor(folder, bundle, names=names, threads=threads, **_place(scratch))
-    with opened as predictor:
-        yield predictor
-
-
-def fetch_bundle(uri: str, outdir: Path, *, files: tuple[str, ...] | None = None) -> tuple[Path, Bundle]:
-    """Return the local folder of a bundle, and the bundle; of an ``s3://`` one only ``files`` are copied.
-
-    Copies are kept under ``HISTOCAST_CACHE`` by digest, else within ``outdir``.
-    """
-    from histocast.bundle import read_bundle
-    from histocast.storage import fetch_bundle as fetch
-
-    cache = Path(os.environ.get("HISTOCAST_CACHE", outdir / ".histocast-cache"))
-    folder = fetch(uri, cache, files=files)
-    return folder, read_bundle(folder)
 
 
 def check(
@@ -131,7 +55,7 @@ def tile(location: SlideLocation, *, bundle: str, outdir: Path, spots: str | Non
     from histocast.tiles import tile_slide
 
     folder, read = fetch_bundle(bundle, outdir, files=("bundle.json",))
-    with scratch_folder(outdir) as scratch, _opened_slide(location, scratch, Clock()) as (slide, slide_digest):
+    with scratch_folder(outdir) as scratch, opened_slide(location, scratch, Clock()) as (slide, slide_digest):
         record = tile_slide(
             slide,
             sample=location.sample,
@@ -171,8 +95,8 @@ def encode(
     names = tuple(encoder.name for encoder in read.encoders)
     with (
         scratch_folder(outdir) as scratch,
-        _opened_slide(location, scratch, clock) as (slide, slide_digest),
-        _opened_predictor(folder, read, names=names, threads=threads, scratch=scratch, clock=clock) as predictor,
+        opened_slide(location, scratch, clock) as (slide, slide_digest),
+        opened_predictor(folder, read, names=names, threads=threads, scratch=scratch, clock=clock) as predictor,
     ):
         if slide_digest != record.slide_digest:
             raise ConfigError(
@@ -218,7 +142,7 @@ def predict(
     threads = threads or available_threads()
     with (
         scratch_folder(outdir) as scratch,
-        _opened_predictor(folder, read, names=(FUSION,), threads=threads, scratch=scratch, clock=clock) as predictor,
+        opened_predictor(folder, read, names=(FUSION,), threads=threads, scratch=scratch, clock=clock) as predictor,
     ):
         with clock.spent("store"):
             panel = fetch_file(genes, scratch) if genes else None
@@ -317,26 +241,6 @@ def predict_slide(
         outdir=outdir,
     )
     return expression
-
-
-def triton_url() -> str | None:
-    """Return where the inference servers are; through the environment, so that moving them keeps the cache."""
-    return os.environ.get("HISTOCAST_TRITON_URL") or None
-
-
-class Place(TypedDict):
-    """Where graphs run, as `open_predictor` takes it."""
-
-    triton_url: str | None
-    own_server: Path | None
-
-
-def _place(scratch: Path) -> Place:
-    """Where graphs run: on servers, on one of the task's own (``HISTOCAST_SERVING=task``), or in process."""
-    serving = os.environ.get("HISTOCAST_SERVING") or "inprocess"
-    if serving not in ("inprocess", "task"):
-        raise UsageError(f"HISTOCAST_SERVING is {serving!r}", expected="inprocess or task", where="environment")
-    return {"triton_url": triton_url(), "own_server": scratch if serving == "task" else None}
 
 
 def _same_bundle(record: SlideRecord, folder: Path) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from histocast.api.predict import SlideLocation, encode, scratch_folder, tile
+from histocast.api.predict import encode, tile
+from histocast.api.surroundings import SlideLocation, scratch_folder
 from histocast.errors import UsageError
 
 if TYPE_CHECKING:

@@ -111,7 +111,7 @@ def _refuse_unfit(recipe: Recipe, gene_text: Path | None) -> None:
     """Judge a method's options now rather than after the sections were encoded."""
     if recipe.method == "ridge":
         return
-    from histocast.training.network import read_options
+    from histocast.training.designs import read_options
 
     where = f"recipe {recipe.name}, method {recipe.label}"
     _, config = read_options(recipe.method, recipe.options, where=where)

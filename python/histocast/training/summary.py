@@ -161,13 +161,21 @@ def summarise_rows(rows: Sequence[SectionRow], genes: Sequence[GeneRow], models:
     return Evaluation(
         recipe=models[0].recipe.name,
         genes=len(models[0].recipe.panel),
-        split=models[0].split,
+        split=_describe_split(models),
         resampled=resampled,
         patients=len(patients),
         sections=len({row.sample for row in rows}),
         spots=sum({model.fold: model.test_spots for model in models}.values()),
         summaries=tuple(summaries),
     )
+
+
+def _describe_split(models: Sequence[TrainRecord]) -> str:
+    """The split in words, and how much of it was judged where that is not all."""
+    first = models[0]
+    judged = {sample for model in models for sample in model.test}
+    sections = {*first.train, *first.test}
+    return first.split if judged == sections else f"{first.split}; {len(judged)} of {len(sections)} sections judged"
 
 
 def _figure(metric: str, rows: Sequence[SectionRow], *, by_patient: bool) -> Figure:
