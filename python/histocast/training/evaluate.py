@@ -27,7 +27,8 @@ from histocast.training.labels import PROTOCOLS, Protocol
 from histocast.training.plan import model_name
 from histocast.training.recipe import Recipe
 from histocast.training.section import Section
-from histocast.training.summary import Evaluation, GeneRow, SectionRow, render_markdown, summarise_rows
+from histocast.training.summary import Evaluation, GeneRow, SectionRow, summarise_rows
+from histocast.training.tables import render_markdown
 from histocast.training.train import TRAIN_FILE, TrainRecord, train_fold
 from histocast.training.training_set import TrainingSet, open_training_set
 

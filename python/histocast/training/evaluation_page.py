@@ -12,18 +12,12 @@ from numpy.typing import NDArray
 from histocast import __version__
 from histocast.methods.correlation import gene_pearson
 from histocast.report.page import plural, write_page
+from histocast.training.controls import SHUFFLED
 from histocast.training.evaluation_plots import Bar, Example, draw_bars, draw_example, draw_genes
 from histocast.training.labels import Protocol
 from histocast.training.metrics import mean_known
-from histocast.training.summary import (
-    MODEL,
-    Evaluation,
-    GeneRow,
-    SubjectSummary,
-    describe_protocol,
-    format_figure,
-    name_subjects,
-)
+from histocast.training.summary import MODEL, Evaluation, GeneRow, SubjectSummary
+from histocast.training.tables import describe_protocol, format_figure, name_subjects
 
 COLUMNS = {
     "pearson": "Pearson",
@@ -78,7 +72,8 @@ def _protocol(
     return {
         "name": protocol,
         "facts": describe_protocol(evaluation, protocol),
-        "bars": draw_bars([_bar(name, summary) for name, summary in named.items()]),
+        # Shuffled spots of every method are near 0; the table has them.
+        "bars": draw_bars([_bar(name, summary) for name, summary in named.items() if summary.subject != SHUFFLED]),
         "columns": list(COLUMNS.values()),
         "rows": [
             {"name": name, "cells": [format_figure(summary.figure(metric)) for metric in COLUMNS]}
