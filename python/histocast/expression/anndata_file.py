@@ -59,21 +59,27 @@ def write_anndata(
     """
     from anndata.io import write_elem
 
-    with write_atomically(path) as temporary, create_hdf5(temporary) as file:
+    with write_atomically(path) as temporary, create_hdf5(temporary) as (file, check):
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        moments = _write_matrices(file, prediction)
-        write_elem(file, "obs", observations(prediction, record.sample))
-        write_elem(file, "var", variables(prediction, moments))
-        write_elem(file, "obsm", {"spatial": prediction.spots.centres_level0_px})
-        for empty in ("obsp", "varm", "varp"):
-            write_elem(file, empty, {})
-        write_elem(file, "uns/histocast", provenance_tree(provenance, bundle))
+        moments = _write_matrices(file, prediction, check=check)
+        elements: dict[str, Any] = {
+            "obs": observations(prediction, record.sample),
+            "var": variables(prediction, moments),
+            "obsm": {"spatial": prediction.spots.centres_level0_px},
+            **{empty: {} for empty in ("obsp", "varm", "varp")},
+            "uns/histocast": provenance_tree(provenance, bundle),
+        }
+        for name, element in elements.items():
+            write_elem(file, name, element)
+            check()
         write_elem(file, f"uns/spatial/{record.sample}", _spatial(record, image), dataset_kwargs=COMPRESSION)
         for group in ("layers", "uns", "uns/spatial"):
             file[group].attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
 
 
-def _write_matrices(file: h5py.File, prediction: Prediction) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _write_matrices(
+    file: h5py.File, prediction: Prediction, *, check: Callable[[], None]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Write ``X`` and the layers; mean and sd of each gene over the predicted spots come back, [gene] each."""
     shape = prediction.expression.shape
     names = {"expression": "X", "sd": "layers/sd", "lower": "layers/lower", "upper": "layers/upper"}
@@ -86,6 +92,7 @@ def _write_matrices(file: h5py.File, prediction: Prediction) -> tuple[NDArray[np
         datasets["sd"][rows] = prediction.sd[rows]
         datasets["lower"][rows] = lower
         datasets["upper"][rows] = upper
+        check()
         total += np.nansum(values, axis=0, dtype=np.float64)
         squares += np.nansum(np.square(values, dtype=np.float64), axis=0)
     count = int(prediction.spots.readable.sum())
