@@ -41,6 +41,7 @@ class SectionJudge:
         self.sections: list[SectionRow] = []
         self.genes: list[GeneRow] = []
         self.examples: list[Example] = []
+        self._truths: dict[str, Truth] = {}
         table, _ = read_table(model.folder / "genes.parquet", GENES)
         # Genes beyond the panel were not measured, and stand after it.
         self.panel = table = table.filter(table.column("seen_in_training"))
@@ -54,7 +55,7 @@ class SectionJudge:
 
     def judge_model(self, section: Section, expression: Floats, sd: Floats) -> None:
         """Judge the model itself, its intervals, and its shuffled predictions."""
-        labels = self.training.labels(section, self.model.record.protocol)
+        labels = self._truth(section).labels
         intervals = {
             f"coverage_{level}": coverage(labels, expression, sd, width) for level, width in self.widths.items()
         }
@@ -96,8 +97,13 @@ class SectionJudge:
             )
 
     def _truth(self, section: Section) -> Truth:
-        rows = section.store.array_row[section.measured], section.store.array_col[section.measured]
-        return Truth(self.training.labels(section, self.model.record.protocol), array_neighbourhood(*rows))
+        """Labels and neighbourhoods of a section, made once for the model and all controls."""
+        sample = section.record.sample
+        if sample not in self._truths:
+            rows = section.store.array_row[section.measured], section.store.array_col[section.measured]
+            labels = self.training.labels(section, self.model.record.protocol)
+            self._truths[sample] = Truth(labels, array_neighbourhood(*rows))
+        return self._truths[sample]
 
     def _add(self, section: Section, subject: str, values: dict[str, float]) -> None:
         record = self.model.record
