@@ -117,8 +117,9 @@ def prepare_ceiling(path: Path, corners: Corners, threads: int) -> Run:
     runs = [blocks[start : start + 64] for start in range(0, len(blocks), 64)]
 
     def decode(run: list[int]) -> None:
+        into = np.empty((level.block_height_px, level.block_width_px, 3), np.uint8)
         for block in run:
-            reader.decode(number, block, payloads[block])
+            reader.decode(number, block, payloads[block], into)
 
     def ceiling() -> int:
         with ThreadPoolExecutor(threads) as pool:

@@ -10,7 +10,6 @@ import imagecodecs
 import numpy as np
 
 from histocast.slide.jpeg2000 import read_codestream
-from histocast.slide.pixel_memory import PixelMemory
 from histocast.slide.reader import Payload, Pixels, UnreadableBlock
 
 Compression = Literal["none", "jpeg", "jpeg2000", "deflate", "lzw", "zstd"]
@@ -48,8 +47,8 @@ class BlockFormat:
     """Whether rows are stored as horizontal differences (predictor 2)."""
 
 
-def decode_block(payload: Payload, block: BlockFormat, *, visible: tuple[int, int], memory: PixelMemory) -> Pixels:
-    """Return the pixels of a block, at least the visible part of it.
+def decode_block(payload: Payload, block: BlockFormat, *, visible: tuple[int, int], into: Pixels) -> None:
+    """Write the pixels of a block, at least the visible part of it.
 
     Parameters
     ----------
@@ -59,8 +58,8 @@ def decode_block(payload: Payload, block: BlockFormat, *, visible: tuple[int, in
         How it is stored.
     visible:
         Rows and columns of it that lie within the level.
-    memory:
-        Where a whole block is decoded to, if its decoder can be told so.
+    into:
+        A whole block, [height_px, width_px, 3], contiguous.
 
     Raises
     ------
@@ -70,7 +69,7 @@ def decode_block(payload: Payload, block: BlockFormat, *, visible: tuple[int, in
     data = bytes(payload)
     try:
         if block.compression == "jpeg":
-            pixels = _decode_jpeg(data, block, visible, memory)
+            pixels = _decode_jpeg(data, block, visible, into)
         elif block.compression == "jpeg2000":
             pixels = _decode_jpeg2000(data, block, visible)
         else:
@@ -79,7 +78,8 @@ def decode_block(payload: Payload, block: BlockFormat, *, visible: tuple[int, in
         raise UnreadableBlock(f"the {block.compression} data cannot be decoded") from error
     if pixels.shape[0] < visible[0] or pixels.shape[1] < visible[1] or pixels.shape[2:] != (3,):
         raise UnreadableBlock(f"decodes to shape {pixels.shape}")
-    return pixels
+    if pixels is not into:
+        into[: visible[0], : visible[1]] = pixels[: visible[0], : visible[1]]
 
 
 def jpeg_frame_size(data: Payload) -> tuple[int, int, int]:
@@ -123,19 +123,16 @@ def check_jpeg_end(data: Payload) -> None:
         raise UnreadableBlock("the JPEG data ends before its end marker")
 
 
-def _decode_jpeg(data: bytes, block: BlockFormat, visible: tuple[int, int], memory: PixelMemory) -> Pixels:
+def _decode_jpeg(data: bytes, block: BlockFormat, visible: tuple[int, int], into: Pixels) -> Pixels:
+    """Return the pixels, which are ``into`` itself where the frame is as large as the block."""
     width, height, components = jpeg_frame_size(data)
     _check_frame((height, width, components), block, visible)
     check_jpeg_end(data)
     whole = (width, height) == (block.width_px, block.height_px)
     pixels: Pixels = imagecodecs.jpeg8_decode(
-        data,
-        tables=block.tables,
-        colorspace=block.colour,
-        outcolorspace="RGB",
-        out=memory.array() if whole else None,
+        data, tables=block.tables, colorspace=block.colour, outcolorspace="RGB", out=into if whole else None
     )
-    return pixels
+    return into if whole else pixels
 
 
 def _decode_jpeg2000(data: bytes, block: BlockFormat, visible: tuple[int, int]) -> Pixels:

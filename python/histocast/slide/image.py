@@ -85,8 +85,8 @@ class ImageReader:
         """Return nothing: the image is read whole."""
         return {}
 
-    def decode(self, level: int, block: int, payload: Payload | None) -> Pixels:  # noqa: ARG002
-        """Return a view of the block; the first call decodes the image.
+    def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:  # noqa: ARG002
+        """Copy the block; the first call decodes the image.
 
         Raises
         ------
@@ -98,7 +98,8 @@ class ImageReader:
                 self._pixels = self._decoded()
             pixels = self._pixels
         row, column = divmod(block, self.levels[0].block_columns)
-        return pixels[row * _BLOCK_PX : (row + 1) * _BLOCK_PX, column * _BLOCK_PX : (column + 1) * _BLOCK_PX]
+        part = pixels[row * _BLOCK_PX : (row + 1) * _BLOCK_PX, column * _BLOCK_PX : (column + 1) * _BLOCK_PX]
+        into[: part.shape[0], : part.shape[1]] = part
 
     def close(self) -> None:
         """See `Reader.close`."""

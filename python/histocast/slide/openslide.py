@@ -115,13 +115,14 @@ class OpenSlideReader:
         """Return nothing: the library reads by itself."""
         return {}
 
-    def decode(self, level: int, block: int, payload: Payload | None) -> Pixels:  # noqa: ARG002
+    def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:  # noqa: ARG002
         """See `Reader.decode`."""
         slide = self._slide
         try:
-            return self._read(slide, level, block)
+            pixels = self._read(slide, level, block)
         except openslide.OpenSlideError:
-            return self._read_again(slide, level, block)
+            pixels = self._read_again(slide, level, block)
+        into[: pixels.shape[0], : pixels.shape[1]] = pixels
 
     def close(self) -> None:
         """See `Reader.close`."""

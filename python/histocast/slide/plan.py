@@ -14,7 +14,8 @@ from itertools import groupby
 
 import numpy as np
 
-from histocast.slide.reader import Integers, Level, Reader
+from histocast.slide.reader import Integers, Reader
+from histocast.slide.stacks import StackGrid
 from histocast.slide.windows import Windows, blocks_of
 
 # A near band of 4096 px decodes 6 % of the blocks twice, 3 % where they are shrunk at once.
@@ -35,36 +36,32 @@ class Cell:
     band: int
     members: Integers
     """Positions into the windows."""
-    blocks: Integers
-    """What they touch."""
     new_blocks: Integers
-    """Those of them that have to be decoded for this cell."""
-    last_blocks: Integers
+    """The blocks that have to be decoded for this cell."""
+    stacks: Integers
+    """What they touch."""
+    last_stacks: Integers
     """Those of them that are let go of after it."""
 
 
-def plan_cells(windows: Windows, level: Level, *, far: bool) -> list[Cell]:
+def plan_cells(windows: Windows, grid: StackGrid, *, far: bool) -> list[Cell]:
     """Return the cells in the order of the sweep.
 
     A cell is at least a window wide, so that within a band a block is needed by neighbouring cells alone.
     """
+    level = grid.level
     members = _split(windows, band_px=FAR_BAND_PX if far else NEAR_BAND_PX)
     blocks = [blocks_of(windows, cell, level) for _, cell in members]
-    if not far:
+    stacks = [np.unique(grid.stacks_of(own)) for own in blocks]
+    if far:
+        new, last = _first_uses(blocks), _first_uses(stacks[::-1])[::-1]
+    else:
         nothing = np.empty(0, np.int64)
-        before, after = [nothing, *blocks[:-1]], [*blocks[1:], nothing]
-        return [
-            Cell(band, cell, own, _without(own, earlier), _without(own, later))
-            for (band, cell), own, earlier, later in zip(members, blocks, before, after, strict=True)
-        ]
-    first = np.full(level.block_rows * level.block_columns, -1)
-    last = first.copy()
-    for number, own in enumerate(blocks):
-        last[own] = number
-        first[own] = np.where(first[own] < 0, number, first[own])
+        new = [_without(own, earlier) for own, earlier in zip(blocks, [nothing, *blocks[:-1]], strict=True)]
+        last = [_without(own, later) for own, later in zip(stacks, [*stacks[1:], nothing], strict=True)]
     return [
-        Cell(band, cell, own, own[first[own] == number], own[last[own] == number])
-        for number, ((band, cell), own) in enumerate(zip(members, blocks, strict=True))
+        Cell(band, cell, new_blocks, touched, last_stacks)
+        for (band, cell), new_blocks, touched, last_stacks in zip(members, new, stacks, last, strict=True)
     ]
 
 
@@ -107,6 +104,16 @@ def _split(windows: Windows, *, band_px: int) -> list[tuple[int, Integers]]:
     order = np.lexsort((windows.left_px, windows.top_px, column, band))
     changes = np.flatnonzero((np.diff(band[order]) != 0) | (np.diff(column[order]) != 0)) + 1
     return [(int(band[members[0]]), members) for members in np.split(order, changes)]
+
+
+def _first_uses(uses: Sequence[Integers]) -> list[Integers]:
+    """Return what of each use no earlier one has used."""
+    used = np.zeros(max((int(own.max(initial=0)) for own in uses), default=0) + 1, bool)
+    first = []
+    for own in uses:
+        first.append(own[~used[own]])
+        used[own] = True
+    return first
 
 
 def _without(blocks: Integers, others: Integers) -> Integers:

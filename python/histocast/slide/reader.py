@@ -98,13 +98,18 @@ class Reader(Protocol):
         """
         ...
 
-    def decode(self, level: int, block: int, payload: Payload | None) -> Pixels:
-        """Return a block's pixels, at least as far as they lie within the level.
+    def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:
+        """Write a block's pixels, at least as far as they lie within the level.
+
+        Parameters
+        ----------
+        into:
+            A whole block, [block_height_px, block_width_px, 3], contiguous.
 
         Raises
         ------
         UnreadableBlock
-            The data is damaged or absent.
+            The data is damaged or absent; what ``into`` holds then means nothing.
         """
         ...
 

@@ -7,17 +7,16 @@ block it needs a quarter of the memory (at a factor of two) and no copy of the f
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import cv2
 import numpy as np
 
-from histocast.slide.pixel_memory import PixelMemory
 from histocast.slide.reader import Blocks, Level, Payload, Pixels, Reader
+from histocast.slide.stacks import WHITE
 from histocast.slide.windows import Windows
-
-WHITE = 255
 
 
 def shrink_blocks(reader: Reader, windows: Windows, *, tile_px: int) -> tuple[Reader, Windows]:
@@ -52,8 +51,7 @@ class _ShrinkingReader:
             block_width_px=full.block_width_px // factor,
             block_height_px=full.block_height_px // factor,
         )
-        self._size = (shrunk.block_width_px, shrunk.block_height_px)
-        self._memory = PixelMemory((shrunk.block_height_px, shrunk.block_width_px, 3))
+        self._scratch = threading.local()
         self.levels: tuple[Level, ...] = (*reader.levels[:level], shrunk, *reader.levels[level + 1 :])
 
     def block_bytes(self, level: int, blocks: Blocks) -> int:
@@ -68,20 +66,28 @@ class _ShrinkingReader:
         """See `Reader.expect`."""
         self._reader.expect(level, blocks)
 
-    def decode(self, level: int, block: int, payload: Payload | None) -> Pixels:
+    def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:
         """See `Reader.decode`."""
-        pixels = self._reader.decode(level, block, payload)
+        whole = self._whole_block()
+        self._reader.decode(level, block, payload, whole)
         row, column = divmod(block, self._full.block_columns)
         height = min(self._full.block_height_px, self._full.height_px - row * self._full.block_height_px)
         width = min(self._full.block_width_px, self._full.width_px - column * self._full.block_width_px)
-        pixels = self._whole_groups(pixels[:height, :width])
+        pixels = self._whole_groups(whole[:height, :width])
         size = (pixels.shape[1] // self._factor, pixels.shape[0] // self._factor)
-        shrunk = self._memory.array() if size == self._size else np.empty((size[1], size[0], 3), np.uint8)
-        cv2.resize(pixels, size, dst=shrunk, interpolation=cv2.INTER_AREA)
-        return shrunk
+        cv2.resize(pixels, size, dst=into[: size[1], : size[0]], interpolation=cv2.INTER_AREA)
 
     def close(self) -> None:
         """Do nothing: the reader beneath belongs to the slide."""
+
+    def _whole_block(self) -> Pixels:
+        """Return this thread's memory for a block, which stays in the cache from one to the next."""
+        try:
+            pixels: Pixels = self._scratch.pixels
+        except AttributeError:
+            pixels = np.empty((self._full.block_height_px, self._full.block_width_px, 3), np.uint8)
+            self._scratch.pixels = pixels
+        return pixels
 
     def _whole_groups(self, pixels: Pixels) -> Pixels:
         """Fill up with white where the slide ends within a group of pixels, as a window there is filled."""

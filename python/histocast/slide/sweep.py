@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from histocast.slide.pixel_memory import PixelMemory
 from histocast.slide.plan import Cell, group_cells, plan_cells
 from histocast.slide.reader import Payload, Pixels, Reader, UnreadableBlock
-from histocast.slide.shrink import WHITE, shrink_blocks
+from histocast.slide.resize import resizer
+from histocast.slide.shrink import shrink_blocks
+from histocast.slide.stacks import Stack, StackGrid
 from histocast.slide.store_wait import StoreWait
-from histocast.slide.windows import Windows, block_parts, blocks_of
+from histocast.slide.windows import Windows, blocks_of
 
 # Threads are ours; a library that starts its own for each resize would have them fight.
 cv2.setNumThreads(1)
@@ -35,7 +37,6 @@ _TILES_PER_TASK = 8
 _BATCHES_AHEAD = 2
 
 Item = TypeVar("Item")
-Block = Pixels | UnreadableBlock
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,13 @@ def sweep_tiles(
     with store_wait.waiting():
         reader.expect(windows.level, needed)
     reader, windows = shrink_blocks(reader, windows, tile_px=tile_px)
-    cells = plan_cells(windows, reader.levels[windows.level], far=reader.far)
+    grid = StackGrid(reader.levels[windows.level])
+    cells = plan_cells(windows, grid, far=reader.far)
     order = np.concatenate([cell.members for cell in cells])
     batches = _Batches(order, tile_px=tile_px, batch_tiles=batch_tiles)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
     try:
-        yield from _Sweep(reader, windows, batches, pool, store_wait).run(cells)
+        yield from _Sweep(reader, windows, grid, batches=batches, pool=pool, store_wait=store_wait).run(cells)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -137,15 +139,22 @@ class _Sweep:
     """One pass over the cells of a level."""
 
     def __init__(
-        self, reader: Reader, windows: Windows, batches: _Batches, pool: ThreadPoolExecutor, store_wait: StoreWait
+        self,
+        reader: Reader,
+        windows: Windows,
+        grid: StackGrid,
+        *,
+        batches: _Batches,
+        pool: ThreadPoolExecutor,
+        store_wait: StoreWait,
     ) -> None:
         self._reader = reader
         self._windows = windows
-        self._level = reader.levels[windows.level]
+        self._grid = grid
         self._batches = batches
         self._pool = pool
         self._store_wait = store_wait
-        self._decoded: dict[int, Block] = {}
+        self._stacks: dict[int, Stack] = {}
         self._placed = 0
 
     def run(self, cells: Sequence[Cell]) -> Iterator[TileBatch]:
@@ -183,64 +192,52 @@ class _Sweep:
                     yield cell, payloads
 
     def _decode(self, cell: Cell, payloads: Mapping[int, Payload]) -> list[Future[None]]:
-        return [
-            self._pool.submit(self._decode_run, run, [payloads.get(block) for block in run])
-            for run in _runs(cell.new_blocks.tolist(), _BLOCKS_PER_TASK)
-        ]
+        futures = []
+        for number, blocks in self._grid.by_stack(cell.new_blocks):
+            stack = self._stacks.get(number)
+            if stack is None:
+                stack = self._stacks[number] = self._grid.empty()
+            futures += [
+                self._pool.submit(self._decode_run, stack, run, payloads) for run in _runs(blocks, _BLOCKS_PER_TASK)
+            ]
+        return futures
 
-    def _decode_run(self, blocks: Sequence[int], payloads: Sequence[Payload | None]) -> None:
-        for block, payload in zip(blocks, payloads, strict=True):
+    def _decode_run(self, stack: Stack, blocks: Sequence[int], payloads: Mapping[int, Payload]) -> None:
+        level = self._windows.level
+        for block in blocks:
+            row, into = self._grid.place(stack, block)
             try:
-                self._decoded[block] = self._reader.decode(self._windows.level, block, payload)
+                self._reader.decode(level, block, payloads.get(block), into)
             except UnreadableBlock as damage:
-                self._decoded[block] = damage
+                stack.damage[row] = str(damage)
 
     def _cut(self, cell: Cell, decoding: list[Future[None]]) -> tuple[int, list[Future[None]]]:
-        """Start to cut a cell's tiles once its blocks are there, and let go of those it is the last to need."""
+        """Start to cut a cell's tiles once its blocks are there, and let go of the stacks it is the last to need."""
         for future in decoding:
             future.result()
-        blocks = {block: self._decoded[block] for block in cell.blocks.tolist()}
-        for block in cell.last_blocks.tolist():
-            del self._decoded[block]
+        stacks = {stack: self._stacks[stack] for stack in cell.stacks.tolist()}
+        for stack in cell.last_stacks.tolist():
+            del self._stacks[stack]
         places = [self._batches.place(self._placed + offset) for offset in range(len(cell.members))]
         self._placed += len(places)
         jobs = list(zip(cell.members.tolist(), places, strict=True))
-        futures = [self._pool.submit(self._cut_run, run, blocks) for run in _runs(jobs, _TILES_PER_TASK)]
+        futures = [self._pool.submit(self._cut_run, run, stacks) for run in _runs(jobs, _TILES_PER_TASK)]
         return self._placed, futures
 
-    def _cut_run(self, jobs: Sequence[tuple[int, tuple[TileBatch, int]]], blocks: Mapping[int, Block]) -> None:
-        size_px = self._windows.size_px
-        window = np.empty((size_px, size_px, 3), np.uint8)
+    def _cut_run(self, jobs: Sequence[tuple[int, tuple[TileBatch, int]]], stacks: Mapping[int, Stack]) -> None:
+        tile_px = jobs[0][1][0].pixels.shape[1]
+        resize = resizer(self._windows.size_px, tile_px)
         for member, (batch, place) in jobs:
             tile = batch.pixels[place]
-            whole = size_px == tile.shape[0]
-            damage = self._assemble(member, blocks, tile if whole else window)
+            window = tile if resize is None else resize.window
+            left, top = int(self._windows.left_px[member]), int(self._windows.top_px[member])
+            damage = self._grid.copy_window(window, left, top, stacks)
             if damage is not None:
                 batch.readable[place] = False
-                batch.reasons[member] = str(damage)
+                batch.reasons[member] = damage
                 tile[:] = 0
-            elif not whole:
-                shrinks = size_px > tile.shape[0]
-                method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-                cv2.resize(window, tile.shape[:2], dst=tile, interpolation=method)
-
-    def _assemble(self, member: int, blocks: Mapping[int, Block], window: Pixels) -> UnreadableBlock | None:
-        """Copy a window together from its blocks, unless one of them is damaged."""
-        level, size_px = self._level, len(window)
-        top, left = int(self._windows.top_px[member]), int(self._windows.left_px[member])
-        if min(top, left) < 0 or top + size_px > level.height_px or left + size_px > level.width_px:
-            window[:] = WHITE
-        columns = block_parts(left, size_px, side_px=level.width_px, stride_px=level.block_width_px)
-        for row, to_rows, from_rows in block_parts(
-            top, size_px, side_px=level.height_px, stride_px=level.block_height_px
-        ):
-            strip, first_block = window[to_rows], row * level.block_columns
-            for column, to_columns, from_columns in columns:
-                pixels = blocks[first_block + column]
-                if isinstance(pixels, UnreadableBlock):
-                    return pixels
-                strip[:, to_columns] = pixels[from_rows, from_columns]
-        return None
+            elif resize is not None:
+                resize.write(tile)
 
     def _finish(self, done: int, cutting: list[Future[None]]) -> Iterator[TileBatch]:
         for future in cutting:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from histocast.slide.blocks import BlockFormat, Compression, decode_block
 from histocast.slide.jpeg2000 import read_codestream
-from histocast.slide.pixel_memory import PixelMemory
 from histocast.slide.reader import (
     Blocks,
     CannotOpen,
@@ -89,7 +88,6 @@ class TiffReader:
             [(level.block.width_px, level.block.height_px) for level in stored],
         )
         self._stored = stored
-        self._memories = [PixelMemory((level.block.height_px, level.block.width_px, 3)) for level in stored]
         self.far = not source.is_local
         self._source = source
         self._copy: Source | None = None
@@ -122,7 +120,7 @@ class TiffReader:
         )
         return {ranges[index][0]: piece for index, piece in pieces}
 
-    def decode(self, level: int, block: int, payload: Payload | None) -> Pixels:
+    def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:
         """See `Reader.decode`."""
         stored = self._stored[level]
         stated = int(stored.byte_counts[block])
@@ -134,7 +132,7 @@ class TiffReader:
         row, column = divmod(block, self.levels[level].block_columns)
         height, width = stored.block.height_px, stored.block.width_px
         visible = (min(height, stored.height_px - row * height), min(width, stored.width_px - column * width))
-        return decode_block(payload, stored.block, visible=visible, memory=self._memories[level])
+        decode_block(payload, stored.block, visible=visible, into=into)
 
     def close(self) -> None:
         """See `Reader.close`."""
