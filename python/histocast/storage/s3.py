@@ -158,9 +158,11 @@ class S3Source:
             for request in requests:
                 coming.append((request, pool.submit(self._get, request.start, request.length)))
                 if len(coming) == CONCURRENCY:
-                    yield from _pieces(clipped, *coming.popleft())
+                    oldest, future = coming.popleft()
+                    yield from oldest.pieces(clipped, future.result())
             while coming:
-                yield from _pieces(clipped, *coming.popleft())
+                oldest, future = coming.popleft()
+                yield from oldest.pieces(clipped, future.result())
         finally:
             for _, future in coming:
                 future.cancel()
@@ -264,10 +266,3 @@ class S3Source:
                 advice="grant the permission, choose another AWS_PROFILE, or set AWS_REQUEST_PAYER=requester",
             )
         return DataError(f"the store refused with {status} {code}", where=self.name)
-
-
-def _pieces(ranges: Sequence[Range], request: Request, future: Future[bytes]) -> Iterator[Piece]:
-    body = memoryview(future.result())
-    for index in request.members:
-        start, length = ranges[index]
-        yield index, body[start - request.start : start - request.start + length]
