@@ -198,7 +198,7 @@ lock: $(VENV)/.build.stamp
 	$(COMPILE) pyproject.toml --constraint requirements/dev.lock --output-file requirements/client.lock
 	$(COMPILE) requirements/build.in --constraint requirements/dev.lock --output-file requirements/build.lock
 	$(COMPILE) requirements/triton.in --output-file requirements/triton.lock
-	$(COMPILE) requirements/onnxruntime-gpu.in --constraint requirements/client.lock \
+	$(COMPILE) requirements/onnxruntime-gpu.in --constraint requirements/train.lock \
 	    --output-file requirements/onnxruntime-gpu.lock
 	rm -rf $(TOOLS)/nextflow
 	mvn --quiet --batch-mode --file requirements/nextflow/pom.xml dependency:copy-dependencies \

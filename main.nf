@@ -13,6 +13,7 @@ include { PREPARE } from './modules/prepare.nf'
 include { TRAIN } from './modules/train.nf'
 include { EVALUATE } from './modules/evaluate.nf'
 include { EXPORT } from './modules/export.nf'
+include { LINEAGE } from './modules/lineage.nf'
 include { local_file ; one_slide_a_folder ; read_plan ; read_samples ; read_sections } from './modules/inputs.nf'
 include { check_parameters ; describe_parameters ; values_of ; as_json } from './modules/parameters.nf'
 
@@ -60,6 +61,7 @@ workflow TRAIN_MODELS {
     methods // names with commas between them, or null for the recipe's own
     panel // gene panel, or null for the recipe's own
     gene_text // embedded genes, or null
+    run // JSON: what the head process alone knows of this run
 
     main:
     sheet = file(input, checkIfExists: true)
@@ -84,6 +86,17 @@ workflow TRAIN_MODELS {
     }
     EVALUATE(trained.fold.toSortedList(), sections)
     EXPORT(trained.bundle, EVALUATE.out.evaluation, PREPARE.out.encoders.first())
+
+    LINEAGE(
+        run,
+        PREPARE.out.section.map { folder -> folder.resolve('section.json') }.toList(),
+        TRAIN.out.model.map { _model, folder -> folder.resolve('train.json') }.toList(),
+        EXPORT.out.bundle.map { _name, folder -> folder.resolve('bundle.json') }.toList(),
+        EVALUATE.out.evaluation.mix(EVALUATE.out.tables).flatten().toList(),
+        staged_recipe,
+        staged_panel,
+        staged_text,
+    )
 }
 
 workflow {
@@ -97,7 +110,14 @@ workflow {
         channel.of(as_json(parameters))
             .collectFile(name: 'params.json', storeDir: "${params.outdir}/pipeline_info", newLine: true)
         if (params.workflow == 'train') {
-            TRAIN_MODELS(params.input, params.recipe, params.methods, params.genes, params.gene_text)
+            TRAIN_MODELS(
+                params.input,
+                params.recipe,
+                params.methods,
+                params.genes,
+                params.gene_text,
+                facts_of_run(parameters),
+            )
         }
         else {
             PREDICT_SLIDES(

@@ -1,4 +1,4 @@
-include { option ; quoted } from './inputs.nf'
+include { in_image ; option ; quoted } from './inputs.nf'
 
 // Trains one method under one protocol, on all sections but those of a fold, or on all.
 process TRAIN {
@@ -17,7 +17,7 @@ process TRAIN {
 
     script:
     """
-    histocast train \\
+    ${in_image(task)}histocast train \\
         --set set \\
         ${option('--recipe', recipe, recipe_name)} \\
         --method ${quoted(model.method)} \\

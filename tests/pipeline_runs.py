@@ -33,7 +33,7 @@ class Run:
             for row in self.trace()
             if row["status"] == status
         ]
-        return sorted(name for name in names if not name.startswith(("CHECK", "PROVENANCE", "CONCLUDE")))
+        return sorted(name for name in names if not name.startswith(("CHECK", "PROVENANCE", "LINEAGE", "CONCLUDE")))
 
 
 class Launcher:

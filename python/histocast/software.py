@@ -24,17 +24,20 @@ LIBRARIES = (
     "tritonclient",
 )
 
+# What can change a trained model besides.
+TRAINING_LIBRARIES = ("onnx", "onnxscript", "scikit-learn", "torch")
+
 IMAGE = "image"
 
 
-def software_versions() -> dict[str, str]:
-    """Versions of histocast, of Python and of the libraries that are installed here, by name.
+def software_versions(*others: str) -> dict[str, str]:
+    """Versions of histocast, of Python and of the libraries (and ``others``) that are installed here, by name.
 
     Within a container ``image`` is what it was started from, as the workflow engine tells it (``HISTOCAST_IMAGE``).
     Read from the installed packages' records, so that none of them is imported for it.
     """
     found = {"histocast": __version__, "python": platform.python_version()}
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *others):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

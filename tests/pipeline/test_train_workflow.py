@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from histocast.bundle import sha256_of_file
 from histocast.serving import verify_bundle
-from pipeline_runs import Launcher, count_by_process, write_samplesheet
+from pipeline_runs import Launcher, Run, count_by_process, write_samplesheet
 
 # Several whole runs of the pipeline, on a machine that may have other work to do.
 pytestmark = pytest.mark.timeout(900)
@@ -71,12 +72,23 @@ def test_a_bundle_is_trained_judged_and_exported_and_predicts(
     assert bundle.gene_count == len(GENES)
     assert bundle.metrics
     assert "leave one patient out (2 patients)" in (trained.outdir / "evaluation" / "evaluation.md").read_text()
+    assert "WARN" not in trained.output
+    graph = {entity["@id"]: entity for entity in json.loads(provenance_of(trained).read_text())["@graph"]}
+    digests = {name: entity["sha256"] for name, entity in graph.items() if "sha256" in entity}
+    assert digests == {name: sha256_of_file(trained.outdir / name) for name in digests}
+    assert {"ridge/bundle/bundle.json", "evaluation/evaluation.json"} <= set(digests)
+    assert {f"#counts/T{number}" for number in range(SECTIONS)} <= set(graph)
+    assert graph["#recipe"]["identifier"] == f"sha256:{sha256_of_file(recipe)}"
 
     sheet = write_samplesheet(tmp_path / "sheet.csv", {"A": "T0.tiff"})
     predicted = launch("--input", sheet, "--bundle", trained.outdir / "ridge" / "bundle")
 
     assert predicted.code == 0, predicted.output
     assert (predicted.outdir / "A" / "A.h5ad").exists()
+
+
+def provenance_of(run: Run) -> Path:
+    return run.outdir / "pipeline_info" / "provenance.json"
 
 
 def test_each_method_gets_its_bundle(launch: Launcher, training_sheet: Path) -> None:
@@ -89,6 +101,8 @@ def test_each_method_gets_its_bundle(launch: Launcher, training_sheet: Path) -> 
     tasks = count_by_process(run.tasks("COMPLETED"))
     assert tasks == {"PLAN": 1, "PREPARE": SECTIONS, "TRAIN": 4, "EVALUATE": 1, "EXPORT": 2}
     assert {path.parent.parent.name for path in run.outdir.glob("*/bundle/bundle.json")} == {"a", "b"}
+    assert json.loads(provenance_of(run).read_text())["parameters"]["methods"] == "a, b"
+    assert "WARN" not in run.output
 
 
 def test_nothing_is_encoded_for_a_plan_that_cannot_work(launch: Launcher, training_sheet: Path, recipe: Path) -> None:

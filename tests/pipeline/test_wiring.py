@@ -118,14 +118,14 @@ def test_a_profile_sets_its_own_engine_alone_and_gpus_only_with_the_gpu_profile(
     assert "accelerator = " not in configuration
     with_gpus = flat_configuration(launch, root, f"{profile},gpu")
     asking = [line.partition(" = ")[0] for line in with_gpus.splitlines() if "accelerator = " in line]
-    assert asking == ["process.'withLabel:process_gpu|process_train'.accelerator"]
+    assert asking == ["process.'withName:ENCODE|PREDICT|PREPARE|TRAIN'.accelerator"]
     # A profile that repeated a selector of the base would replace all that the base says there.
     for given in (configuration, with_gpus):
-        assert set(of_labels(plain)) <= set(of_labels(given))
+        assert set(of_selectors(plain)) <= set(of_selectors(given))
 
 
-def of_labels(configuration: str) -> list[str]:
-    return [line for line in configuration.splitlines() if line.startswith("process.'withLabel:")]
+def of_selectors(configuration: str) -> list[str]:
+    return [line for line in configuration.splitlines() if line.startswith("process.'with")]
 
 
 # Two tasks that lose their machine twice, and say where they are sent.
@@ -151,6 +151,43 @@ workflow {
     TILE()
 }
 """
+
+# What each process of the train workflow asks for.
+ASKS = """
+process NAME {
+    label 'LABEL'
+    script:
+    \"\"\"
+    : sent '${task.cpus}' '${task.memory}' '${task.container}' '${task.accelerator?.request}'
+    \"\"\"
+}
+"""
+TRAIN_LABELS = dict.fromkeys(("PREPARE", "TRAIN", "EVALUATE", "EXPORT"), "process_train") | {"PLAN": "process_light"}
+
+
+@pytest.mark.parametrize("profiles", ["awsbatch", "awsbatch,gpu"])
+def test_a_fold_asks_for_one_processor_and_a_gpu_is_asked_for_by_what_can_use_one(
+    launch: Launcher, root: Path, tmp_path: Path, profiles: str
+) -> None:
+    script = tmp_path / "asks.nf"
+    processes = [ASKS.replace("NAME", name).replace("LABEL", label) for name, label in TRAIN_LABELS.items()]
+    script.write_text("".join([*processes, "workflow {\n", *(f"    {name}()\n" for name in TRAIN_LABELS), "}\n"]))
+    here = tmp_path / "here.config"
+    here.write_text("process.executor = 'local'\nexecutor { cpus = 8\n memory = '16 GB' }\n")
+
+    run = launch("-c", root / "nextflow.config", "-c", here, "-profile", profiles, script=script)
+
+    assert run.code == 0, run.output
+    gpu = "1" if "gpu" in profiles else "null"
+    image = "histocast/train:0.1.0"
+    assert {name: sent(tmp_path / "work", name) for name in TRAIN_LABELS} == {
+        "PLAN": [["1", "2 GB", "histocast/client:0.1.0", "null"]],
+        "PREPARE": [["4", "8 GB", image, gpu]],
+        "TRAIN": [["1", "4 GB", image, gpu]],
+        "EVALUATE": [["4", "8 GB", image, "null"]],
+        "EXPORT": [["4", "8 GB", image, "null"]],
+    }
+
 
 CLIENT, CLIENT_GPU = "here.org/histocast/client:0.1.0", "here.org/histocast/client-gpu:0.1.0"
 BATCH_QUEUES = (

@@ -13,7 +13,8 @@ import pytest
 
 from histocast.bundle import Bundle, EncoderSpec, TensorSpec
 from histocast.errors import ConfigError, MissingInputError
-from histocast.serving import open_predictor
+from histocast.serving import onnx, open_predictor
+from histocast.serving.onnx import CPU, CUDA, choose_providers
 from known_encoders import expected_embedding, write_encoder, write_shipped_bundle
 
 Change = dict[str, object]
@@ -157,3 +158,26 @@ def test_importing_the_package_loads_no_runtime() -> None:
     program = "import sys, histocast.serving, histocast.encode; print(*(name in sys.modules for name in ('onnxruntime', 'torch', 'tritonclient')))"
     found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
     assert found.stdout.split() == ["False"] * 3
+
+
+def test_a_build_for_cuda_runs_graphs_on_the_cpu_where_no_device_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    has_driver = Path("/proc/driver/nvidia").exists()
+    assert choose_providers([CUDA, CPU]) == ([CUDA, CPU] if has_driver else [CPU])
+    assert choose_providers([CPU]) == [CPU]
+    monkeypatch.setattr(onnx, "DRIVER", "libc.so.6")
+    assert choose_providers([CUDA, CPU]) == [CUDA, CPU]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert choose_providers([CUDA, CPU]) == [CPU]
+
+
+def test_a_device_that_onnxruntime_cannot_use_is_no_silent_walk_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = write_shipped_bundle(tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    # A driver there is, and this build of onnxruntime knows nothing of CUDA.
+    monkeypatch.setattr(onnx, "DRIVER", "libc.so.6")
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CUDA, CPU])
+    with pytest.raises(ConfigError, match="cannot use the CUDA device"):
+        open_predictor(tmp_path, bundle, names=("morphology",), threads=1)

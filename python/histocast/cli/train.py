@@ -1,4 +1,4 @@
-"""Verbs of the train workflow: plan prepare train evaluate export export-encoder training-sheet."""
+"""Verbs of the train workflow: plan prepare train evaluate export lineage export-encoder training-sheet."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ Protocol = Annotated[ProtocolName | None, typer.Option(help="How labels are made
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the command line."""
-    for verb in (plan, prepare, train, evaluate, export):
+    for verb in (plan, prepare, train, evaluate, export, lineage):
         app.command()(verb)
     app.command("export-encoder")(export_encoder)
     app.command("training-sheet")(training_sheet)
@@ -192,6 +192,26 @@ def export(
         version=version,
         description=description,
         outdir=outdir,
+    )
+
+
+def lineage(
+    *,
+    run: Annotated[Path, typer.Option(help="run.json: what the workflow engine knows of the run.")],
+    parts: Annotated[
+        Path, typer.Option(help="Folder with the section.json, train.json and bundle.json of the run, at any depth.")
+    ],
+    evaluation: Annotated[Path, typer.Option(help="Folder of 'evaluate'.")],
+    recipe: RecipeName,
+    panel: Panel = None,
+    gene_text: GeneText = None,
+    outdir: options.Outdir = Path(),
+) -> None:
+    """Write what a training run was made of and what it made, as an RO-Crate: provenance.json."""
+    from histocast.training.lineage import write_lineage
+
+    write_lineage(
+        run, parts=parts, evaluation=evaluation, recipe=recipe, panel=panel, gene_text=gene_text, outdir=outdir
     )
 
 

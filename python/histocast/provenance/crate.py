@@ -10,45 +10,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 
-from pydantic import RootModel
-
-from histocast.provenance.entities import (
-    Entity,
-    add_file,
-    parameter_values,
-    reference,
-    references,
-    software,
+from histocast.provenance.entities import Entity, add_file, parameter_values, reference, references, software
+from histocast.provenance.run_entities import (
+    ENGINE_FILES,
+    PIPELINE,
+    RUN,
+    Crate,
+    act,
+    as_crate,
+    describe_engine,
+    describe_pipeline,
+    status_of,
 )
 from histocast.records import BatchStatus, CheckRecord, RunRecord, SampleRecord, SampleStatus, Stage
 
-CONTEXT = ["https://w3id.org/ro/crate/1.1/context", "https://w3id.org/ro/terms/workflow-run/context"]
-SPECIFICATION = "https://w3id.org/ro/crate/1.1"
-PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+BUNDLE, GENES = "#bundle", "#genes"
 
-RUN, PIPELINE, ENGINE, BUNDLE, GENES = "#run", "#pipeline", "#nextflow", "#bundle", "#genes"
+DESCRIPTION = "Spatial gene expression forecast from H&E slides. Predictions, not measurements; research only."
+LICENCE = "Not stated here: it follows from those of the slides and of the bundle."
 
 BATCH_FILES = {
     "summary.html": "Every row of the samplesheet with its outcome",
     "summary.parquet": "Every row of the samplesheet with its outcome, as a table",
-    "pipeline_info/params.json": "Parameters of the run",
     "pipeline_info/samples.json": "Rows of the samplesheet as they were judged, with locations",
-    "pipeline_info/trace.txt": "Tasks with their resources",
-    "pipeline_info/report.html": "Report of the workflow engine",
-    "pipeline_info/timeline.html": "Timeline of the tasks",
-    "pipeline_info/dag.html": "Diagram of the processes",
+    **ENGINE_FILES,
 }
 SAMPLE_FILES: dict[str, tuple[str, Stage]] = {
     "h5ad": ("Predicted expression, as AnnData", "predict"),
     "parquet": ("Predicted expression, as a table", "predict"),
     "html": ("Report of the sample", "report"),
 }
-
-
-class Crate(RootModel[dict[str, Any]]):
-    """An RO-Crate's metadata document."""
 
 
 def describe_run(run: RunRecord, *, check: CheckRecord, batch: BatchStatus, ended: datetime) -> Crate:
@@ -71,54 +63,19 @@ def describe_run(run: RunRecord, *, check: CheckRecord, batch: BatchStatus, ende
     inputs = [_bundle(check), *_genes(check)]
     slides = {sample.sample: sample for sample in check.samples}
     actions = [_act_on_sample(graph, slides[status.sample], status, inputs) for status in batch.samples]
-    context = [*images, *values, *libraries, *inputs, _engine(run), _pipeline(run, libraries), *actions]
+    context = [*images, *values, *libraries, *inputs, describe_engine(run), describe_pipeline(run, libraries), *actions]
     graph.update({entity["@id"]: entity for entity in context})
     graph[RUN] = _act(run, batch, graph, ended) | {
         "object": references([*inputs, *values]) + [reference(_slide_id(name)) for name in slides],
         "containerImage": references(images),
     }
-    return Crate({"@context": CONTEXT, "@graph": [*_roots(run, graph, ended, actions), *graph.values()]})
-
-
-def _roots(run: RunRecord, graph: dict[str, Entity], ended: datetime, actions: list[Entity]) -> list[Entity]:
-    """The two entities that make a document an RO-Crate."""
-    files = [entity for entity in graph.values() if entity["@type"] == "File"]
-    return [
-        {
-            "@id": "ro-crate-metadata.json",
-            "@type": "CreativeWork",
-            "conformsTo": reference(SPECIFICATION),
-            "about": reference("./"),
-        },
-        {
-            "@id": "./",
-            "@type": "Dataset",
-            "name": f"histocast run {run.run_name}",
-            "description": "Spatial gene expression forecast from H&E slides. Predictions, not measurements; research only.",
-            "datePublished": ended.isoformat(timespec="seconds"),
-            "license": "Not stated here: it follows from those of the slides and of the bundle.",
-            "conformsTo": reference(PROFILE),
-            "hasPart": references(files),
-            "mentions": [reference(RUN), *references(actions)],
-        },
-        {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"},
-    ]
+    return as_crate(run, graph, actions, ended=ended, description=DESCRIPTION, licence=LICENCE)
 
 
 def _act(run: RunRecord, batch: BatchStatus, graph: dict[str, Entity], ended: datetime) -> Entity:
     failed = [sample.sample for sample in batch.samples if sample.outcome == "failed"]
     ends_badly = bool(failed) and run.parameters.get("on_slide_error") != "skip"
-    action: Entity = {
-        "@id": RUN,
-        "@type": "CreateAction",
-        "name": f"histocast {run.pipeline_version}, run {run.run_name}",
-        "identifier": run.session_id,
-        "instrument": reference(PIPELINE),
-        "startTime": run.started,
-        "endTime": ended.isoformat(timespec="seconds"),
-        "actionStatus": _status(is_ok=not ends_badly),
-        "result": references(entity for entity in graph.values() if entity["@type"] == "File"),
-    }
+    action = act(run, graph, ended=ended, is_ok=not ends_badly)
     if failed:
         action["error"] = f"{len(failed)} of {len(batch.samples)} samples failed: {', '.join(failed[:20])}"
     return action
@@ -147,15 +104,11 @@ def _act_on_sample(
         "instrument": reference(PIPELINE),
         "object": [reference(slide["@id"]), *references(inputs)],
         "result": references(results),
-        "actionStatus": _status(is_ok=status.outcome == "ok"),
+        "actionStatus": status_of(is_ok=status.outcome == "ok"),
     }
     if error := status.stages[-1].error:
         action["error"] = f"{status.stages[-1].stage}: {error.message}"
     return action
-
-
-def _status(*, is_ok: bool) -> Entity:
-    return reference(f"http://schema.org/{'Completed' if is_ok else 'Failed'}ActionStatus")
 
 
 def _slide_id(sample: str) -> str:
@@ -175,27 +128,3 @@ def _bundle(check: CheckRecord) -> Entity:
 def _genes(check: CheckRecord) -> Iterable[Entity]:
     if check.genes_digest:
         yield {"@id": GENES, "@type": "CreativeWork", "name": "Gene panel", "identifier": check.genes_digest}
-
-
-def _engine(run: RunRecord) -> Entity:
-    return {
-        "@id": ENGINE,
-        "@type": "ComputerLanguage",
-        "name": "Nextflow",
-        "version": run.nextflow_version,
-        "url": reference("https://www.nextflow.io/"),
-    }
-
-
-def _pipeline(run: RunRecord, libraries: list[Entity]) -> Entity:
-    place = f"in containers of {run.container_engine}" if run.container_engine else "without containers"
-    return {
-        "@id": PIPELINE,
-        "@type": ["SoftwareSourceCode", "ComputationalWorkflow"],
-        "name": run.pipeline,
-        "version": run.pipeline_version,
-        **({"identifier": run.revision} if run.revision else {}),
-        "programmingLanguage": reference(ENGINE),
-        "softwareRequirements": references(libraries),
-        "description": f"Tasks ran {place}, with the profiles: {run.profile}",
-    }

@@ -17,7 +17,9 @@ MEDIA_TYPES = {
     "html": "text/html",
     "json": "application/json",
     "txt": "text/tab-separated-values",
+    "md": "text/markdown",
 }
+BYTES = "application/octet-stream"
 
 
 def reference(identifier: str) -> Entity:
@@ -36,7 +38,7 @@ def add_file(graph: dict[str, Entity], path: str, name: str, *, sha256: str | No
         "@id": quote(path),
         "@type": "File",
         "name": name,
-        "encodingFormat": MEDIA_TYPES[path.rpartition(".")[2]],
+        "encodingFormat": MEDIA_TYPES.get(path.rpartition(".")[2], BYTES),
         **({"sha256": sha256} if sha256 else {}),
     }
     graph[entity["@id"]] = entity

@@ -1,4 +1,4 @@
-"""Graphs run in process by onnxruntime: on a CUDA device where this machine's build offers one, else on the CPU.
+"""Graphs run in process by onnxruntime: on a CUDA device where its build and this machine have one, else on the CPU.
 
 On the CPU an encoder's batch is cut into pieces that run side by side, one thread each: a tile does not depend on
 the tiles beside it, a piece stays near its core's cache, and small operations do not wait for one another. The
@@ -7,6 +7,8 @@ fusion graph, whose spots do depend on one another, runs whole and with all thre
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,7 +37,8 @@ ERROR_LEVEL = 3
 PIECE_TILES = 8
 """Tiles in a piece. Fixed, so that the number of threads cannot change the last bit of a feature."""
 
-CUDA = "CUDAExecutionProvider"
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+DRIVER = "libcuda.so.1"
 
 # onnxruntime's exceptions have no base of their own.
 OnnxErrors = (
@@ -87,6 +90,25 @@ def graph_path(folder: Path, name: str, graph: GraphSpec) -> Path:
     return path
 
 
+def choose_providers(available: Sequence[str]) -> list[str]:
+    """What shall run graphs, best first: a CUDA device only where the driver is, and nobody hides its devices.
+
+    Parameters
+    ----------
+    available:
+        What this build of onnxruntime was made for, which says nothing about the machine.
+    """
+    if CUDA not in available or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return [CPU]
+    try:
+        ctypes.CDLL(DRIVER)
+    except OSError:
+        return [CPU]
+    # Parts of CUDA that were installed as wheels lie where the loader does not look.
+    onnxruntime.preload_dlls()
+    return [CUDA, CPU]
+
+
 def open_session(path: Path, *, threads: int, optimise: bool = True) -> onnxruntime.InferenceSession:
     """Load a graph.
 
@@ -100,7 +122,7 @@ def open_session(path: Path, *, threads: int, optimise: bool = True) -> onnxrunt
     Raises
     ------
     ConfigError
-        The file is not a graph this onnxruntime can run.
+        The file is not a graph this onnxruntime can run, or there is a CUDA device that it cannot use.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -108,13 +130,11 @@ def open_session(path: Path, *, threads: int, optimise: bool = True) -> onnxrunt
     options.log_severity_level = ERROR_LEVEL
     # Threads that spin while they wait for work would take the cores that decode the next tiles.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = ["CPUExecutionProvider"]
-    if optimise and CUDA in onnxruntime.get_available_providers():
-        providers.insert(0, CUDA)
+    providers = choose_providers(onnxruntime.get_available_providers()) if optimise else [CPU]
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return onnxruntime.InferenceSession(path, options, providers=providers)
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
     except OnnxErrors as error:
         raise ConfigError(
             f"onnxruntime {onnxruntime.__version__} cannot load {path.name}: {first_line(error)}",
@@ -122,6 +142,13 @@ def open_session(path: Path, *, threads: int, optimise: bool = True) -> onnxrunt
             where=str(path.parent),
             advice="copy the bundle again, or use the version of histocast it was exported with",
         ) from error
+    if providers[0] not in session.get_providers():
+        raise ConfigError(
+            f"onnxruntime {onnxruntime.__version__} cannot use the CUDA device",
+            expected="a driver for its version of CUDA, which stands in the lines above",
+            advice="update the driver, or set CUDA_VISIBLE_DEVICES to nothing for graphs on the CPU",
+        )
+    return session
 
 
 def first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import Field
 
 from histocast import __version__
 from histocast.artifacts import GENE_EMBEDDING, GENES, Provenance, write_json, write_table
@@ -16,6 +17,7 @@ from histocast.bundle import Bundle, Calibration, FusionSpec, GeneTextSpec, OutO
 from histocast.progress import log
 from histocast.records import Record
 from histocast.serving.asked_genes import near_distance
+from histocast.software import TRAINING_LIBRARIES, software_versions
 from histocast.training.calibration import conformal_half_widths, fit_out_of_distribution
 from histocast.training.checkpoint import CHECKPOINTS
 from histocast.training.fit import OUTPUTS, Fitted, fit
@@ -73,6 +75,8 @@ class TrainRecord(Record):
     top: TopGenes
     sections: dict[str, dict[str, str]]
     """Digests of every training section."""
+    software: dict[str, str] = Field(default_factory=dict)
+    """Versions of what trained it, by name; see `histocast.software`."""
 
 
 def train(
@@ -166,6 +170,7 @@ def _write_model(
         onnx_difference=difference,
         top=_top_genes(training.panel.gene_ids, fitted.labels, pearson),
         sections={section.record.sample: section.record.digests for section in sections},
+        software=software_versions(*TRAINING_LIBRARIES),
     )
     bundle = _describe(training, sections, fitted, record, outdir)
     write_json(outdir / TRAIN_FILE, record)

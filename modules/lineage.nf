@@ -1,0 +1,38 @@
+include { option ; quoted } from './inputs.nf'
+
+// Writes what a training run was made of and what it made: what PROVENANCE is to the predict workflow.
+process LINEAGE {
+    label 'process_light'
+    // It tells of this run, and not of the one that it resumes.
+    cache false
+
+    input:
+    val run // JSON: what the head process alone knows
+    path sections, stageAs: 'parts/sections/?/*' // section.json of each section
+    path models, stageAs: 'parts/models/?/*' // train.json of each model
+    path bundles, stageAs: 'parts/bundles/?/*' // bundle.json of each bundle
+    path evaluation, stageAs: 'evaluation/*'
+    tuple path(recipe, stageAs: 'recipe/*'), val(recipe_name)
+    path panel, stageAs: 'panel/*'
+    path gene_text, stageAs: 'text/*'
+
+    output:
+    path 'provenance.json', emit: crate
+
+    script:
+    """
+    printf '%s' ${quoted(run)} > run.json
+    histocast lineage \\
+        --run run.json \\
+        --parts parts \\
+        --evaluation evaluation \\
+        ${option('--recipe', recipe, recipe_name)} \\
+        ${option('--panel', panel, null)} \\
+        ${option('--gene-text', gene_text, null)}
+    """
+
+    stub:
+    """
+    printf '%s' ${quoted(run)} > provenance.json
+    """
+}
