@@ -152,7 +152,7 @@ workflow {
 }
 """
 
-# What each process of the train workflow asks for.
+# What each process of the train workflow asks for, and one that is none.
 ASKS = """
 process NAME {
     label 'LABEL'
@@ -162,7 +162,10 @@ process NAME {
     \"\"\"
 }
 """
-TRAIN_LABELS = dict.fromkeys(("PREPARE", "TRAIN", "EVALUATE", "EXPORT"), "process_train") | {"PLAN": "process_light"}
+TRAIN_LABELS = {
+    **dict.fromkeys(("PREPARE", "TRAIN", "EVALUATE", "EXPORT"), "process_train"),
+    **dict.fromkeys(("PLAN", "LINEAGE", "CHECK"), "process_light"),
+}
 
 
 @pytest.mark.parametrize("profiles", ["awsbatch", "awsbatch,gpu"])
@@ -181,7 +184,9 @@ def test_a_fold_asks_for_one_processor_and_a_gpu_is_asked_for_by_what_can_use_on
     gpu = "1" if "gpu" in profiles else "null"
     image = "histocast/train:0.1.0"
     assert {name: sent(tmp_path / "work", name) for name in TRAIN_LABELS} == {
-        "PLAN": [["1", "2 GB", "histocast/client:0.1.0", "null"]],
+        "CHECK": [["1", "2 GB", "histocast/client:0.1.0", "null"]],
+        "PLAN": [["1", "2 GB", image, "null"]],
+        "LINEAGE": [["1", "2 GB", image, "null"]],
         "PREPARE": [["4", "8 GB", image, gpu]],
         "TRAIN": [["1", "4 GB", image, gpu]],
         "EVALUATE": [["4", "8 GB", image, "null"]],
