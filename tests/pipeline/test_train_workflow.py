@@ -72,7 +72,7 @@ def test_a_bundle_is_trained_judged_and_exported_and_predicts(
     assert bundle.gene_count == len(GENES)
     assert bundle.metrics
     assert "leave one patient out (2 patients)" in (trained.outdir / "evaluation" / "evaluation.md").read_text()
-    assert "WARN" not in trained.output
+    assert "is useless" not in trained.output
     graph = {entity["@id"]: entity for entity in json.loads(provenance_of(trained).read_text())["@graph"]}
     digests = {name: entity["sha256"] for name, entity in graph.items() if "sha256" in entity}
     assert digests == {name: sha256_of_file(trained.outdir / name) for name in digests}
@@ -102,7 +102,7 @@ def test_each_method_gets_its_bundle(launch: Launcher, training_sheet: Path) -> 
     assert tasks == {"PLAN": 1, "PREPARE": SECTIONS, "TRAIN": 4, "EVALUATE": 1, "EXPORT": 2}
     assert {path.parent.parent.name for path in run.outdir.glob("*/bundle/bundle.json")} == {"a", "b"}
     assert json.loads(provenance_of(run).read_text())["parameters"]["methods"] == "a, b"
-    assert "WARN" not in run.output
+    assert "is useless" not in run.output
 
 
 def test_nothing_is_encoded_for_a_plan_that_cannot_work(launch: Launcher, training_sheet: Path, recipe: Path) -> None:
