@@ -62,22 +62,33 @@ workflow TRAIN_MODELS {
     panel // gene panel, or null for the recipe's own
     gene_text // embedded genes, or null
     run // JSON: what the head process alone knows of this run
+    encoders // folders of export-encoder with commas between them, or null
+    encoder_weights // what trained encoders start from, or null
 
     main:
     sheet = file(input, checkIfExists: true)
     staged_recipe = tuple(recipe.toString().endsWith('.json') ? local_file(recipe) : [], recipe)
     staged_panel = local_file(panel)
     staged_text = local_file(gene_text)
+    staged_encoders = encoders ? encoders.tokenize(',').collect { folder -> file(folder.trim(), checkIfExists: true) } : []
+    staged_weights = encoder_weights ? file(encoder_weights, checkIfExists: true) : []
 
     PLAN(sheet, staged_recipe, methods ? methods.tokenize(',')*.trim() : [], staged_panel, staged_text)
     plan = PLAN.out.plan.map { json -> read_plan(json) }
     // Waits for the plan, so that nothing is encoded for a sheet with a fault.
     rows = PLAN.out.plan.flatMap { _json -> read_sections(sheet) }
 
-    PREPARE(rows, sheet, staged_recipe, staged_panel, plan.map { found -> found.encoders })
+    PREPARE(
+        rows,
+        sheet,
+        staged_recipe,
+        staged_panel,
+        plan.map { found -> [found.encoders, found.pixels] },
+        staged_encoders,
+    )
     sections = PREPARE.out.section.toSortedList()
 
-    TRAIN(plan.flatMap { found -> found.models }, sections, staged_recipe, staged_panel, staged_text)
+    TRAIN(plan.flatMap { found -> found.models }, sections, staged_recipe, staged_panel, staged_text, staged_weights)
     trained = TRAIN.out.model.branch { model, folder ->
         bundle: model.bundle
             return tuple(model.bundle, folder)
@@ -117,6 +128,8 @@ workflow {
                 params.genes,
                 params.gene_text,
                 facts_of_run(parameters),
+                params.encoders,
+                params.encoder_weights,
             )
         }
         else {

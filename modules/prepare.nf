@@ -11,7 +11,8 @@ process PREPARE {
     path sheet
     tuple path(recipe, stageAs: 'recipe/*'), val(recipe_name)
     path panel, stageAs: 'panel/*'
-    val encoders // those that the methods take features of
+    tuple val(encoders), val(keep_pixels) // those that the methods take features of; whether a method trains one
+    path exported, stageAs: 'exported/*' // folders of encoders with weights
 
     output:
     path "set/${sample}", emit: section
@@ -25,6 +26,8 @@ process PREPARE {
         ${option('--recipe', recipe, recipe_name)} \\
         ${option('--panel', panel, null)} \\
         ${encoders.collect { name -> "--encoder ${quoted(name)}" }.join(' ')} \\
+        ${[exported].flatten().collect { folder -> option('--exported', folder, null) }.join(' ')} \\
+        ${keep_pixels ? '--keep-pixels' : ''} \\
         --outdir set
     """
 

@@ -105,6 +105,10 @@ EXPRESSION = TableSchema(
     ),
 )
 
+PIXELS_FILE = "pixels.npy"
+"""Pixels of every tile in tissue, in the order of ``tiles.parquet``: uint8 [tile, row, column, rgb]. Kept in a prepared
+section for a method that trains its encoder."""
+
 GENES = TableSchema(
     "genes",
     1,

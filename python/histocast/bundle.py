@@ -101,6 +101,8 @@ class FusionSpec(GraphSpec):
     """Ring of spots around a region's core that gives context and is predicted elsewhere."""
     standardise_within_slide: bool = False
     """Whether features are brought to mean 0 and sd 1 over the slide before they enter the graph."""
+    as_they_are: tuple[str, ...] = ()
+    """Feature columns that are not, even so: those of an encoder that was trained together with the graph."""
 
 
 class ExpressionScale(Spec):

@@ -66,6 +66,14 @@ class Parameters(BaseModel):
         "Embedded genes of 'histocast genes embed', to train methods that read descriptions.",
         default=None,
     )
+    encoders: str | None = _parameter(
+        "inputs",
+        "Folders of 'histocast export-encoder', with commas between them, for encoders of the recipe that need weights.",
+        default=None,
+    )
+    encoder_weights: str | None = _parameter(
+        "inputs", "Weights that a target encoder starts from, where a method trains it.", default=None
+    )
 
     outdir: str = _parameter("outputs", "Folder, or s3:// prefix, for the results.", default="results")
 

@@ -70,7 +70,11 @@ def parameters(*parts: nn.Module) -> float:
 
 def test_faithful_dkan_for_cscc_has_the_published_size_part_by_part() -> None:
     with torch.device("meta"):
-        network = Dkan(faithful_dkan("cscc"), features=1024, genes=250, panel_text=torch.zeros(250, 1024))
+        text = torch.zeros(250, 1024)
+        config = faithful_dkan("cscc")
+        network = Dkan(config, features=1024, genes=250, panel_text=text, target_features=ResNetTokens.dim)
+        assert config.trunk.target_encoder == "resnet18"
+        encoder = ResNetTokens(config.trunk.target_encoder)
     trunk = network.trunk
     found = {
         "fusion": parameters(trunk.fusion),
@@ -81,13 +85,13 @@ def test_faithful_dkan_for_cscc_has_the_published_size_part_by_part() -> None:
         "text path": parameters(network.genes),
         "expression encoder": parameters(network.encode),
         "heads": parameters(trunk.heads, network.read),
-        "resnet18": parameters(trunk.target_encoder),
+        "resnet18": parameters(encoder),
         "transform": parameters(trunk.transform),
     }
     stated = [25.19, 12.61, 25.20, 50.37, 50.37, 50.37, 2.36, 1.03, 11.18, 0.53]
     assert found == pytest.approx(dict(zip(found, stated, strict=True)), rel=0.01)
-    assert parameters(network) == pytest.approx(229.2, rel=0.001)
-    assert parameters(network) == pytest.approx(sum(found.values()))
+    assert parameters(network, encoder) == pytest.approx(229.2, rel=0.001)
+    assert parameters(network, encoder) == pytest.approx(sum(found.values()))
 
 
 @pytest.mark.parametrize("data_set", ["her2st", "cscc", "stnet"])

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from made_sections import PANEL, made_recipe
+from made_sections import DIM, PANEL, made_counts, made_recipe, spot_names, write_counts, write_stages
 
 from histocast.artifacts import GENES, read_table
-from histocast.bundle import read_bundle
+from histocast.bundle import Bundle, TensorSpec, read_bundle
 from histocast.errors import ConfigError, DataError, UsageError
 from histocast.expression.prediction import predict_spots
 from histocast.methods.correlation import gene_pearson
@@ -26,7 +26,7 @@ from histocast.methods.layers import Spots
 from histocast.progress import Meter
 from histocast.serving import open_predictor, verify_bundle
 from histocast.serving.asked_genes import near_distance
-from histocast.training import Recipe, TrainRecord, evaluate, export_bundle, read_recipe, train
+from histocast.training import Recipe, TrainRecord, evaluate, export_bundle, prepare_section, read_recipe, train
 from histocast.training.checkpoint import load_checkpoint
 from histocast.training.designs import read_options
 from histocast.training.fit import fit
@@ -35,6 +35,7 @@ from histocast.training.loop import Data, LoopOptions, TrainingRegion, train_net
 from histocast.training.panel import Panel
 from histocast.training.training_set import open_training_set
 from histocast.training.unseen import judge_unseen
+from spot_files import write_features
 
 TEXT = 10
 UNSEEN = ("NEVER1", "NEVER2")
@@ -209,7 +210,7 @@ def test_descriptions_are_asked_for_and_must_cover_the_panel(made_set: Path, gen
         ({"modle": {}}, "modle"),
         ({"model": {"contrast": False}}, "contrast"),
         ({"training": {"epochs": 0}}, "training.epochs"),
-        ({"configuration": "her2st"}, "trained from pixels"),
+        ({"encoder": {"name": "resnet19"}}, "no encoder 'resnet19'"),
     ],
 )
 def test_unfit_options_are_refused_by_name(options: dict[str, object], message: str) -> None:
@@ -232,6 +233,38 @@ def test_single_options_are_changed_by_name(tmp_path: Path) -> None:
     assert recipe.options == {"model": {"contrastive": False}, "training": {"optimiser": "adam"}}
     with pytest.raises(UsageError, match="key=value"):
         read_recipe(path, options=["model.contrastive"])
+
+
+def test_tokens_of_the_target_are_what_a_gene_looks_at(encoder_bundle: Bundle, tmp_path: Path) -> None:
+    """The embedding is noise; what decides expression stands in one of four tokens."""
+    encoder = encoder_bundle.encoders[0]
+    tokens = TensorSpec(name="tokens", dtype="float32", shape=("tile", 4, DIM // 4))
+    wider = encoder.model_copy(update={"outputs": (*encoder.outputs, tokens)})
+    bundle = encoder_bundle.model_copy(update={"encoders": (wider,)})
+    for number, sample in enumerate(("A1", "B1", "C1")):
+        stages = tmp_path / "stages" / sample
+        features = write_stages(stages, sample=sample, seed=number)
+        noise = np.random.default_rng(number).normal(size=features.shape)
+        columns = {"morphology.embedding": noise, "morphology.tokens": np.roll(features, DIM // 2, axis=1)}
+        write_features(stages / "features.parquet", np.arange(len(features)), columns, sample=sample)
+        counts = write_counts(stages / "counts.tsv", made_counts(features, 50 + number), spots=spot_names())
+        prepare_section(stages, patient=sample[0], counts=counts, bundle=bundle, outdir=tmp_path / "set")
+    recipe = network_recipe("dkan", **small("dkan"), gene_text=False)
+    recipe = recipe.model_copy(update={"target_tokens": "morphology.tokens"})
+    record = train(tmp_path / "set", recipe=recipe, fold="C", outdir=tmp_path / "model")
+    assert record.heldout_pearson > 0.2
+    fusion = read_bundle(tmp_path / "model").fusion
+    assert fusion.feeds["target"] == ("morphology.tokens",)
+    assert next(each.shape for each in fusion.inputs if each.name == "target") == ("spot", 4, DIM // 4)
+    evaluation = evaluate(tmp_path / "set", models=[tmp_path / "model"], outdir=tmp_path / "judged")
+    pearson = {each.subject: each.figure("pearson").mean for each in evaluation.summaries}
+    assert pearson["model"] > 0.2
+
+    blind = recipe.model_copy(update={"target_tokens": "morphology.embedding"})
+    with pytest.raises(DataError, match=r"(?s)target tokens from 'morphology.embedding'.*--tokens"):
+        train(tmp_path / "set", recipe=blind, fold="C", outdir=tmp_path / "blind")
+    with pytest.raises(ConfigError, match="alignst with target tokens"):
+        train(tmp_path / "set", recipe=recipe.model_copy(update={"method": "alignst"}), outdir=tmp_path / "alignst")
 
 
 def made_data() -> Data:

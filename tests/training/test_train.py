@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -161,6 +162,30 @@ def test_one_patient_is_split_by_sections_and_said_so(tmp_path: Path, encoder_bu
     assert record.heldout_pearson > 0.3
     with pytest.raises(DataError, match="1 patient"):
         split_sections(list_sections(folder), by="patient")
+
+
+class Sample(NamedTuple):
+    sample: str
+    patient: str
+
+
+def test_groups_of_patients_by_number_are_disjoint_alike_in_size_and_always_the_same() -> None:
+    # As in STNet: 23 patients of three sections, one of them of two.
+    samples = [Sample(f"{patient}-{number}", f"P{patient:02d}") for patient in range(23) for number in range(3)][:-1]
+    split = split_sections(samples, by=8)
+    assert [fold.name for fold in split.folds] == list("12345678")
+    assert split.by == "patient"
+    assert split.description == "leave one of 8 groups of patients out (23 patients)"
+    assert sorted(name for fold in split.folds for name in fold.test) == sorted(each.sample for each in samples)
+    patient_of = {each.sample: each.patient for each in samples}
+    for fold in split.folds:
+        assert 8 <= len(fold.test) <= 9
+        assert not {patient_of[name] for name in fold.test} & {patient_of[name] for name in fold.train}
+        assert sorted(fold.test + fold.train) == sorted(each.sample for each in samples)
+    again = split_sections(samples[::-1], by=8)
+    assert [sorted(fold.test) for fold in again.folds] == [sorted(fold.test) for fold in split.folds]
+    with pytest.raises(DataError, match=r"(?s)2 patients.*at least 8"):
+        split_sections(samples[:6], by=8)
 
 
 def test_a_panel_by_id_and_with_unmeasured_genes(made_set: Path) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from histocast.api.predict import encode, tile
-from histocast.api.surroundings import SlideLocation, scratch_folder
+from histocast.api.surroundings import SlideLocation, available_threads, opened_slide, scratch_folder
 from histocast.errors import UsageError
 
 if TYPE_CHECKING:
+    from histocast.bundle import TileGeometry
+    from histocast.records import SlideRecord
     from histocast.training import Recipe
 
 ENCODERS = "encoders"
@@ -25,6 +27,7 @@ def prepare(
     samples: Sequence[str] | None = None,
     genes: Path | None = None,
     encoder_names: Sequence[str] | None = None,
+    keep_pixels: bool = False,
 ) -> None:
     """Tile and encode every section of a training sheet and align it with its counts: ``outdir/<sample>/``.
 
@@ -40,6 +43,8 @@ def prepare(
         Table ``gene_id,gene_symbol`` for counts that hold symbols only.
     encoder_names:
         Encoders in place of the recipe's own, for sections that several methods will take features of.
+    keep_pixels:
+        Keep the pixels of every tile, for a method that trains its encoder.
 
     Raises
     ------
@@ -70,6 +75,24 @@ def prepare(
             tile(location, bundle=str(encoders), outdir=stages, spots=row.spots)
             record = read_record(stages / "slide.json", SlideRecord)
             encode(location, record=record, tiles=stages / "tiles.parquet", bundle=str(encoders), outdir=stages)
+            if keep_pixels:
+                _keep_pixels(location, record, stages, bundle.geometry)
             # A Visium folder is a folder, which only a disk has.
             counts = fetch_file(row.counts, stages) if "://" in row.counts else Path(row.counts)
             prepare_section(stages, patient=row.patient, counts=counts, bundle=bundle, outdir=outdir, genes=genes)
+
+
+def _keep_pixels(location: SlideLocation, record: SlideRecord, stages: Path, geometry: TileGeometry) -> None:
+    """Read the tiles a second time: ENCODE hands no pixels on."""
+    from histocast.encode import keep_pixels
+    from histocast.progress import Clock
+
+    with scratch_folder(stages) as scratch, opened_slide(location, scratch, Clock()) as (slide, _):
+        keep_pixels(
+            slide,
+            record=record,
+            tiles=stages / "tiles.parquet",
+            geometry=geometry,
+            outdir=stages,
+            threads=available_threads(),
+        )

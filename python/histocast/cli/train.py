@@ -24,6 +24,10 @@ Sheet = Annotated[Path, typer.Option("--input", help="Training sheet: sample,sli
 Method = Annotated[
     str | None, typer.Option(help="In place of the recipe's method; 'dkan:no-gene-text' is one with an idea switched.")
 ]
+EncoderWeights = Annotated[
+    Path | None,
+    typer.Option(help="Weights that a trained target encoder starts from.", show_default=False),
+]
 SetFolder = Annotated[Path, typer.Option("--set", help="Folder of prepared sections.")]
 
 
@@ -99,6 +103,9 @@ def prepare(
         list[Path] | None,
         typer.Option(help="A folder of 'export-encoder', besides those of the recipe. Give it often."),
     ] = None,
+    keep_pixels: Annotated[
+        bool, typer.Option("--keep-pixels", help="Keep the tiles' pixels, for a method that trains its encoder.")
+    ] = False,
     outdir: options.Outdir = Path(),
 ) -> None:
     """Tile and encode sections and align them with their counts: <outdir>/<sample>/."""
@@ -112,6 +119,7 @@ def prepare(
         samples=sample,
         genes=genes,
         encoder_names=encoder,
+        keep_pixels=keep_pixels,
     )
 
 
@@ -124,6 +132,7 @@ def train(
     protocol: Protocol = None,
     fold: Annotated[str | None, typer.Option(help="Patient or section to hold out; all is trained on without.")] = None,
     gene_text: GeneText = None,
+    encoder_weights: EncoderWeights = None,
     option: Option = None,
     outdir: options.Outdir = Path(),
 ) -> None:
@@ -133,7 +142,7 @@ def train(
 
     train_fold(
         set_folder,
-        recipe=read_recipe(recipe, panel=panel, method=method, options=option or ()),
+        recipe=read_recipe(recipe, panel=panel, method=method, options=option or (), encoder_weights=encoder_weights),
         fold=fold,
         protocol=protocol.value if protocol else None,
         outdir=outdir,
@@ -151,6 +160,7 @@ def evaluate(
     method: Method = None,
     panel: Panel = None,
     gene_text: GeneText = None,
+    encoder_weights: EncoderWeights = None,
     option: Option = None,
     threads: options.Threads = None,
     outdir: options.Outdir = Path(),
@@ -165,7 +175,7 @@ def evaluate(
         raise UsageError("both or none of --model and --recipe", expected="one of them")
     threads = threads or available_threads()
     if recipe is not None:
-        chosen = read_recipe(recipe, panel=panel, method=method, options=option or ())
+        chosen = read_recipe(recipe, panel=panel, method=method, options=option or (), encoder_weights=encoder_weights)
         cross_validate(set_folder, recipe=chosen, outdir=outdir, threads=threads, gene_text=gene_text)
     elif model:
         judge(set_folder, models=model, outdir=outdir, threads=threads)

@@ -29,11 +29,20 @@ class StNet(nn.Module):
     takes_genes = False
     takes_nuclei = False
 
-    def __init__(self, config: StNetConfig, *, features: int, genes: int, panel_text: Tensor | None) -> None:  # noqa: ARG002 - built alike
+    def __init__(
+        self,
+        config: StNetConfig,
+        *,
+        features: int,
+        genes: int,
+        panel_text: Tensor | None,  # noqa: ARG002 - built alike
+        target_features: int | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
-        wide = config.hidden or features
-        body = [nn.Linear(features, wide), nn.GELU()] if config.hidden else []
+        width = target_features or features
+        wide = config.hidden or width
+        body = [nn.Linear(width, wide), nn.GELU()] if config.hidden else []
         self.head = nn.Sequential(nn.Dropout(config.input_dropout), *body, nn.Linear(wide, genes))
 
     def forward(self, spots: Spots, gene: None = None) -> Float[Tensor, "spot gene"]:  # noqa: ARG002 - asked alike of all networks
@@ -89,10 +98,18 @@ class Bleep(nn.Module):
     takes_genes = False
     takes_nuclei = False
 
-    def __init__(self, config: BleepConfig, *, features: int, genes: int, panel_text: Tensor | None) -> None:  # noqa: ARG002 - built alike
+    def __init__(
+        self,
+        config: BleepConfig,
+        *,
+        features: int,
+        genes: int,
+        panel_text: Tensor | None,  # noqa: ARG002 - built alike
+        target_features: int | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
-        self.image = Projection(features, config.dim, dropout=config.dropout)
+        self.image = Projection(target_features or features, config.dim, dropout=config.dropout)
         self.expression = Projection(genes, config.dim, dropout=config.dropout)
         self.register_buffer("bank", torch.zeros(0, genes))
         self.bank: Tensor

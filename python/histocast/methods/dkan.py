@@ -96,7 +96,7 @@ class ExpressionEncoder(nn.Module):
 
 
 class Dkan(nn.Module):
-    """DKAN over frozen (or, ``faithful``, trainable target) features.
+    """DKAN over frozen features, or over those of a target encoder that is trained with it.
 
     Parameters
     ----------
@@ -106,16 +106,28 @@ class Dkan(nn.Module):
         Genes of the training panel.
     panel_text:
         [gene, text] embeddings of their descriptions; not looked at without ``gene_text``.
+    target_features:
+        Width of the target's tokens, where an encoder of their own makes them.
     """
 
     takes_nuclei = False
 
-    def __init__(self, config: DkanConfig, *, features: int, genes: int, panel_text: Tensor | None) -> None:
+    def __init__(
+        self,
+        config: DkanConfig,
+        *,
+        features: int,
+        genes: int,
+        panel_text: Tensor | None,
+        target_features: int | None = None,
+    ) -> None:
         super().__init__()
         dim = config.trunk.dim
         self.config = config
         self.takes_genes = config.gene_text
-        self.trunk = Trunk(config.trunk, features=features, genes=genes, branches=BRANCHES)
+        self.trunk = Trunk(
+            config.trunk, features=features, genes=genes, branches=BRANCHES, target_features=target_features
+        )
         text = panel_text if config.gene_text else None
         self.genes = GeneTokens(text, genes=genes, dim=dim, size=config.text, centre=config.centre_text)
         self.image = CrossEncoder(dim, config.image)

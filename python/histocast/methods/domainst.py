@@ -82,7 +82,7 @@ class MixtureOfExperts(nn.Module):
 
 
 class DomainSt(nn.Module):
-    """DomainST over frozen (or, ``faithful``, trainable target) features.
+    """DomainST over frozen features, or over those of a target encoder that is trained with it.
 
     Parameters are those of `Dkan`.
     """
@@ -91,11 +91,21 @@ class DomainSt(nn.Module):
     takes_genes = False
     """Texts are part of the network: the panel is all it predicts."""
 
-    def __init__(self, config: DomainStConfig, *, features: int, genes: int, panel_text: Tensor | None) -> None:
+    def __init__(
+        self,
+        config: DomainStConfig,
+        *,
+        features: int,
+        genes: int,
+        panel_text: Tensor | None,
+        target_features: int | None = None,
+    ) -> None:
         super().__init__()
         dim = config.trunk.dim
         self.config = config
-        self.trunk = Trunk(config.trunk, features=features, genes=genes, branches=BRANCHES)
+        self.trunk = Trunk(
+            config.trunk, features=features, genes=genes, branches=BRANCHES, target_features=target_features
+        )
         self.mixture: MixtureOfExperts | None = None
         if config.experts:
             text = panel_text if config.gene_text else None

@@ -25,13 +25,9 @@ def build_network(card: EncoderCard) -> nn.Module:
     UsageError
         timm is not installed.
     """
-    try:
-        import timm
-        from timm.layers.mlp import SwiGLUPacked
-    except ImportError as error:
-        raise UsageError(
-            "timm is not installed", expected="the extra 'train'", advice="pip install 'histocast[train]'"
-        ) from error
+    timm = _import_timm()
+    from timm.layers.mlp import SwiGLUPacked
+
     layers = {"SwiGLUPacked": SwiGLUPacked, "SiLU": nn.SiLU}
     arguments: dict[str, Any] = dict(card.arguments)
     for key in ("mlp_layer", "act_layer"):
@@ -41,6 +37,16 @@ def build_network(card: EncoderCard) -> nn.Module:
         arguments["norm_layer"] = partial(nn.LayerNorm, eps=arguments.pop("norm_eps"))
     network: nn.Module = timm.create_model(card.architecture, pretrained=False, **arguments)
     return network
+
+
+def _import_timm() -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise UsageError(
+            "timm is not installed", expected="the extra 'train'", advice="pip install 'histocast[train]'"
+        ) from error
+    return timm
 
 
 def resize_matrix(side_px: int, to_px: int) -> Float[Tensor, "to side"]:
@@ -162,7 +168,11 @@ class FoundationEncoder(nn.Module):
             features = features.flatten(2).transpose(1, 2)
         patches = features[:, self.card.prefix_tokens :].to(torch.float32)
         embedding = self._pool(features, patches).to(torch.float32)
-        return (embedding, self._blocks(patches)) if self.tokens_side else embedding
+        return (
+            (embedding, average_blocks(patches, self.card.grid_side, self.tokens_side))
+            if self.tokens_side
+            else embedding
+        )
 
     def _pool(
         self, features: Float[Tensor, "tile all width"], patches: Float[Tensor, "tile token width"]
@@ -175,7 +185,58 @@ class FoundationEncoder(nn.Module):
             return torch.cat([features[:, 0].to(torch.float32), patches.mean(dim=1)], dim=1)
         return features[:, 0]
 
-    def _blocks(self, patches: Float[Tensor, "tile token width"]) -> Float[Tensor, "tile token2 width"]:
-        side, width = self.tokens_side, patches.shape[-1]
-        step = self.card.grid_side // side
-        return patches.reshape(-1, side, step, side, step, width).mean(dim=(2, 4)).reshape(-1, side * side, width)
+
+def average_blocks(
+    patches: Float[Tensor, "tile token width"], grid_side: int, side: int
+) -> Float[Tensor, "tile token2 width"]:
+    """Means over the blocks that ``side`` x ``side`` tokens stand for; patches and tokens are row-major."""
+    if side == grid_side:
+        return patches
+    step, width = grid_side // side, patches.shape[-1]
+    return patches.reshape(-1, side, step, side, step, width).mean(dim=(2, 4)).reshape(-1, side * side, width)
+
+
+def card_of_architecture(name: str, *, tile_px: int, um_per_px: float) -> EncoderCard:
+    """A card for an architecture of timm that has none, as timm describes it; the weights are the user's.
+
+    Raises
+    ------
+    UsageError
+        timm is not installed, knows no such architecture, or its features are neither tokens nor a map.
+    """
+    timm = _import_timm()
+    if not timm.is_model(name):
+        raise UsageError(f"no architecture {name!r} in timm", expected="a name of timm.list_models()")
+    network: Any = timm.create_model(name, pretrained=False, num_classes=0).eval()
+    facts = network.pretrained_cfg
+    # A network for one size sees its own; a tile of another is resized within the graph.
+    side = int(facts["input_size"][-1]) if facts.get("fixed_input_size") else tile_px
+    with torch.inference_mode():
+        shape = network.forward_features(torch.zeros(1, 3, side, side)).shape
+    prefix = int(getattr(network, "num_prefix_tokens", 0))
+    grid = shape[-1] if len(shape) == 4 else round((shape[1] - prefix) ** 0.5)
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[1] != network.num_features) or grid == 0:
+        raise UsageError(
+            f"features {list(shape)} of {name}", expected="[tile, token, width] or [tile, width, row, column]"
+        )
+    return EncoderCard(
+        name=name,
+        title=f"{name} of timm",
+        source="the user",
+        licence="as the user's weights",
+        gated=False,
+        reference="timm",
+        architecture=name,
+        arguments={"num_classes": 0},
+        input_px=side,
+        um_per_px=um_per_px,
+        mean=facts["mean"],
+        std=facts["std"],
+        pooling="cls" if prefix else "mean",
+        registers=max(prefix - 1, 0),
+        # A map that is rounded up stands for a little more than the tile.
+        patch_px=max(side // grid, 1),
+        dim=int(network.num_features),
+        parameters_m=sum(value.numel() for value in network.parameters()) / 1e6,
+        ignored_keys=("fc.", "head.", "classifier."),
+    )

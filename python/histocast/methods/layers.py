@@ -41,9 +41,8 @@ class Depth(Config):
 class Spots:
     """What a network is given about spots, as `serving.FusionInputs` gathers it."""
 
-    target: Float[Tensor, "spot token feature"] | Float[Tensor, "spot 3 row column"]
-    """Tokens of the spot's own tile (one, where its encoder gives an embedding); pixels where the network holds
-    the target encoder."""
+    target: Float[Tensor, "spot token feature"]
+    """Tokens of the spot's own tile (one, where its encoder gives an embedding)."""
     neighbour: Float[Tensor, "spot 25 feature"]
     neighbour_mask: Bool[Tensor, "spot 25"]
     context: Float[Tensor, "spot feature"]

@@ -1,10 +1,15 @@
 """The residual networks whose feature maps the published methods take as target tokens (He et al. 2016)."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from histocast.errors import ConfigError
+from histocast.methods.encoder_cards import EncoderCard
 
 Name = Literal["resnet18", "resnet50_layer2"]
 
@@ -50,13 +55,14 @@ class Residual(nn.Module):
 class ResNetTokens(nn.Module):
     """Tiles to the tokens of the last feature map: 49 of 512 (ResNet18) or 784 of 512 (ResNet50, two layers).
 
-    Randomly initialised; pretrained weights are the user's to load.
+    Randomly initialised; `load_torchvision` takes pretrained weights.
     """
 
     dim = 512
 
     def __init__(self, name: Name) -> None:
         super().__init__()
+        self.name = name
         bottleneck, depths = PLANS[name]
         self.stem = nn.Sequential(
             nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),
@@ -76,3 +82,74 @@ class ResNetTokens(nn.Module):
     def forward(self, tiles: Float[Tensor, "spot 3 row column"]) -> Float[Tensor, "spot token 512"]:
         """Tokens, row-major over the feature map."""
         return self.blocks(self.stem(tiles)).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+def imagenet_card(name: Name, *, tile_px: int, um_per_px: float) -> EncoderCard:
+    """What goes into the network and comes out, with the colours of ImageNet; it sees tiles at their own size."""
+    _, depths = PLANS[name]
+    patch_px = 2 ** (1 + len(depths))
+    # Each of its strides rounds up.
+    grid = -(-tile_px // patch_px)
+    return EncoderCard(
+        name=name,
+        title=f"{name}, as the published methods take it",
+        source="the user",
+        licence="as the user's weights",
+        gated=False,
+        reference="He et al. 2016, CVPR",
+        architecture=name,
+        arguments={},
+        input_px=grid * patch_px if tile_px % patch_px else tile_px,
+        um_per_px=um_per_px,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        pooling="mean",
+        registers=0,
+        patch_px=patch_px,
+        dim=ResNetTokens.dim,
+        parameters_m={"resnet18": 11.2, "resnet50_layer2": 1.4}[name],
+    )
+
+
+def load_torchvision(network: ResNetTokens, path: Path) -> None:
+    """Fill the network from the weights of a whole ResNet, named as torchvision and timm name them.
+
+    Raises
+    ------
+    MissingInputError, DataError
+        The file is absent or holds no tensors.
+    ConfigError
+        A tensor is missing or of another shape.
+    """
+    from histocast.methods.weights_file import read_tensors
+
+    given = read_tensors(path)
+    names = dict(_torchvision_names(network))
+    found: dict[str, Tensor] = {}
+    for key, value in network.state_dict().items():
+        part, _, kind = key.rpartition(".")
+        source = given.get(f"{names[part]}.{kind}")
+        # Counts batches, which only a running mean without momentum asks for.
+        if source is None and kind == "num_batches_tracked":
+            source = value
+        if source is None or source.shape != value.shape:
+            raise ConfigError(
+                f"{names[part]}.{kind} {'missing' if source is None else list(source.shape)}",
+                expected=f"the weights of a ResNet, {list(value.shape)} there",
+                where=str(path),
+                advice=f"give the weights of the network that {network.name} is the beginning of",
+            )
+        found[key] = source
+    network.load_state_dict(found)
+
+
+def _torchvision_names(network: ResNetTokens) -> Iterator[tuple[str, str]]:
+    """Name here and name there of every layer with tensors."""
+    bottleneck, depths = PLANS[network.name]
+    yield from (("stem.0", "conv1"), ("stem.1", "bn1"))
+    places = [f"layer{layer + 1}.{place}" for layer, depth in enumerate(depths) for place in range(depth)]
+    for number, place in enumerate(places):
+        for step in range(3 if bottleneck else 2):
+            yield f"blocks.{number}.path.{3 * step}", f"{place}.conv{step + 1}"
+            yield f"blocks.{number}.path.{3 * step + 1}", f"{place}.bn{step + 1}"
+        yield from ((f"blocks.{number}.skip.{part}", f"{place}.downsample.{part}") for part in (0, 1))

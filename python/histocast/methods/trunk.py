@@ -18,7 +18,6 @@ from histocast.methods.layers import (
     NeighbourEncoder,
     Spots,
 )
-from histocast.methods.resnet import ResNetTokens
 
 TargetEncoder = Literal["frozen", "resnet18", "resnet50_layer2"]
 
@@ -56,7 +55,8 @@ class TrunkConfig(Config):
     dim: int = Field(default=64, gt=0)
     sizes: Sizes = SMALL
     target_encoder: TargetEncoder = "frozen"
-    """``frozen`` takes tokens of an encoder of the bundle; the others are part of the network and take pixels."""
+    """``frozen`` takes features of an encoder of the bundle; the others are published as trained with the network,
+    from pixels (`target_encoder.TargetEncoder`)."""
     multi_scale: bool = True
     """Neighbourhood and region beside the target; without it a spot is its own tile alone."""
     input_dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -87,15 +87,22 @@ class Trunk(nn.Module):
         Panel that branches predict.
     branches:
         Scales with a linear head of their own.
+    target_features:
+        Width of the target's tokens, where an encoder of their own makes them.
     """
 
-    def __init__(self, config: TrunkConfig, *, features: int, genes: int, branches: tuple[Branch, ...]) -> None:
+    def __init__(
+        self,
+        config: TrunkConfig,
+        *,
+        features: int,
+        genes: int,
+        branches: tuple[Branch, ...],
+        target_features: int | None = None,
+    ) -> None:
         super().__init__()
         dim, sizes = config.dim, config.sizes
-        self.target_encoder = (
-            nn.Identity() if config.target_encoder == "frozen" else ResNetTokens(config.target_encoder)
-        )
-        width = features if config.target_encoder == "frozen" else ResNetTokens.dim
+        width = target_features or features
         self.transform = nn.Identity() if width == dim else nn.Linear(width, dim)
         self.drop = nn.Dropout(config.input_dropout)
         self.multi_scale = config.multi_scale
@@ -115,7 +122,7 @@ class Trunk(nn.Module):
         def of_rows(values: Tensor) -> Tensor:
             return values if rows is None else values[rows]
 
-        target = self.transform(self.drop(self.target_encoder(of_rows(spots.target))))
+        target = self.transform(self.drop(of_rows(spots.target)))
         pooled: dict[str, Tensor] = {"target": target.mean(dim=1)}
         neighbour = context = None
         centre = torch.arange(LATTICE, device=target.device) == LATTICE // 2

@@ -80,7 +80,7 @@ class FusionInputs:
         columns = {column for name in names for column in fusion.feeds.get(name, ())}
         statistics = {
             column: found
-            for column in sorted(columns)
+            for column in sorted(columns - set(fusion.as_they_are))
             if fusion.standardise_within_slide
             and (found := standardisation(store.columns[column], store.readable)) is not None
         }

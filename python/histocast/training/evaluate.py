@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from histocast.artifacts import Provenance, write_atomically, write_json, write_table
-from histocast.bundle import Bundle, read_bundle
+from histocast.bundle import Bundle, EncoderSpec, read_bundle
 from histocast.errors import UsageError
 from histocast.progress import log, track
 from histocast.records import read_record
@@ -26,7 +26,7 @@ from histocast.training.judge import JudgedModel, SectionJudge
 from histocast.training.labels import PROTOCOLS, Protocol
 from histocast.training.plan import model_name
 from histocast.training.recipe import Recipe
-from histocast.training.section import Section
+from histocast.training.section import Section, temporary_folder
 from histocast.training.summary import Evaluation, GeneRow, SectionRow, summarise_rows
 from histocast.training.tables import render_markdown
 from histocast.training.train import TRAIN_FILE, TrainRecord, train_fold
@@ -126,6 +126,22 @@ def predict_section(
     return expression[section.measured], sd[section.measured]
 
 
+@contextmanager
+def encoded_section(section: Section, trained: EncoderSpec | None, predictor: Predictor) -> Iterator[Section]:
+    """Yield the section with what a model's own encoder makes of its tiles, if it has one."""
+    if trained is None:
+        yield section
+        return
+    from histocast.training.trained_encoder import TOKENS, with_tokens
+
+    def encode(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return predictor.infer(trained.name, {"tiles": tiles})[TOKENS]
+
+    shape = tuple(int(size) for size in trained.outputs[0].shape[1:])
+    with temporary_folder() as folder:
+        yield with_tokens(section, encode, shape=shape, folder=folder)
+
+
 def _refuse_unfit(models: Sequence[JudgedModel]) -> None:
     if not models:
         raise UsageError("no model", expected="folders of trained folds")
@@ -203,11 +219,15 @@ def _judge(sets: _Sets, model: JudgedModel, *, threads: int) -> SectionJudge:
     training = sets.open(record.recipe)
     test = training.choose(record.test)
     judge = SectionJudge(model, training)
-    with open_predictor(model.folder, model.bundle, names=("fusion",), threads=threads) as predictor:
+    # Encoders it did not train are not in its folder: their features stand in the prepared sections.
+    trained = next((encoder for encoder in model.bundle.encoders if encoder.file is not None), None)
+    names = ("fusion",) if trained is None else ("fusion", trained.name)
+    with open_predictor(model.folder, model.bundle, names=names, threads=threads) as predictor:
         for section in test:
-            expression, sd = predict_section(
-                training, section, bundle=model.bundle, genes=judge.panel, predictor=predictor
-            )
+            with encoded_section(section, trained, predictor) as seen:
+                expression, sd = predict_section(
+                    training, seen, bundle=model.bundle, genes=judge.panel, predictor=predictor
+                )
             judge.judge_model(section, expression, sd)
     for subject, predictions in sets.controls(record).items():
         for section in test:

@@ -121,7 +121,8 @@ def export_bundle(
     """
     record = read_record(model / TRAIN_FILE, TrainRecord)
     trained = read_bundle(model)
-    specs = tuple(_copy_encoder(spec, encoders, outdir) for spec in trained.encoders)
+    # A file that the model's folder holds is that of an encoder it trained itself.
+    specs = tuple(_copy_encoder(spec, encoders if spec.file is None else model, outdir) for spec in trained.encoders)
     for file in ("fusion.onnx", "genes.parquet"):
         with write_atomically(outdir / file) as temporary:
             shutil.copyfile(model / file, temporary)

@@ -22,6 +22,8 @@ from histocast.training.training_set import TrainingSet, feature_tensors, sectio
 if TYPE_CHECKING:
     from torch import nn
 
+    from histocast.training.trained_encoder import TrainedEncoder
+
 OUTPUTS = ("expression", "sd")
 
 BLOCKS = 4
@@ -53,11 +55,15 @@ class Fitted:
     heldout_expression: NDArray[np.float64]
     """[spot, gene] by models that had not seen the spot's group."""
     heldout_sd: NDArray[np.float64]
+    judged: NDArray[np.bool_]
+    """[spot]: which spots any model had not seen; the held-out figures of others are NaN."""
     inner: InnerSplit
     choices: dict[str, Any]
     """What was chosen on held-out spots, for the record."""
     gene_text: GeneText | None = None
     """Descriptions, where the graph takes genes by them."""
+    encoder: TrainedEncoder | None = None
+    """The target's, where it was trained too."""
 
 
 def fit(
@@ -121,6 +127,7 @@ def _fit_ridge(training: TrainingSet, sections: Sequence[Section], *, protocol: 
         section=index,
         heldout_expression=found.heldout_expression,
         heldout_sd=found.heldout_sd,
+        judged=np.ones(len(truth), bool),
         inner=inner,
         choices={
             "alpha": found.alpha,

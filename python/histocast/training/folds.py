@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -31,7 +31,7 @@ class Fold:
     """One split of the sections of a training set."""
 
     name: str
-    """The patient or section held out, or ``all``."""
+    """The patient or section held out, the number of the group of patients, or ``all``."""
     train: tuple[str, ...]
     """Samples."""
     test: tuple[str, ...]
@@ -63,29 +63,61 @@ class Split:
         return found
 
 
-def split_sections(sections: Sequence[OfPatient], *, by: Literal["patient", "section", "auto"]) -> Split:
+def split_sections(sections: Sequence[OfPatient], *, by: By | Literal["auto"] | int) -> Split:
     """Leave one patient out; where there is one patient only, leave one section out and say so.
+
+    Parameters
+    ----------
+    by:
+        What is left out together: a patient, a section, or, by number, one of so many groups of patients.
 
     Raises
     ------
     DataError
-        There are fewer than two patients, or sections, to tell apart.
+        There are too few patients, or sections, to tell apart.
     """
     patients = sorted({section.patient for section in sections})
+    if isinstance(by, int):
+        group = _deal(sections, patients, count=by)
+        words = f"leave one of {by} groups of patients out ({len(patients)} patients)"
+        return _split(sections, "patient", group, words)
     chosen: By = by if by != "auto" else ("patient" if len(patients) > 1 else "section")
-    groups = patients if chosen == "patient" else sorted(section.sample for section in sections)
-    if len(groups) < 2:
+    group = {section.sample: section.patient if chosen == "patient" else section.sample for section in sections}
+    if len(set(group.values())) < 2:
         raise DataError(
-            f"{len(groups)} {chosen}",
+            f"{len(set(group.values()))} {chosen}",
             expected=f"at least two {chosen}s, to hold one out",
             where="training set",
             advice="add sections, or set the recipe's folds to 'section'",
         )
+    return _split(sections, chosen, group, describe(chosen, patients=len(patients)))
+
+
+def _split(sections: Sequence[OfPatient], by: By, group: Mapping[str, str], description: str) -> Split:
+    """One fold a group; ``group`` is by sample."""
     folds = []
-    for name in groups:
-        test = tuple(s.sample for s in sections if (s.patient if chosen == "patient" else s.sample) == name)
-        folds.append(Fold(name, tuple(s.sample for s in sections if s.sample not in test), test))
-    return Split(chosen, tuple(folds), describe(chosen, patients=len(patients)))
+    for name in sorted(set(group.values())):
+        test = tuple(section.sample for section in sections if group[section.sample] == name)
+        folds.append(Fold(name, tuple(section.sample for section in sections if section.sample not in test), test))
+    return Split(by, tuple(folds), description)
+
+
+def _deal(sections: Sequence[OfPatient], patients: Sequence[str], *, count: int) -> dict[str, str]:
+    """Number of the group of every sample, from 1: patients in their order, each to the group of fewest sections."""
+    if len(patients) < count:
+        raise DataError(
+            f"{len(patients)} patient{'s' if len(patients) != 1 else ''}",
+            expected=f"at least {count}, one for each group of the recipe's folds",
+            where="training set",
+            advice="add sections, or set the recipe's folds to 'auto'",
+        )
+    of_patient = {name: [section.sample for section in sections if section.patient == name] for name in patients}
+    groups: list[list[str]] = [[] for _ in range(count)]
+    # Those with most sections first, so that the groups end alike.
+    for name in sorted(patients, key=lambda name: (-len(of_patient[name]), name)):
+        min(groups, key=len).extend(of_patient[name])
+    width = len(str(count))
+    return {sample: f"{number:0{width}d}" for number, group in enumerate(groups, start=1) for sample in group}
 
 
 def describe(by: By, *, patients: int) -> str:

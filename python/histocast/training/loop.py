@@ -1,4 +1,7 @@
-"""Train one network on frozen features: regions in, early stopping on held-out spots, resumable at every epoch."""
+"""Train one network: regions in, early stopping on held-out spots, resumable at every epoch.
+
+Spots are frozen features; where the network's target encoder is trained too, the target's pixels are read a step.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from histocast.errors import ConfigError
 from histocast.methods.correlation import mean_section_pearson
 from histocast.methods.layers import Config, Spots
+from histocast.methods.target_encoder import FromPixels, Tiles
 from histocast.progress import Meter
 from histocast.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -66,6 +70,8 @@ class TrainingRegion:
     """int64 [measured] places in the region of spots that are measured here (not in its halo)."""
     place: NDArray[np.int64]
     """[measured] place of the same spots among all training spots."""
+    tiles: Tiles | None = None
+    """Pixels of the targets, for a `FromPixels`."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,10 @@ class Data:
     """[spot]."""
     heldout: NDArray[np.bool_]
     """[spot]: takes no part in the losses, and decides when to stop."""
+
+    def held(self) -> Data:
+        """The same with those regions alone that hold held-out spots."""
+        return replace(self, regions=[region for region in self.regions if self.heldout[region.place].any()])
 
 
 def train_network(
@@ -137,7 +147,7 @@ def predict_regions(network: Any, data: Data, *, device: torch.device | None = N
     with torch.no_grad():
         for region in data.regions:
             if len(region.place):
-                values = network(to_device(region.spots, device))
+                values = network(_seen(network, region, region.rows, device=device))
                 found[region.place] = values[region.rows].float().cpu().numpy()
     return found
 
@@ -159,7 +169,7 @@ class _Run:
     def __init__(self, network: Any, data: Data, options: LoopOptions, device: torch.device) -> None:
         self.network, self.data, self.options, self.device = network, data, options, device
         made = torch.optim.AdamW if options.optimiser == "adamw" else torch.optim.Adam
-        self.optimiser = made(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+        self.optimiser = made(_rates(network, options), lr=options.learning_rate, weight_decay=options.weight_decay)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._rate)
         self.labels = torch.from_numpy(data.labels)
         self.history: list[Epoch] = []
@@ -198,13 +208,16 @@ class _Run:
     def _step(self, region: TrainingRegion, usable: torch.Tensor) -> float:
         rows = _draw(usable, self.options.spots_per_step)
         genes = _draw(torch.arange(self.labels.shape[1]), self.options.genes_per_step)
-        spots = to_device(region.spots, self.device)
         # Labels stand at the region's own places; those of halo and held-out spots are never looked at.
-        labels = torch.zeros(len(spots), self.labels.shape[1])
+        labels = torch.zeros(len(region.spots), self.labels.shape[1])
         labels[region.rows] = self.labels[region.place]
+        at = region.rows[rows]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
             found = self.network.losses(
-                spots, labels.to(self.device), rows=region.rows[rows].to(self.device), genes=genes.to(self.device)
+                _seen(self.network, region, at, device=self.device),
+                labels.to(self.device),
+                rows=at.to(self.device),
+                genes=genes.to(self.device),
             )
         loss = float(found.total.detach())
         if not math.isfinite(loss):
@@ -225,9 +238,7 @@ class _Run:
     def score(self) -> float:
         """Mean over genes of Pearson within sections, on the held-out spots."""
         kept = self.data.heldout
-        looked = [region for region in self.data.regions if kept[region.place].any()]
-        some = Data(looked, self.data.labels, self.data.section, kept)
-        predicted = predict_regions(self.averaged.module, some, device=self.device)
+        predicted = predict_regions(self.averaged.module, self.data.held(), device=self.device)
         pearson = mean_section_pearson(self.data.labels[kept], predicted[kept], self.data.section[kept])
         return float(np.nan_to_num(np.nanmean(pearson), nan=-1.0)) if np.isfinite(pearson).any() else -1.0
 
@@ -252,6 +263,23 @@ class _Run:
         self.best = state["best"]
         self.best_epoch = state["best_epoch"]
         self.history = [Epoch(*line) for line in state["history"]]
+
+
+def _rates(network: Any, options: LoopOptions) -> list[dict[str, Any]]:
+    """What is trained, in groups of one learning rate: an encoder has its own, and frozen blocks none."""
+    encoder = getattr(network, "encoder", None) if isinstance(network, FromPixels) else None
+    own = [] if encoder is None else [value for value in encoder.parameters() if value.requires_grad]
+    others = (network if encoder is None else network.network).parameters()
+    groups: list[dict[str, Any]] = [{"params": list(others), "lr": options.learning_rate}]
+    if encoder is not None:
+        groups.append({"params": own, "lr": encoder.options.learning_rate})
+    return groups
+
+
+def _seen(network: Any, region: TrainingRegion, rows: torch.Tensor, *, device: torch.device | None) -> Spots:
+    """The region's spots as the network takes them, with the targets of ``rows`` encoded where it does that itself."""
+    spots = to_device(region.spots, device)
+    return spots if region.tiles is None else network.see(spots, region.tiles, rows)
 
 
 def to_device(spots: Spots, device: torch.device | None) -> Spots:

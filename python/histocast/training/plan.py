@@ -40,6 +40,8 @@ class Plan(Record):
     """How folds are made, in words."""
     encoders: tuple[str, ...]
     """Encoders that any of the methods takes features of."""
+    pixels: bool = False
+    """Whether any of the methods trains an encoder, so that sections have to keep the pixels of their tiles."""
     models: tuple[PlannedModel, ...]
 
 
@@ -77,8 +79,7 @@ def plan_models(
     labels = [chosen.label for chosen in recipes]
     if len(set(labels)) < len(labels):
         raise UsageError(f"methods {', '.join(labels)}", expected="each once")
-    for chosen in recipes:
-        _refuse_unfit(chosen, gene_text)
+    pixels = [_judge_options(chosen, gene_text) for chosen in recipes]
     split = split_sections(rows, by=recipes[0].folds)
     models = []
     for chosen in recipes:
@@ -91,6 +92,7 @@ def plan_models(
         recipe=recipes[0].name,
         split=split.description,
         encoders=tuple(dict.fromkeys(name for chosen in recipes for name in chosen.encoders)),
+        pixels=any(pixels),
         models=tuple(models),
     )
 
@@ -107,14 +109,15 @@ def _planned(recipe: Recipe, protocol: Protocol, fold: str) -> PlannedModel:
     )
 
 
-def _refuse_unfit(recipe: Recipe, gene_text: Path | None) -> None:
-    """Judge a method's options now rather than after the sections were encoded."""
+def _judge_options(recipe: Recipe, gene_text: Path | None) -> bool:
+    """Judge a method's options now rather than after the sections were encoded; whether it trains an encoder."""
     if recipe.method == "ridge":
-        return
-    from histocast.training.designs import read_options
+        return False
+    from histocast.training.designs import read_options, refuse_target
 
     where = f"recipe {recipe.name}, method {recipe.label}"
-    _, config = read_options(recipe.method, recipe.options, where=where)
+    options, config = read_options(recipe.method, recipe.options, where=where)
+    refuse_target(recipe, options, where=where)
     if getattr(config, "gene_text", False) and gene_text is None:
         raise ConfigError(
             "no gene descriptions",
@@ -123,3 +126,4 @@ def _refuse_unfit(recipe: Recipe, gene_text: Path | None) -> None:
             advice="give --gene-text (--gene_text of the pipeline), made by 'histocast genes embed', "
             f"or take {recipe.method}:no-gene-text",
         )
+    return options.encoder.trained

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -29,9 +29,15 @@ class Recipe(Spec):
     """Feature columns ``<encoder>.<output>`` that the method takes, concatenated in this order."""
     nuclei: str | None = None
     """Feature column of a map of nuclei, for a method that looks at one."""
+    target_tokens: str | None = None
+    """Feature column of several tokens a tile, which a method is given of the target in place of ``features``:
+    ``<encoder>.tokens`` of an encoder that was exported with tokens."""
     exported: dict[str, Path] = Field(default_factory=dict, exclude=True)
     """Folders of 'export-encoder' by encoder, for those that need weights; in a recipe file relative to the recipe.
     Where they lie is no part of what is trained: models do not record it."""
+    encoder_weights: Path | None = Field(default=None, exclude=True)
+    """File of weights that a trained target encoder starts from, in a recipe file relative to the recipe. Models record
+    its digest, not its place."""
     panel: tuple[str, ...] = Field(min_length=1)
     """Genes to predict, as symbols or Ensembl ids. In a recipe file also the path of a file with a gene a line,
     relative to the recipe."""
@@ -52,8 +58,9 @@ class Recipe(Spec):
     controls: tuple[Literal["ridge", "extra trees"], ...] = ()
     """Anchors without a network to judge beside the model, besides the controls that always are. They see the same
     features; extra trees take seconds a fold, and cannot be deployed."""
-    folds: Literal["patient", "section", "auto"] = "auto"
-    """What is left out together; ``auto`` takes patients where there are two or more, else sections."""
+    folds: Literal["patient", "section", "auto"] | Annotated[int, Field(ge=2)] = "auto"
+    """What is left out together; ``auto`` takes patients where there are two or more, else sections. A number is that of
+    groups of patients, as many sections in each as can be, alike for the same patients."""
     region_spots: int = Field(default=1024, gt=0)
     halo_spots: int = Field(default=4, ge=0)
     seed: int = 0
@@ -76,7 +83,7 @@ class Recipe(Spec):
     @property
     def encoders(self) -> tuple[str, ...]:
         """Names of the encoders whose outputs are taken, each once."""
-        columns = self.features if self.nuclei is None else (*self.features, self.nuclei)
+        columns = (*self.features, *(each for each in (self.nuclei, self.target_tokens) if each is not None))
         return tuple(dict.fromkeys(column.split(".", 1)[0] for column in columns))
 
 
@@ -88,6 +95,7 @@ def read_recipe(
     method: str | None = None,
     options: Sequence[str] = (),
     exported: Sequence[Path] = (),
+    encoder_weights: Path | None = None,
 ) -> Recipe:
     """Read a recipe by file, or by the name of one that ships with histocast.
 
@@ -102,6 +110,8 @@ def read_recipe(
         ``key.key=value`` each, the value in JSON or a plain word; they change single options of the method.
     exported:
         Folders of 'export-encoder', besides those the recipe names.
+    encoder_weights:
+        File that a trained target encoder starts from, in place of the recipe's.
 
     Raises
     ------
@@ -113,15 +123,7 @@ def read_recipe(
         The file is not a recipe, or there is no such method.
     """
     content, folder = _read_content(name)
-    if isinstance(content.get("exported"), dict):
-        content["exported"] = {encoder: folder / str(place) for encoder, place in content["exported"].items()}
-    if exported:
-        from histocast.methods.exported_encoder import read_exported
-
-        content["exported"] = {
-            **content.get("exported", {}),
-            **{read_exported(place).encoder.name: place for place in exported},
-        }
+    _locate_files(content, folder, exported=exported, encoder_weights=encoder_weights)
     given = content.get("panel")
     if panel is not None:
         content["panel"] = read_panel(panel)
@@ -148,6 +150,25 @@ def read_recipe(
         fault = error.errors()[0]
         place = ".".join(str(part) for part in fault["loc"])
         raise ConfigError(f"{place or 'content'}: {fault['msg']}", expected="a recipe", where=str(name)) from error
+
+
+def _locate_files(
+    content: dict[str, Any], folder: Path, *, exported: Sequence[Path], encoder_weights: Path | None
+) -> None:
+    """Turn what a recipe names relative to itself into paths, and add what is given beside it."""
+    if isinstance(content.get("exported"), dict):
+        content["exported"] = {encoder: folder / str(place) for encoder, place in content["exported"].items()}
+    if isinstance(content.get("encoder_weights"), str):
+        content["encoder_weights"] = folder / content["encoder_weights"]
+    if encoder_weights is not None:
+        content["encoder_weights"] = encoder_weights
+    if exported:
+        from histocast.methods.exported_encoder import read_exported
+
+        content["exported"] = {
+            **content.get("exported", {}),
+            **{read_exported(place).encoder.name: place for place in exported},
+        }
 
 
 def _change_option(content: dict[str, Any], option: str) -> None:

@@ -3,6 +3,7 @@
     <set>/<sample>/section.json      `SectionRecord`
                    slide.json tiles.parquet features.parquet      as TILE and ENCODE wrote them
                    counts.h5ad       raw counts of all genes, a row a measured spot
+                   pixels.npy        pixels of the tiles, where prepare was asked to keep them
 
 Any folder of such folders is a training set, so sections can be prepared apart and gathered.
 """
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.artifacts import TILES, read_table, write_atomically, write_json
+from histocast.artifacts import PIXELS_FILE, TILES, read_table, write_atomically, write_json
 from histocast.bundle import Bundle, EncoderSpec, TileGeometry, sha256_of_file
 from histocast.errors import DataError, OutputError
 from histocast.records import Record, SlideRecord, read_record
@@ -62,7 +63,8 @@ class SectionRecord(Record):
     gene_id_source: GeneIdSource
     """Where Ensembl ids came from: the counts, a gene table, or nowhere (symbols stand in)."""
     digests: dict[str, str]
-    """Of slide.json, tiles.parquet and features.parquet, of the slide, and of the counts by their content."""
+    """Of slide.json, tiles.parquet, features.parquet and pixels.npy, as far as it is there, of the slide, and of the
+    counts by their content."""
 
     @property
     def pitch_level0_px(self) -> float:
@@ -78,7 +80,8 @@ def prepare_section(
     Parameters
     ----------
     stages:
-        Folder with what TILE and ENCODE wrote: slide.json, tiles.parquet, features.parquet.
+        Folder with what TILE and ENCODE wrote: slide.json, tiles.parquet, features.parquet, and pixels.npy where
+        pixels are kept, which is moved and not copied.
     patient:
         Pseudonym of the patient.
     counts:
@@ -97,7 +100,7 @@ def prepare_section(
     """
     slide = read_record(stages / "slide.json", SlideRecord)
     folder = outdir / slide.sample
-    _copy_stages(stages, folder)
+    kept = _copy_stages(stages, folder)
     tiles, provenance = read_table(folder / "tiles.parquet", TILES)
     found = read_counts(counts, genes=genes)
     tile_rows, count_rows = _align(tiles.column("spot").to_pylist(), found, sample=slide.sample, where=str(counts))
@@ -123,19 +126,24 @@ def prepare_section(
         digests={
             "slide": provenance.inputs.get("slide", slide.slide_digest),
             "counts": _counts_digest(matrix, [found.spots[row] for row in count_rows], found.gene_ids),
-            **{name: f"sha256:{sha256_of_file(folder / name)}" for name in STAGE_FILES},
+            **{name: f"sha256:{sha256_of_file(folder / name)}" for name in (*STAGE_FILES, *kept)},
         },
     )
     write_json(folder / SECTION_FILE, record)
     return record
 
 
-def _copy_stages(stages: Path, folder: Path) -> None:
-    if stages.resolve() == folder.resolve():
-        return
-    for name in STAGE_FILES:
-        with write_atomically(folder / name) as temporary:
-            shutil.copyfile(stages / name, temporary)
+def _copy_stages(stages: Path, folder: Path) -> tuple[str, ...]:
+    """Bring the stages' files to the section; names of those that a section need not have."""
+    if stages.resolve() != folder.resolve():
+        for name in STAGE_FILES:
+            with write_atomically(folder / name) as temporary:
+                shutil.copyfile(stages / name, temporary)
+        (folder / PIXELS_FILE).unlink(missing_ok=True)
+        if (stages / PIXELS_FILE).is_file():
+            with write_atomically(folder / PIXELS_FILE) as temporary:
+                shutil.move(stages / PIXELS_FILE, temporary)
+    return (PIXELS_FILE,) if (folder / PIXELS_FILE).is_file() else ()
 
 
 def _align(
@@ -192,6 +200,8 @@ def _counts_digest(matrix: csr_matrix, spots: Sequence[str], genes: Sequence[str
 class Section:
     """A section in memory: every spot in tissue with its features, and the counts of those measured."""
 
+    folder: Path
+    """Where its files lie."""
     record: SectionRecord
     store: SpotFeatures
     """Every spot in tissue, as at prediction, so that neighbours and statistics are the same."""
@@ -219,16 +229,17 @@ def open_section(folder: Path, *, scratch: Path | None = None) -> Iterator[Secti
     """
     record = read_record(folder / SECTION_FILE, SectionRecord)
     for name in STAGE_FILES:
-        _refuse_exchanged(name, f"sha256:{sha256_of_file(folder / name)}", record.digests.get(name), where=str(folder))
+        refuse_exchanged(name, f"sha256:{sha256_of_file(folder / name)}", record.digests.get(name), where=str(folder))
     columns = {name: spec for encoder in record.encoders for name, spec in encoder.columns().items()}
-    with _temporary_folder(scratch) as arrays:
+    with temporary_folder(scratch) as arrays:
         store = SpotFeatures.open(
             folder / "tiles.parquet", folder / "features.parquet", columns=columns, scratch=arrays
         )
-        yield _with_counts(folder / COUNTS_FILE, record, store)
+        yield _with_counts(folder, record, store)
 
 
-def _refuse_exchanged(name: str, found: str, expected: str | None, *, where: str) -> None:
+def refuse_exchanged(name: str, found: str, expected: str | None, *, where: str) -> None:
+    """Raise `DataError` where a file's digest is not the one its section was prepared with."""
     if found != expected:
         raise DataError(
             f"{name} is not what the section was prepared with: {found}",
@@ -239,7 +250,14 @@ def _refuse_exchanged(name: str, found: str, expected: str | None, *, where: str
 
 
 @contextmanager
-def _temporary_folder(parent: Path | None) -> Iterator[Path]:
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
+    """Yield a folder for files that live as long as the block.
+
+    Raises
+    ------
+    OutputError
+        None can be made.
+    """
     try:
         folder = TemporaryDirectory(prefix="histocast-", dir=parent)
     except OSError as error:
@@ -252,13 +270,14 @@ def _temporary_folder(parent: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def _with_counts(path: Path, record: SectionRecord, store: SpotFeatures) -> Section:
+def _with_counts(folder: Path, record: SectionRecord, store: SpotFeatures) -> Section:
     import anndata
 
+    path = folder / COUNTS_FILE
     data = anndata.read_h5ad(path)
     counts: csr_matrix = data.X.tocsr()
     found = _counts_digest(counts, list(data.obs_names), list(data.var_names))
-    _refuse_exchanged(path.name, found, record.digests.get("counts"), where=str(path.parent))
+    refuse_exchanged(path.name, found, record.digests.get("counts"), where=str(folder))
     tile_id = data.obs["tile_id"].to_numpy()
     # Without one count there is no library to divide by.
     filled = np.asarray(counts.sum(axis=1)).ravel() > 0
@@ -275,6 +294,7 @@ def _with_counts(path: Path, record: SectionRecord, store: SpotFeatures) -> Sect
             advice="check that the tissue mask covers the spots",
         )
     return Section(
+        folder=folder,
         record=record,
         store=store,
         measured=at[usable],

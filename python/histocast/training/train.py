@@ -1,4 +1,4 @@
-"""TRAIN: one method on one fold, written as a bundle whose encoders are named and not shipped."""
+"""TRAIN: one method on one fold, written as a bundle whose encoders are named and not shipped, but one it trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from pydantic import Field
 
 from histocast import __version__
 from histocast.artifacts import GENE_EMBEDDING, GENES, Provenance, write_json, write_table
-from histocast.bundle import Bundle, Calibration, FusionSpec, GeneTextSpec, OutOfDistribution, sha256_of_file
+from histocast.bundle import (
+    Bundle,
+    Calibration,
+    EncoderSpec,
+    FusionSpec,
+    GeneTextSpec,
+    OutOfDistribution,
+    sha256_of_file,
+)
 from histocast.progress import log
 from histocast.records import Record
 from histocast.serving.asked_genes import near_distance
@@ -71,7 +79,7 @@ class TrainRecord(Record):
     heldout_pearson: float
     """Mean over genes of Pearson within held-out training sections."""
     onnx_difference: float
-    """Largest relative difference between torch and ONNX on a real section."""
+    """Largest relative difference between torch and ONNX on a real section, of either graph."""
     top: TopGenes
     sections: dict[str, dict[str, str]]
     """Digests of every training section."""
@@ -152,7 +160,9 @@ def _write_model(
     axes = {name: "gene" if name == "gene" else "spot" for name in fitted.example}
     write_onnx(fitted.module, graph, inputs=fitted.example, outputs=OUTPUTS, axis=axes)
     difference = check_against_torch(fitted.module, graph, inputs=fitted.example, outputs=OUTPUTS)
-    pearson = mean_section_pearson(fitted.labels, fitted.heldout_expression, fitted.section)
+    encoder, encoder_difference = fitted.encoder.write(outdir) if fitted.encoder else (None, 0.0)
+    judged = fitted.judged
+    pearson = mean_section_pearson(fitted.labels[judged], fitted.heldout_expression[judged], fitted.section[judged])
     _write_genes(outdir / "genes.parquet", training, fitted, pearson)
     record = TrainRecord(
         recipe=training.recipe.model_copy(update={"protocol": protocol}),
@@ -167,12 +177,12 @@ def _write_model(
         inner_split=fitted.inner.description,
         choices=fitted.choices,
         heldout_pearson=float(np.nanmean(pearson)),
-        onnx_difference=difference,
+        onnx_difference=max(difference, encoder_difference),
         top=_top_genes(training.panel.gene_ids, fitted.labels, pearson),
         sections={section.record.sample: section.record.digests for section in sections},
         software=software_versions(*TRAINING_LIBRARIES),
     )
-    bundle = _describe(training, sections, fitted, record, outdir)
+    bundle = _describe(training, sections, fitted, record, outdir=outdir, encoder=encoder)
     write_json(outdir / TRAIN_FILE, record)
     write_json(outdir / "bundle.json", bundle)
     return record
@@ -188,7 +198,8 @@ def _write_genes(path: Path, training: TrainingSet, fitted: Fitted, pearson: NDA
         return pa.array(filled, pa.float32(), from_pandas=missing is None)
 
     def width(coverage: float) -> pa.Array:
-        widths = conformal_half_widths(fitted.labels, fitted.heldout_expression, fitted.heldout_sd, coverage=coverage)
+        heldout = (fitted.labels, fitted.heldout_expression, fitted.heldout_sd)
+        widths = conformal_half_widths(*(values[fitted.judged] for values in heldout), coverage=coverage)
         return column(widths, missing=np.nan)
 
     columns = {
@@ -218,7 +229,13 @@ def _top_genes(genes: tuple[str, ...], labels: NDArray[np.float32], pearson: NDA
 
 
 def _describe(
-    training: TrainingSet, sections: tuple[Section, ...], fitted: Fitted, record: TrainRecord, outdir: Path
+    training: TrainingSet,
+    sections: tuple[Section, ...],
+    fitted: Fitted,
+    record: TrainRecord,
+    *,
+    outdir: Path,
+    encoder: EncoderSpec | None,
 ) -> Bundle:
     recipe = training.recipe
     shared = training.records[0]
@@ -230,7 +247,10 @@ def _describe(
         intended_use=INTENDED_USE,
         licence="Apache-2.0",
         geometry=shared.geometry,
-        encoders=tuple(encoder.model_copy(update={"file": None}) for encoder in training.encoders),
+        encoders=(
+            *(each.model_copy(update={"file": None}) for each in training.encoders),
+            *(() if encoder is None else (encoder,)),
+        ),
         fusion=_with_file(fitted.fusion, outdir / "fusion.onnx"),
         genes_sha256=sha256_of_file(outdir / "genes.parquet"),
         gene_count=len(training.panel) + (0 if fitted.gene_text is None else len(fitted.gene_text.other_ids)),

@@ -11,17 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from histocast.errors import UsageError
-from histocast.methods.alignst import find_alike
 from histocast.methods.correlation import gene_pearson
 from histocast.methods.onnx_file import run_torch
+from histocast.serving.asked_genes import find_nearest
 from histocast.training.fit import OUTPUTS, Fitted
 from histocast.training.gene_text import GeneText
 from histocast.training.metrics import mean_known
 from histocast.training.section import Section
+from histocast.training.trained_encoder import seen_by
 from histocast.training.training_set import TrainingSet
 
 TEXT, SHUFFLED_TEXT, NEAREST_GENE, PANEL_MEAN = "text", "shuffled text", "nearest gene", "panel mean"
@@ -60,17 +60,19 @@ def judge_unseen(
     if text is None:
         raise UsageError("a method that knows its panel alone", expected="one that takes genes by descriptions")
     asked = text.others[_rows(text, genes)]
+    with seen_by(fitted.encoder, section) as seen:
 
-    def predict(embedding: NDArray[np.float32]) -> NDArray[np.float32]:
-        inputs = training.gather(section, fitted.fusion, fixed={"gene": embedding})(section.measured)
-        found: NDArray[np.float32] = run_torch(fitted.module, inputs, outputs=OUTPUTS)["expression"]
-        return found
+        def predict(embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+            inputs = training.gather(seen, fitted.fusion, fixed={"gene": embedding})(seen.measured)
+            found: NDArray[np.float32] = run_torch(fitted.module, inputs, outputs=OUTPUTS)["expression"]
+            return found
+
+        own, panel = predict(asked), predict(text.panel)
 
     def score(predicted: NDArray[np.floating]) -> float:
         return mean_known(gene_pearson(labels, predicted))
 
-    own, panel = predict(asked), predict(text.panel)
-    near = find_alike(torch.from_numpy(asked), torch.from_numpy(text.panel), count=1)[:, 0].numpy()
+    _, near = find_nearest(asked, text.panel)
     random = np.random.default_rng(seed)
     shuffled = [score(own[:, _derange(len(genes), random)]) for _ in range(SHUFFLES)]
     return {
