@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from histocast.bundle import sha256_of_file
 from histocast.serving import verify_bundle
+from known_encoders import write_exported_encoder
 from pipeline_runs import Launcher, Run, count_by_process, write_samplesheet
 
 # Several whole runs of the pipeline, on a machine that may have other work to do.
@@ -89,6 +91,64 @@ def test_a_bundle_is_trained_judged_and_exported_and_predicts(
 
 def provenance_of(run: Run) -> Path:
     return run.outdir / "pipeline_info" / "provenance.json"
+
+
+def test_encoders_with_weights_are_taken_along_and_one_is_trained(
+    launch: Launcher, training_sheet: Path, tmp_path: Path
+) -> None:
+    """An exported encoder gives the neighbourhood's features; the target's is trained from weights that are given."""
+    write_exported_encoder(tmp_path / "exported" / "uni", tile_px=112)
+    torch.save(torchvision_resnet18(), tmp_path / "weights.pth")
+    recipe = tmp_path / "trained.json"
+    content = {
+        "name": "trained",
+        "geometry": {"tile_px": 112, "um_per_px": 0.5, "pitch_um": PITCH_UM},
+        "panel": GENES,
+        "features": ["uni.embedding"],
+        "exported": {"uni": "a/place/that/no/task/sees"},
+        "method": "stnet",
+        "options": {
+            "training": {"epochs": 1, "steps_per_region": 1, "spots_per_step": 4},
+            "encoder": {"name": "resnet18", "trained_blocks": 1},
+        },
+    }
+    recipe.write_text(json.dumps(content))
+
+    run = launch(
+        *("--workflow", "train", "--input", training_sheet, "--recipe", recipe),
+        *("--encoders", tmp_path / "exported" / "uni", "--encoder_weights", tmp_path / "weights.pth"),
+    )
+
+    assert run.code == 0, run.output
+    bundle = verify_bundle(run.outdir / "stnet" / "bundle")
+    assert [encoder.file for encoder in bundle.encoders] == ["encoders/uni.onnx", "encoders/trained.onnx"]
+    assert bundle.metrics
+    digest = sha256_of_file(tmp_path / "weights.pth")
+    trained = [json.loads(path.read_text()) for path in (tmp_path / "work").rglob("train.json")]
+    assert {record["choices"]["encoder"]["weights_sha256"] for record in trained} == {digest}
+    assert str(tmp_path) not in json.dumps(trained)
+
+
+def torchvision_resnet18() -> dict[str, torch.Tensor]:
+    """Random tensors under the names of a published ResNet18, head and all."""
+    shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 7, 7), "fc.weight": (1000, 512)}
+    norms = {"bn1": 64}
+    inward = 64
+    for layer, width in enumerate((64, 128, 256, 512), start=1):
+        for block in range(2):
+            place = f"layer{layer}.{block}"
+            shapes |= {f"{place}.conv1.weight": (width, inward, 3, 3), f"{place}.conv2.weight": (width, width, 3, 3)}
+            norms |= {f"{place}.bn1": width, f"{place}.bn2": width}
+            if inward != width:
+                shapes[f"{place}.downsample.0.weight"] = (width, inward, 1, 1)
+                norms[f"{place}.downsample.1"] = width
+            inward = width
+    random = torch.Generator().manual_seed(0)
+    found = {name: torch.randn(shape, generator=random) / 30 for name, shape in shapes.items()}
+    for name, width in norms.items():
+        found |= {f"{name}.{kind}": torch.ones(width) for kind in ("weight", "running_var")}
+        found |= {f"{name}.{kind}": torch.zeros(width) for kind in ("bias", "running_mean")}
+    return found
 
 
 def test_each_method_gets_its_bundle(launch: Launcher, training_sheet: Path) -> None:

@@ -249,7 +249,7 @@ def test_tokens_of_the_target_are_what_a_gene_looks_at(encoder_bundle: Bundle, t
         write_features(stages / "features.parquet", np.arange(len(features)), columns, sample=sample)
         counts = write_counts(stages / "counts.tsv", made_counts(features, 50 + number), spots=spot_names())
         prepare_section(stages, patient=sample[0], counts=counts, bundle=bundle, outdir=tmp_path / "set")
-    recipe = network_recipe("dkan", **small("dkan"), gene_text=False)
+    recipe = network_recipe("dkan", trunk={"dim": 16, "multi_scale": False}, gene_text=False)
     recipe = recipe.model_copy(update={"target_tokens": "morphology.tokens"})
     record = train(tmp_path / "set", recipe=recipe, fold="C", outdir=tmp_path / "model")
     assert record.heldout_pearson > 0.2

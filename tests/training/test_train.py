@@ -179,7 +179,8 @@ def test_groups_of_patients_by_number_are_disjoint_alike_in_size_and_always_the_
     assert sorted(name for fold in split.folds for name in fold.test) == sorted(each.sample for each in samples)
     patient_of = {each.sample: each.patient for each in samples}
     for fold in split.folds:
-        assert 8 <= len(fold.test) <= 9
+        # Seven groups of three patients and one of two.
+        assert len(fold.test) in (5, 6, 8, 9)
         assert not {patient_of[name] for name in fold.test} & {patient_of[name] for name in fold.train}
         assert sorted(fold.test + fold.train) == sorted(each.sample for each in samples)
     again = split_sections(samples[::-1], by=8)
