@@ -22,7 +22,7 @@ from histocast.training.controls import predict_controls
 from histocast.training.evaluation_page import write_evaluation_page
 from histocast.training.evaluation_plots import Example
 from histocast.training.folds import split_sections
-from histocast.training.judge import JudgedModel, SectionJudge
+from histocast.training.judge import JudgedModel, Measures, SectionJudge
 from histocast.training.labels import PROTOCOLS, Protocol
 from histocast.training.plan import model_name
 from histocast.training.recipe import Recipe
@@ -177,6 +177,7 @@ class _Sets:
         self._stack = ExitStack()
         self._opened: dict[str, TrainingSet] = {}
         self._controls: dict[tuple[str, Protocol, str], dict[str, dict[str, Floats]]] = {}
+        self._measures: dict[tuple[str, Protocol, str], Measures] = {}
 
     def __enter__(self) -> _Sets:
         return self
@@ -205,6 +206,10 @@ class _Sets:
             )
         return self._controls[key]
 
+    def measures(self, record: TrainRecord) -> Measures:
+        """Metrics of the same controls, as far as they are known."""
+        return self._measures.setdefault((_without_method(record.recipe)[0], record.protocol, record.fold), {})
+
 
 def _without_method(recipe: Recipe) -> tuple[str, Recipe]:
     """What sections and controls depend on, and a key of it: neither the labels nor the method."""
@@ -218,7 +223,7 @@ def _judge(sets: _Sets, model: JudgedModel, *, threads: int) -> SectionJudge:
     record = model.record
     training = sets.open(record.recipe)
     test = training.choose(record.test)
-    judge = SectionJudge(model, training)
+    judge = SectionJudge(model, training, controls=sets.measures(record))
     # Encoders it did not train are not in its folder: their features stand in the prepared sections.
     trained = next((encoder for encoder in model.bundle.encoders if encoder.file is not None), None)
     names = ("fusion",) if trained is None else ("fusion", trained.name)

@@ -32,16 +32,28 @@ class JudgedModel:
     bundle: Bundle
 
 
-class SectionJudge:
-    """Collects the rows of one model."""
+Measures = dict[tuple[str, str], dict[str, Floats]]
+"""Metrics of every gene [gene] by sample and subject."""
 
-    def __init__(self, model: JudgedModel, training: TrainingSet) -> None:
+
+class SectionJudge:
+    """Collects the rows of one model.
+
+    Parameters
+    ----------
+    controls:
+        Metrics of the controls of this fold and protocol, which are the same beside every method: filled by the first
+        that is judged, and read by the others.
+    """
+
+    def __init__(self, model: JudgedModel, training: TrainingSet, *, controls: Measures) -> None:
         self.model = model
         self.training = training
         self.sections: list[SectionRow] = []
         self.genes: list[GeneRow] = []
         self.examples: list[Example] = []
         self._truths: dict[str, Truth] = {}
+        self._controls = controls
         table, _ = read_table(model.folder / "genes.parquet", GENES)
         # Genes beyond the panel were not measured, and stand after it.
         self.panel = table = table.filter(table.column("seen_in_training"))
@@ -79,7 +91,7 @@ class SectionJudge:
         self, section: Section, subject: str, predicted: Floats, *, extra: dict[str, float] | None = None
     ) -> None:
         """Judge one subject's predictions [measured, gene] of a section."""
-        by_gene = gene_metrics(self._truth(section), predicted)
+        by_gene = self._measure(section, subject, predicted)
         self._add(section, subject, {**section_metrics(by_gene, self.groups), **(extra or {})})
         record = self.model.record
         for place, gene_id in enumerate(self.training.panel.gene_ids):
@@ -95,6 +107,14 @@ class SectionJudge:
                     **{name: float(values[place]) for name, values in by_gene.items()},
                 )
             )
+
+    def _measure(self, section: Section, subject: str, predicted: Floats) -> dict[str, Floats]:
+        if subject == MODEL:
+            return gene_metrics(self._truth(section), predicted)
+        key = section.record.sample, subject
+        if key not in self._controls:
+            self._controls[key] = gene_metrics(self._truth(section), predicted)
+        return self._controls[key]
 
     def _truth(self, section: Section) -> Truth:
         """Labels and neighbourhoods of a section, made once for the model and all controls."""
