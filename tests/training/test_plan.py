@@ -73,6 +73,28 @@ def test_a_variant_keeps_the_recipes_other_options(recipe: Path) -> None:
     assert found["model"] == {"trunk": {"dim": 32, "multi_scale": False}, "distillation": 0.1}
 
 
+def test_sections_keep_their_pixels_where_a_method_trains_its_encoder(sheet: Path, recipe: Path) -> None:
+    content = json.loads(recipe.read_text()) | {"method": "stnet", "options": {"encoder": {"name": "resnet18"}}}
+    recipe.write_text(json.dumps(content))
+
+    assert plan_models(sheet, recipe=recipe).pixels
+    assert plan_models(sheet, recipe=recipe, methods=["ridge", "stnet"]).pixels
+    assert not plan_models(sheet, recipe=recipe, methods=["ridge", "bleep"]).pixels
+
+    recipe.write_text(json.dumps(content | {"method": "alignst"}))
+    with pytest.raises(ConfigError, match="alignst with the encoder resnet18 trained from pixels"):
+        plan_models(sheet, recipe=recipe)
+
+
+def test_folds_by_number_are_named_by_number(sheet: Path, recipe: Path) -> None:
+    recipe.write_text(json.dumps(json.loads(recipe.read_text()) | {"folds": 2}))
+
+    plan = plan_models(sheet, recipe=recipe)
+
+    assert [fold for _, fold, _ in folds_of(plan, "ridge")] == ["1", "2", "1", "2", "all"]
+    assert plan.split == "leave one of 2 groups of patients out (2 patients)"
+
+
 def test_every_method_with_gene_text_has_a_variant_without() -> None:
     reading = {name for name, design in DESIGNS.items() if "gene_text" in design.config.model_fields}
 
