@@ -6,7 +6,7 @@ import io
 import logging
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
@@ -33,8 +33,11 @@ _PARSER_ERRORS = (
     RecursionError,
     struct.error,
 )
-# From S3 a directory comes in one request instead of one a field.
-_REMOTE_HEADER_BYTES = 64 * 1024
+# From S3 a directory comes in one round trip instead of one a field: with its lists of blocks, which follow it and
+# are a megabyte in the first directory of a large slide.
+_CHUNK_BYTES = 256 * 1024
+_FIRST_CHUNKS = 4
+_MOST_KEPT_BYTES = 8 * 1024 * 1024
 
 
 @contextmanager
@@ -104,21 +107,21 @@ class _SourceFile(io.RawIOBase):
         return data
 
     def _read(self, start: int, length: int) -> bytes:
-        if self._source.is_local or length > _REMOTE_HEADER_BYTES:
+        if self._source.is_local or length > _MOST_KEPT_BYTES:
             return self._source.read(start, length)
-        first = start // _REMOTE_HEADER_BYTES
-        last = (start + max(length, 1) - 1) // _REMOTE_HEADER_BYTES
-        data = b"".join(self._chunk(number) for number in range(first, last + 1))
-        return data[start - first * _REMOTE_HEADER_BYTES :][:length]
-
-    def _chunk(self, number: int) -> bytes:
+        first = start // _CHUNK_BYTES
+        last = (start + max(length, 1) - 1) // _CHUNK_BYTES
         with self._lock:
-            if number not in self._chunks:
-                wanted = [number]
-                if not self._chunks:
-                    # Directories stand at the start or at the end of a file, or are chained through it to the end.
-                    wanted.append(max(0, self._size_bytes - 1) // _REMOTE_HEADER_BYTES)
-                ranges = [(chunk * _REMOTE_HEADER_BYTES, _REMOTE_HEADER_BYTES) for chunk in wanted]
-                for index, piece in self._source.read_ranges(ranges):
-                    self._chunks[wanted[index]] = bytes(piece)
-            return self._chunks[number]
+            self._fetch_chunks(range(first, last + 1))
+            data = b"".join(self._chunks[number] for number in range(first, last + 1))
+        return data[start - first * _CHUNK_BYTES :][:length]
+
+    def _fetch_chunks(self, needed: Iterable[int]) -> None:
+        wanted = {number for number in needed if number not in self._chunks}
+        if wanted and not self._chunks:
+            # Directories stand at the start or at the end of a file, or are chained through it to the end.
+            count = -(-self._size_bytes // _CHUNK_BYTES)
+            wanted |= {*range(min(_FIRST_CHUNKS, count)), max(0, count - 1)}
+        numbers = sorted(wanted)
+        for index, piece in self._source.read_ranges([(number * _CHUNK_BYTES, _CHUNK_BYTES) for number in numbers]):
+            self._chunks[numbers[index]] = bytes(piece)

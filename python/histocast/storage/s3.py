@@ -15,13 +15,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import boto3
+import botocore.session
 import urllib3.exceptions
 from botocore import exceptions as boto_errors
 from botocore.config import Config
+from botocore.loaders import Loader, create_loader
 
 from histocast.errors import DataError, HistocastError, MissingInputError, StorageUnavailable, UsageError
 from histocast.storage.copies import unwritable, write_parts
@@ -62,7 +65,7 @@ _TRANSIENT = (
 def connect(connections: int) -> S3Client:
     """Return a client that keeps up to ``connections`` open; threads may share it.
 
-    Making one takes a tenth of a second, so that whoever asks about many objects makes one for all.
+    Making the first takes a tenth of a second, most of it to read what AWS's services are like, which later ones share.
     """
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -71,8 +74,16 @@ def connect(connections: int) -> S3Client:
         # Ours alone, since botocore's retries do not cover a body that stops half-way.
         retries={"total_max_attempts": 1},
     )
-    client: S3Client = boto3.session.Session().client("s3", config=config)
+    # A session of its own, since credentials and profile are found when it is made.
+    session = botocore.session.Session()
+    session.register_component("data_loader", _service_descriptions())
+    client: S3Client = boto3.session.Session(botocore_session=session).client("s3", config=config)
     return client
+
+
+@lru_cache(maxsize=1)
+def _service_descriptions() -> Loader:
+    return create_loader()
 
 
 class _ShortBody(OSError):
