@@ -51,14 +51,19 @@ class _AreaAverage:
         # The products are of floats, so that pixels are converted while they are copied together.
         self.window: NDArray[Any] = np.empty((size_px, size_px, 3), np.float32)
         self._weights = area_weights(size_px, tile_px)
+        # Arrays this large, made anew for each tile, can cost ten times what is done with them.
+        self._turned = np.empty((size_px, tile_px, 3), np.float32)
+        self._rounded = np.empty((tile_px, tile_px, 3), np.uint8)
 
     def write(self, tile: Pixels) -> None:
-        side = len(tile)
-        rows = (self._weights @ self.window.reshape(len(self.window), -1)).reshape(side, -1, 3)
+        size_px, tile_px = self._turned.shape[:2]
+        rows = self._weights @ self.window.reshape(size_px, -1)
         # Turned round, columns are rows, and a row is what the product adds up fast.
-        turned = cv2.transpose(rows).reshape(len(self.window), -1)
-        columns = (self._weights @ turned).reshape(side, side, 3)
-        cv2.transpose(cv2.convertScaleAbs(columns), dst=tile)
+        cv2.transpose(rows.reshape(tile_px, size_px, 3), dst=self._turned)
+        del rows
+        columns = self._weights @ self._turned.reshape(size_px, -1)
+        cv2.convertScaleAbs(columns.reshape(tile_px, tile_px, 3), dst=self._rounded)
+        cv2.transpose(self._rounded, dst=tile)
 
 
 @lru_cache(maxsize=8)

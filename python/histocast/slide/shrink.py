@@ -7,13 +7,13 @@ block it needs a quarter of the memory (at a factor of two) and no copy of the f
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import cv2
 import numpy as np
 
+from histocast.slide.per_thread import PerThread
 from histocast.slide.reader import Blocks, Level, Payload, Pixels, Reader
 from histocast.slide.stacks import WHITE
 from histocast.slide.windows import Windows
@@ -51,7 +51,9 @@ class _ShrinkingReader:
             block_width_px=full.block_width_px // factor,
             block_height_px=full.block_height_px // factor,
         )
-        self._scratch = threading.local()
+        size = (full.block_height_px, full.block_width_px, 3)
+        # It stays in the cache from one block to the next.
+        self._whole = PerThread(lambda: np.empty(size, np.uint8))
         self.levels: tuple[Level, ...] = (*reader.levels[:level], shrunk, *reader.levels[level + 1 :])
 
     def block_bytes(self, level: int, blocks: Blocks) -> int:
@@ -68,7 +70,7 @@ class _ShrinkingReader:
 
     def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:
         """See `Reader.decode`."""
-        whole = self._whole_block()
+        whole = self._whole.get()
         self._reader.decode(level, block, payload, whole)
         row, column = divmod(block, self._full.block_columns)
         height = min(self._full.block_height_px, self._full.height_px - row * self._full.block_height_px)
@@ -79,15 +81,6 @@ class _ShrinkingReader:
 
     def close(self) -> None:
         """Do nothing: the reader beneath belongs to the slide."""
-
-    def _whole_block(self) -> Pixels:
-        """Return this thread's memory for a block, which stays in the cache from one to the next."""
-        try:
-            pixels: Pixels = self._scratch.pixels
-        except AttributeError:
-            pixels = np.empty((self._full.block_height_px, self._full.block_width_px, 3), np.uint8)
-            self._scratch.pixels = pixels
-        return pixels
 
     def _whole_groups(self, pixels: Pixels) -> Pixels:
         """Fill up with white where the slide ends within a group of pixels, as a window there is filled."""

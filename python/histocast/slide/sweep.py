@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from histocast.slide.per_thread import PerThread
 from histocast.slide.pixel_memory import PixelMemory
 from histocast.slide.plan import Cell, group_cells, plan_cells
 from histocast.slide.reader import Payload, Pixels, Reader, UnreadableBlock
@@ -111,6 +112,7 @@ class _Batches:
     """Tiles collected in the order of the sweep."""
 
     def __init__(self, order: NDArray[np.int64], *, tile_px: int, batch_tiles: int) -> None:
+        self.tile_px = tile_px
         self._order = order
         self._batch_tiles = min(batch_tiles, len(order))
         self._memory = PixelMemory((self._batch_tiles, tile_px, tile_px, 3))
@@ -151,6 +153,7 @@ class _Sweep:
         self._reader = reader
         self._windows = windows
         self._grid = grid
+        self._resizer = PerThread(lambda: resizer(windows.size_px, batches.tile_px))
         self._batches = batches
         self._pool = pool
         self._store_wait = store_wait
@@ -225,8 +228,7 @@ class _Sweep:
         return self._placed, futures
 
     def _cut_run(self, jobs: Sequence[tuple[int, tuple[TileBatch, int]]], stacks: Mapping[int, Stack]) -> None:
-        tile_px = jobs[0][1][0].pixels.shape[1]
-        resize = resizer(self._windows.size_px, tile_px)
+        resize = self._resizer.get()
         for member, (batch, place) in jobs:
             tile = batch.pixels[place]
             window = tile if resize is None else resize.window
