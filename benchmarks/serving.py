@@ -110,21 +110,22 @@ def open_place(place: str, folder: Path, bundle: Bundle, name: str, *, url: str,
     """In this process, or a client of the server."""
     if place == "in_process":
         return open_predictor(folder, bundle, names=(name,), threads=threads)
-    settings = TritonSettings.from_environment()
-    return TritonPredictor(bundle, names=(name,), url=url, settings=settings, on_this_host=place == "shared_memory")
+    settings = TritonSettings.from_environment().model_copy(update={"shared_memory": place == "shared_memory"})
+    return TritonPredictor(bundle, names=(name,), url=url, settings=settings)
 
 
-def task(place: str, folder: Path, name: str, url: str, threads: int, batches: int, start, results) -> None:
-    """One task of the pipeline, which waits for the others to be ready."""
+def task(place: str, folder: Path, name: str, url: str, threads: int, batches: int, together, results) -> None:
+    """One task of the pipeline, which waits for the others to be ready, and with its end for theirs."""
     bundle = read_bundle(folder)
     tile_px = bundle.geometry.tile_px
     batch = np.random.default_rng(0).integers(0, 256, (BATCH_TILES, tile_px, tile_px, 3), dtype=np.uint8)
     with open_place(place, folder, bundle, name, url=url, threads=threads) as predictor:
         encode(predictor, name, batch, batches=1)
-        start.wait()
+        together.wait()
         began_s, cpu_s = time.monotonic(), time.process_time()
         seconds = encode(predictor, name, batch, batches=batches)
         results.put((began_s, time.monotonic(), time.process_time() - cpu_s, seconds))
+        together.wait()
 
 
 def server_cpu_s(process_group: int | None) -> float:
@@ -156,16 +157,17 @@ class Bench:
     def measure(self, place: str, *, tasks: int) -> Figures:
         """Tasks side by side, from the first one's start to the last one's end."""
         context = multiprocessing.get_context("spawn")
-        start, results = context.Barrier(tasks + 1), context.Queue()
+        together, results = context.Barrier(tasks + 1), context.Queue()
         batches = max(self.tiles // BATCH_TILES // tasks, 1)
-        given = (self.folder, self.name, self.url, max(self.threads // tasks, 1), batches, start, results)
+        given = (self.folder, self.name, self.url, max(self.threads // tasks, 1), batches, together, results)
         processes = [context.Process(target=task, args=(place, *given)) for _ in range(tasks)]
         for process in processes:
             process.start()
-        start.wait(timeout=120)
+        together.wait(timeout=120)
         before_s = server_cpu_s(self.process_group)
         began_s, ended_s, client_s, seconds = zip(*(results.get(timeout=600) for _ in processes), strict=True)
         server_s = 0.0 if place == "in_process" else server_cpu_s(self.process_group) - before_s
+        together.wait(timeout=120)
         for process in processes:
             process.join()
         done = batches * BATCH_TILES * tasks

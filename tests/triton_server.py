@@ -17,6 +17,7 @@ import pytest
 
 from histocast.bundle import Bundle
 from histocast.serving.repository import RepositoryOptions, write_repository
+from histocast.serving.server_memory import Regions
 from histocast.serving.task_server import free_port
 from histocast.serving.triton import TritonPredictor
 
@@ -44,6 +45,7 @@ class RealServer:
         self.log = folder / "server.log"
         self.options = options
         self.port = free_port()
+        self.regions = Regions()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -73,6 +75,7 @@ class RealServer:
             "--allow-http=false",
             "--allow-metrics=false",
             "--exit-timeout-secs=5",
+            self.regions.option,
             *self.options,
         ]
         with self.log.open("wb") as stream:
@@ -97,6 +100,7 @@ class RealServer:
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+            self.regions.remove()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import yaml
 
 from histocast import __version__
 from histocast.serving.repository import RepositoryOptions, model_name
+from histocast.serving.server_memory import Regions
 from histocast.serving.task_server import free_port
 from histocast.serving.triton_settings import DEFAULT_PORT
 from known_encoders import expected_embedding
@@ -111,11 +112,12 @@ def test_each_file_s_command_starts_a_real_server_that_meets_its_probes_and_is_s
     assert "--model-repository=/models" in given.command
     command = [word.replace("=/models", f"={models}") for word in given.command[1:]]
     grpc, http, metrics = free_port(), free_port(), free_port()
+    regions = Regions()
     places = [f"--{name}-address=127.0.0.1" for name in ("grpc", "http", "metrics")]
     ports = [f"--grpc-port={grpc}", f"--http-port={http}", f"--metrics-port={metrics}"]
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen(
-            [find_server(), *command, *places, *ports], stdout=log, stderr=log, start_new_session=True
+            [find_server(), *command, *places, *ports, regions.option], stdout=log, stderr=log, start_new_session=True
         )
     try:
         until_s = time.monotonic() + 60
@@ -132,6 +134,7 @@ def test_each_file_s_command_starts_a_real_server_that_meets_its_probes_and_is_s
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+        regions.remove()
 
 
 def test_compose_hands_over_the_gpu_and_is_scraped_by_prometheus(root: Path) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tritonclient.grpc import InferenceServerClient
 
 from histocast.errors import ConfigError, MissingInputError, ServingUnavailable
 from histocast.serving import open_predictor, triton_memory
@@ -53,6 +52,14 @@ def servers_over(scratch: Path) -> list[int]:
     return [number for number in found if number != os.getpid()]
 
 
+def regions_of_servers_over(scratch: Path) -> list[Path]:
+    """The shared memory of their Python backend, by the prefix in their command lines."""
+    option = "shm-region-prefix-name="
+    lines = [Path(f"/proc/{number}/cmdline").read_text().split("\0") for number in servers_over(scratch)]
+    prefixes = {word.partition(option)[2] for line in lines for word in line if option in word}
+    return [path for prefix in prefixes for path in triton_memory.SHARED_MEMORY.glob(f"{prefix}*")]
+
+
 def wait_until_gone(scratch: Path, *, limit_s: float = 15) -> None:
     until_s = time.monotonic() + limit_s
     while servers_over(scratch) and time.monotonic() < until_s:
@@ -64,10 +71,12 @@ def test_it_answers_as_this_process_does_and_is_gone_after(served: Served, tmp_p
     with open_predictor(
         served.folder, served.bundle, names=("morphology",), threads=2, own_server=tmp_path
     ) as predictor:
-        assert servers_over(tmp_path)
+        regions = regions_of_servers_over(tmp_path)
+        assert len(regions) == 1
         found = predictor.infer("morphology", {"tiles": TILES})["embedding"]
     np.testing.assert_allclose(found, expected_embedding(TILES), atol=1e-5)
     assert servers_over(tmp_path) == []
+    assert not regions[0].exists()
     assert [path.name[:11] for path in (tmp_path / "models").iterdir()] == ["morphology-"], "no graph but those needed"
 
 
@@ -80,11 +89,7 @@ def region(spots: int) -> dict[str, np.ndarray]:
     }
 
 
-def names_in_shared_memory() -> list[str]:
-    return [path.name for path in triton_memory.FOLDER.glob(f"histocast-{os.getpid()}-*")]
-
-
-def test_tensors_go_through_memory_that_has_no_name_left(served: Served, tmp_path: Path) -> None:
+def test_tensors_go_through_shared_memory(served: Served, tmp_path: Path) -> None:
     """Also those of several inputs, of requests under way at once, and of requests that grow."""
     names = ("morphology", "fusion")
     batches = [
@@ -102,7 +107,6 @@ def test_tensors_go_through_memory_that_has_no_name_left(served: Served, tmp_pat
             for name, value in predictor.infer("fusion", region(spots)).items():
                 np.testing.assert_allclose(value, expected[name], atol=1e-5)
         facts = predictor.facts()
-        assert names_in_shared_memory() == []
     assert 1 <= int(facts["server_requests_by_shared_memory"]) <= int(facts["server_requests"])
     same = [np.random.default_rng(seed).integers(0, 256, (64, 32, 32, 3)).astype(np.uint8) for seed in range(8)]
     with open_predictor(
@@ -113,40 +117,6 @@ def test_tensors_go_through_memory_that_has_no_name_left(served: Served, tmp_pat
             np.testing.assert_allclose(found, expected_embedding(batch), atol=1e-5)
         facts = predictor.facts()
     assert facts["server_requests_by_shared_memory"] == facts["server_requests"] == len(same)
-
-
-def test_memory_that_the_server_does_not_see_is_not_used(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(triton_memory, "FOLDER", tmp_path)
-    with open_predictor(
-        served.folder, served.bundle, names=("morphology",), threads=1, own_server=tmp_path
-    ) as predictor:
-        for _ in range(3):
-            found = predictor.infer("morphology", {"tiles": TILES})["embedding"]
-            np.testing.assert_allclose(found, expected_embedding(TILES), atol=1e-5)
-        facts = predictor.facts()
-    assert facts["server_requests_by_shared_memory"] == 0
-    assert int(facts["server_requests"]) >= 3
-    assert not list(tmp_path.glob("histocast-*"))
-
-
-def test_memory_that_is_not_there_is_not_used(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
-    with InferenceServerClient(served.server.url.removeprefix("grpc://")) as client:
-        memory = triton_memory.SharedMemory(client, most_blocks=2, largest_bytes=2**50)
-        more_than_there_is = {"tiles": np.broadcast_to(np.uint8(0), (2**46,))}
-        with memory.block(more_than_there_is) as block:
-            assert block is None
-        assert "no more memory shared" in capsys.readouterr().err
-        with memory.block({"tiles": TILES}) as block:
-            assert block is None, "one try is enough to know"
-        small = triton_memory.SharedMemory(client, most_blocks=2, largest_bytes=TILES.nbytes - 1)
-        with small.block({"tiles": TILES}) as first, small.block({"tiles": TILES[1:]}) as second:
-            assert first is None
-            assert second is not None
-        assert small.used == 1
-    assert memory.used == 0
-    assert names_in_shared_memory() == []
 
 
 def test_two_tasks_on_one_machine_have_two_servers(served: Served, tmp_path: Path) -> None:
@@ -177,20 +147,35 @@ def test_however_the_task_ends_its_server_does_too(served: Served, tmp_path: Pat
     )
     try:
         assert task.stdout.readline() == "up\n"
+        regions = []
         if not isinstance(end, str):
-            assert servers_over(scratch)
+            regions = regions_of_servers_over(scratch)
+            assert len(regions) == 1
             task.send_signal(end)
         assert task.wait(timeout=30) != 0
         wait_until_gone(scratch)
+        assert not any(region.exists() for region in regions)
     finally:
         task.kill()
         task.stdout.close()
 
 
+def test_of_a_server_that_is_killed_no_memory_is_left(served: Served, tmp_path: Path) -> None:
+    with open_task_predictor(served.folder, served.bundle, names=("morphology",), threads=1, scratch=tmp_path):
+        regions = regions_of_servers_over(tmp_path)
+        for number in servers_over(tmp_path):
+            os.kill(number, signal.SIGKILL)
+        wait_until_gone(tmp_path)
+        assert regions[0].exists(), "killed, a server leaves it"
+    assert not regions[0].exists()
+
+
 def test_a_server_that_does_not_hear_is_ended_by_force(served: Served, tmp_path: Path) -> None:
     """As one that compiles for minutes: the task is killed, and its server takes no notice of being asked to end."""
     program, scratch = tmp_path / "deaf", tmp_path / "scratch"
-    program.write_text("#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1; done\n")
+    program.write_text(
+        "#!/bin/sh\ntrap '' TERM\nfor last; do :; done\ntouch /dev/shm/${last##*=}left\nwhile :; do sleep 1; done\n"
+    )
     program.chmod(0o755)
     scratch.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "python"), COMMAND: str(program)}
@@ -203,9 +188,11 @@ def test_a_server_that_does_not_hear_is_ended_by_force(served: Served, tmp_path:
         while len(servers_over(program)) < 2 and time.monotonic() < until_s:
             time.sleep(0.1)
         assert len(servers_over(program)) == 2, "what watches the task, and the server"
+        (region,) = regions_of_servers_over(program)
         task.kill()
         task.wait()
         wait_until_gone(program)
+        assert not region.exists()
     finally:
         task.kill()
 

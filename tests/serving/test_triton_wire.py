@@ -65,7 +65,7 @@ def test_an_answer_that_lacks_an_output_or_bytes_is_refused(served: Served) -> N
 def test_the_client_costs_little_a_tile(connect: Connect, start_server: StartServer, tmp_path: Path) -> None:
     bundle = write_shipped_bundle(tmp_path / "b", encoder=write_encoder(tmp_path / "b", tile_px=256))
     server = start_server(fill=lambda server: server.add(tmp_path / "b", bundle))
-    predictor = connect(server.url, bundle=bundle, names=("morphology",))
+    predictor = connect(server.url, bundle=bundle, names=("morphology",), shared_memory=False)
     batch = np.random.default_rng(0).integers(0, 256, (64, 256, 256, 3), dtype=np.uint8)
     predictor.infer("morphology", {"tiles": batch})
     costs_ms = []

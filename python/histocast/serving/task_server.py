@@ -24,6 +24,7 @@ from histocast.bundle import Bundle
 from histocast.errors import ConfigError, MissingInputError, ServingUnavailable, TransientError
 from histocast.progress import log
 from histocast.serving.repository import Backend, RepositoryOptions, write_repository
+from histocast.serving.server_memory import Regions
 from histocast.serving.triton import TritonPredictor
 from histocast.serving.triton_settings import TritonSettings
 
@@ -42,21 +43,26 @@ PORT_TRIES = 3
 # Stands between task and server, with the end of a pipe whose other end the task holds: it is closed when the task is
 # gone, however it went. A server that loads or compiles a model does not hear a gentle signal for minutes.
 WARDEN = """
-import ctypes, os, signal, subprocess, sys, threading, time
+import contextlib, ctypes, glob, os, signal, subprocess, sys, threading, time
 signal.signal(signal.SIGTERM, lambda *_: None)
-task, patience_s = int(sys.argv[1]), float(sys.argv[2])
-server = subprocess.Popen(sys.argv[3:], preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL))
+task, patience_s, regions = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+server = subprocess.Popen(sys.argv[4:], preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL))
 gone = threading.Event()
+def kill():
+    for name in glob.glob(regions):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+    os.killpg(0, signal.SIGKILL)
 def end():
     os.read(task, 1)
     gone.set()
     os.killpg(0, signal.SIGTERM)
     time.sleep(patience_s)
-    os.killpg(0, signal.SIGKILL)
+    kill()
 threading.Thread(target=end, daemon=True).start()
 code = server.wait()
 if gone.is_set():
-    os.killpg(0, signal.SIGKILL)
+    kill()
 sys.exit(code if code >= 0 else 128 - code)
 """
 
@@ -80,13 +86,14 @@ class TaskServer:
     def __init__(self, repository: Path, log_file: Path) -> None:
         self._log_file = log_file
         self.port = free_port()
+        self._regions = Regions()
         command = find_program()
         watched, held = os.pipe()
         self._held: int | None = held
         with log_file.open("wb") as stream:
             self._process = subprocess.Popen(  # noqa: S603 - the operator's own command
                 [
-                    *(sys.executable, "-S", "-c", WARDEN, str(watched), str(STOP_S)),
+                    *(sys.executable, "-S", "-c", WARDEN, str(watched), str(STOP_S), self._regions.pattern),
                     *(*command, *self._options(repository)),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -109,6 +116,7 @@ class TaskServer:
             "--allow-http=false",
             "--allow-metrics=false",
             f"--exit-timeout-secs={int(STOP_S / 2)}",
+            self._regions.option,
         ]
 
     @property
@@ -171,6 +179,7 @@ class TaskServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process_group, signal.SIGKILL)
         self._process.wait()
+        self._regions.remove()
         if self._held is not None:
             os.close(self._held)
             self._held = None
@@ -187,7 +196,7 @@ class TaskPredictor(TritonPredictor):
 
     def __init__(self, bundle: Bundle, *, names: Sequence[str], server: TaskServer, settings: TritonSettings) -> None:
         self._server = server
-        super().__init__(bundle, names=names, url=server.url, settings=settings, on_this_host=True)
+        super().__init__(bundle, names=names, url=server.url, settings=settings)
 
     def close(self) -> None:
         """End the connections, then the server."""

@@ -42,7 +42,7 @@ from histocast.serving.triton_facts import CallFacts
 from histocast.serving.triton_memory import SharedMemory
 from histocast.serving.triton_servers import Fleet, ModelUnloaded, Server, translate
 from histocast.serving.triton_settings import TritonSettings, parse_servers
-from histocast.serving.triton_wire import read_response, write_request
+from histocast.serving.triton_wire import keep_memory_of_requests, read_response, write_request
 
 Answer = TypeVar("Answer")
 
@@ -70,9 +70,6 @@ class TritonPredictor:
         ``grpc://host:8001``, several separated by commas.
     settings:
         Credentials and limits.
-    on_this_host:
-        Whether ``url`` is one server of this host that ends with this process: tensors then go through memory that
-        both share.
 
     Raises
     ------
@@ -84,9 +81,8 @@ class TritonPredictor:
         No server answered.
     """
 
-    def __init__(
-        self, bundle: Bundle, *, names: Sequence[str], url: str, settings: TritonSettings, on_this_host: bool = False
-    ) -> None:
+    def __init__(self, bundle: Bundle, *, names: Sequence[str], url: str, settings: TritonSettings) -> None:
+        keep_memory_of_requests()
         self._graphs = choose_graphs(bundle, names)
         self._settings = settings
         self.in_flight = settings.in_flight
@@ -97,9 +93,9 @@ class TritonPredictor:
         self._lock = threading.Lock()
         self._fleet = Fleet(parse_servers(url), settings)
         self._memory = None
-        if on_this_host:
-            client = self._fleet.servers[0].client
-            self._memory = SharedMemory(client, most_blocks=settings.in_flight, largest_bytes=REQUEST_BYTES)
+        first, *others = self._fleet.servers
+        if settings.shared_memory and first.address.is_loopback and not others:
+            self._memory = SharedMemory(first.client, settings, largest_bytes=REQUEST_BYTES)
         self._pool = ThreadPoolExecutor(settings.in_flight, thread_name_prefix="triton")
         self._facts = CallFacts([model_name(name, graph) for name, graph in self._graphs.items()])
         try:
@@ -171,8 +167,11 @@ class TritonPredictor:
 
     def close(self) -> None:
         """Cancel what is under way and end the connections."""
+        is_idle = not self._calls
         self._stop(None)
         self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._memory:
+            self._memory.close(is_idle=is_idle)
         self._fleet.close()
 
     def __enter__(self) -> Self:

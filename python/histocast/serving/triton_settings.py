@@ -11,6 +11,7 @@ keeps a pipeline's cache.
     HISTOCAST_TRITON_DEADLINE_S    how long one call may take, by default 120
     HISTOCAST_TRITON_PATIENCE_S    how long a call is tried again while servers are away, by default 300
     HISTOCAST_TRITON_IN_FLIGHT     calls under way at once, by default 6
+    HISTOCAST_TRITON_SHARED_MEMORY 0 has tensors go through the socket also where the server is on this host
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ class ServerAddress(BaseModel):
     port: int
 
     @property
+    def is_loopback(self) -> bool:
+        """Whether it is an address of this host by its name alone; behind it may still be a tunnel."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+    @property
     def target(self) -> str:
         """As gRPC wants it."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -63,6 +69,8 @@ class TritonSettings(BaseModel):
     """A server that restarts loads its models first, which takes minutes."""
     in_flight: int = Field(default=6, ge=1, le=64)
     """4 to 8 hide the network behind the server's work; more only queue."""
+    shared_memory: bool = True
+    """Whether tensors may go through memory that is shared with a server of this host."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> TritonSettings:
