@@ -34,7 +34,7 @@ from histocast.serving.server_memory import SHARED_MEMORY
 from histocast.serving.triton_settings import TritonSettings
 
 ALIGNMENT_BYTES = 64
-REGISTER_DEADLINE_S = 3.0
+REGISTER_DEADLINE_S = 5.0
 """A server of this host does it at once; one behind a tunnel that stalls should not hold up the first request."""
 PREFIX = "histocast-client-"
 
@@ -189,7 +189,8 @@ class SharedMemory:
             self._client.unregister_system_shared_memory(region, **self._call_options())
 
     def _call_options(self) -> dict[str, Any]:
-        return {"headers": self._settings.headers(), "client_timeout": REGISTER_DEADLINE_S}
+        deadline_s = min(REGISTER_DEADLINE_S, self._settings.deadline_s)
+        return {"headers": self._settings.headers(), "client_timeout": deadline_s}
 
 
 class Owner:
