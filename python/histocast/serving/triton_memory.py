@@ -34,7 +34,7 @@ from histocast.serving.server_memory import SHARED_MEMORY
 from histocast.serving.triton_settings import TritonSettings
 
 ALIGNMENT_BYTES = 64
-REGISTER_DEADLINE_S = 5.0
+REGISTER_DEADLINE_S = 3.0
 """A server of this host does it at once; one behind a tunnel that stalls should not hold up the first request."""
 PREFIX = "histocast-client-"
 
@@ -84,7 +84,6 @@ class SharedMemory:
         self._owner: Owner | None = None
         self._regions: list[str] = []
         self._free: list[Block] = []
-        self._left = settings.in_flight
         self._is_given_up = False
         self.used = 0
         """Requests whose tensors went this way."""
@@ -115,34 +114,36 @@ class SharedMemory:
     def close(self, *, is_idle: bool) -> None:
         """Have the server forget the blocks, or leave that to the next client where the server may still read them."""
         self._is_given_up = True
-        while self._regions:
-            region = self._regions.pop()
-            if is_idle:
-                self._forget(region)
+        regions, self._regions = self._regions, []
+        # A server that is gone has forgotten them, and one that does not answer need not be asked for each.
+        with suppress(InferenceServerException):
+            for region in regions if is_idle else ():
+                self._client.unregister_system_shared_memory(region, **self._call_options())
         if self._owner is not None:
             self._owner.end()
             self._owner = None
 
     def _take(self, needed_bytes: int) -> Block | None:
+        try:
+            with self._lock:
+                if self._is_given_up:
+                    return None
+                for index, block in enumerate(self._free):
+                    if block.size_bytes >= needed_bytes:
+                        self.used += 1
+                        return self._free.pop(index)
+                if len(self._regions) == self._settings.in_flight:
+                    return None
+                self._owner = self._owner or Owner()
+                region = f"{self._owner.name}-{len(self._regions)}"
+                self._regions.append(region)
+            made = self._make(region, needed_bytes)
+        except (OSError, OverflowError, InferenceServerException) as error:
+            self._give_up(str(error))
+            return None
         with self._lock:
-            if self._is_given_up:
-                return None
-            for index, block in enumerate(self._free):
-                if block.size_bytes >= needed_bytes:
-                    self.used += 1
-                    return self._free.pop(index)
-            if self._left == 0:
-                return None
-            self._left -= 1
-            try:
-                made = self._make(needed_bytes)
-            except (OSError, OverflowError, InferenceServerException) as error:
-                reason = str(error)
-            else:
-                self.used += 1
-                return made
-        self._give_up(reason)
-        return None
+            self.used += 1
+        return made
 
     def _give_up(self, reason: str) -> None:
         with self._lock:
@@ -150,17 +151,13 @@ class SharedMemory:
         if is_news:
             log(f"no more memory shared with the server, requests go through its socket: {reason}")
 
-    def _make(self, size_bytes: int) -> Block:
+    def _make(self, region: str, size_bytes: int) -> Block:
         disk = os.statvfs(SHARED_MEMORY)
         if disk.f_bavail * disk.f_frsize - size_bytes < disk.f_blocks * disk.f_frsize / 2:
             # The server's own programs pass tensors there, too; a container has 64 MB for all.
             raise OSError(errno.ENOSPC, "half of it is taken", str(SHARED_MEMORY))
-        if self._owner is None:
-            self._owner = Owner()
-        region = f"{self._owner.name}-{len(self._regions)}"
         path = SHARED_MEMORY / region
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        self._regions.append(region)
         try:
             # Reserved now: writing to memory that is not there would end the process by a signal.
             os.posix_fallocate(descriptor, 0, size_bytes)
@@ -170,7 +167,7 @@ class SharedMemory:
             os.close(descriptor)
             with suppress(FileNotFoundError):
                 path.unlink()
-        if len(self._regions) == 1:
+        if region.endswith("-0"):
             self._forget_the_dead()
         return Block(region, memory)
 
@@ -179,14 +176,9 @@ class SharedMemory:
         with suppress(InferenceServerException):
             for region in self._client.get_system_shared_memory_status(**self._call_options()).regions:
                 if region.startswith(PREFIX) and not is_alive(region.rpartition("-")[0]):
-                    self._forget(region)
+                    self._client.unregister_system_shared_memory(region, **self._call_options())
         for mark in SHARED_MEMORY.glob(f"{PREFIX}*.owner"):
             is_alive(mark.stem)
-
-    def _forget(self, region: str) -> None:
-        # A server that is gone has forgotten it; one that reads it at this moment says so, and keeps it.
-        with suppress(InferenceServerException):
-            self._client.unregister_system_shared_memory(region, **self._call_options())
 
     def _call_options(self) -> dict[str, Any]:
         deadline_s = min(REGISTER_DEADLINE_S, self._settings.deadline_s)
