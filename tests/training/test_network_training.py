@@ -264,8 +264,9 @@ def test_tokens_of_the_target_are_what_a_gene_looks_at(encoder_bundle: Bundle, t
     blind = recipe.model_copy(update={"target_tokens": "morphology.embedding"})
     with pytest.raises(DataError, match=r"(?s)target tokens from 'morphology.embedding'.*--tokens"):
         train(tmp_path / "set", recipe=blind, fold="C", outdir=tmp_path / "blind")
+    other = recipe.model_copy(update={"method": "alignst", "options": {}})
     with pytest.raises(ConfigError, match="alignst with target tokens"):
-        train(tmp_path / "set", recipe=recipe.model_copy(update={"method": "alignst"}), outdir=tmp_path / "alignst")
+        train(tmp_path / "set", recipe=other, outdir=tmp_path / "alignst")
 
 
 def made_data() -> Data:
