@@ -162,6 +162,16 @@ process NAME {
     \"\"\"
 }
 """
+
+
+def write_settings(folder: Path, root: Path, *lines: str) -> Path:
+    """Settings after those of the checkout, in one file: given two, the strict parser of Nextflow 25.04 knows only the
+    profiles of the second."""
+    path = folder / "here.config"
+    path.write_text("\n".join([f"includeConfig '{root}/nextflow.config'", *lines]) + "\n")
+    return path
+
+
 TRAIN_LABELS = {
     **dict.fromkeys(("PREPARE", "TRAIN", "EVALUATE", "EXPORT"), "process_train"),
     **dict.fromkeys(("PLAN", "LINEAGE", "CHECK"), "process_light"),
@@ -175,10 +185,9 @@ def test_a_fold_asks_for_one_processor_and_a_gpu_is_asked_for_by_what_can_use_on
     script = tmp_path / "asks.nf"
     processes = [ASKS.replace("NAME", name).replace("LABEL", label) for name, label in TRAIN_LABELS.items()]
     script.write_text("".join([*processes, "workflow {\n", *(f"    {name}()\n" for name in TRAIN_LABELS), "}\n"]))
-    here = tmp_path / "here.config"
-    here.write_text("process.executor = 'local'\nexecutor { cpus = 8\n memory = '16 GB' }\n")
+    here = write_settings(tmp_path, root, "process.executor = 'local'", "executor { cpus = 8\n memory = '16 GB' }")
 
-    run = launch("-c", root / "nextflow.config", "-c", here, "-profile", profiles, script=script)
+    run = launch("-c", here, "-profile", profiles, script=script)
 
     assert run.code == 0, run.output
     gpu = "1" if "gpu" in profiles else "null"
@@ -237,11 +246,11 @@ def test_what_a_task_asks_for_follows_its_label_its_gpu_and_its_attempt(
 ) -> None:
     script = tmp_path / "loses.nf"
     script.write_text(LOSES_TWO_MACHINES)
-    here = tmp_path / "here.config"
-    here.write_text("process.executor = 'local'\ndocker.enabled = podman.enabled = apptainer.enabled = false\n")
+    engines = [f"{engine}.enabled = false" for engine in ("docker", "podman", "apptainer")]
+    here = write_settings(tmp_path, root, "process.executor = 'local'", *engines)
 
     run = launch(
-        *("-c", root / "nextflow.config", "-c", here, "-profile", profiles, "--registry", "here.org"),
+        *("-c", here, "-profile", profiles, "--registry", "here.org"),
         *(*given, "--max_cpus", "1"),
         script=script,
     )
