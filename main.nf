@@ -14,7 +14,7 @@ include { TRAIN } from './modules/train.nf'
 include { EVALUATE } from './modules/evaluate.nf'
 include { EXPORT } from './modules/export.nf'
 include { LINEAGE } from './modules/lineage.nf'
-include { local_file ; one_slide_a_folder ; read_plan ; read_samples ; read_sections } from './modules/inputs.nf'
+include { local_file ; one_slide_a_folder ; read_plan ; read_samples ; read_sections ; whole_file } from './modules/inputs.nf'
 include { check_parameters ; describe_parameters ; values_of ; as_json } from './modules/parameters.nf'
 
 // From slides to expression. Every row of the samplesheet reaches the summary, whatever became of it.
@@ -67,11 +67,11 @@ workflow TRAIN_MODELS {
 
     main:
     sheet = file(input, checkIfExists: true)
-    staged_recipe = tuple(recipe.toString().endsWith('.json') ? local_file(recipe) : [], recipe)
-    staged_panel = local_file(panel)
-    staged_text = local_file(gene_text)
+    staged_recipe = tuple(recipe.toString().endsWith('.json') ? whole_file(recipe) : [], recipe)
+    staged_panel = whole_file(panel)
+    staged_text = whole_file(gene_text)
     staged_encoders = encoders ? encoders.tokenize(',').collect { folder -> file(folder.trim(), checkIfExists: true) } : []
-    staged_weights = encoder_weights ? file(encoder_weights, checkIfExists: true) : []
+    staged_weights = whole_file(encoder_weights)
 
     PLAN(sheet, staged_recipe, methods ? methods.tokenize(',')*.trim() : [], staged_panel, staged_text)
     plan = PLAN.out.plan.map { json -> read_plan(json) }

@@ -10,6 +10,11 @@ def local_file(uri) {
     return !uri || is_object(uri) ? [] : file(uri, checkIfExists: true)
 }
 
+// The same for what training reads whole: Nextflow brings an object too.
+def whole_file(uri) {
+    return uri ? file(uri, checkIfExists: true) : []
+}
+
 // A command line option for an input that is staged, or a value, or absent.
 def option(name, staged, uri) {
     def value = staged ?: uri
