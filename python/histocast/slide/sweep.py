@@ -32,12 +32,11 @@ from histocast.slide.windows import Windows, blocks_of
 # Threads are ours; a library that starts its own for each resize would have them fight.
 cv2.setNumThreads(1)
 
-# Work is handed out in pieces of a few milliseconds: smaller ones cost more to hand out than to do.
-_BLOCKS_PER_TASK = 8
-_TILES_PER_TASK = 8
+# Handing work out costs as much as a tenth of a block: each thread gets a large piece, but no thread an hour's.
+_LEAST_PER_TASK, _MOST_PER_TASK = 4, 32
 _BATCHES_AHEAD = 2
 
-Item = TypeVar("Item")
+Job = TypeVar("Job")
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,8 @@ def sweep_tiles(
     batches = _Batches(order, tile_px=tile_px, batch_tiles=batch_tiles)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
     try:
-        yield from _Sweep(reader, windows, grid, batches=batches, pool=pool, store_wait=store_wait).run(cells)
+        sweep = _Sweep(reader, windows, grid, batches=batches, pool=pool, threads=threads, store_wait=store_wait)
+        yield from sweep.run(cells)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -148,6 +148,7 @@ class _Sweep:
         *,
         batches: _Batches,
         pool: ThreadPoolExecutor,
+        threads: int,
         store_wait: StoreWait,
     ) -> None:
         self._reader = reader
@@ -156,6 +157,7 @@ class _Sweep:
         self._resizer = PerThread(lambda: resizer(windows.size_px, batches.tile_px))
         self._batches = batches
         self._pool = pool
+        self._threads = threads
         self._store_wait = store_wait
         self._stacks: dict[int, Stack] = {}
         self._placed = 0
@@ -195,19 +197,17 @@ class _Sweep:
                     yield cell, payloads
 
     def _decode(self, cell: Cell, payloads: Mapping[int, Payload]) -> list[Future[None]]:
-        futures = []
+        jobs: list[tuple[Stack, int]] = []
         for number, blocks in self._grid.by_stack(cell.new_blocks):
             stack = self._stacks.get(number)
             if stack is None:
                 stack = self._stacks[number] = self._grid.empty()
-            futures += [
-                self._pool.submit(self._decode_run, stack, run, payloads) for run in _runs(blocks, _BLOCKS_PER_TASK)
-            ]
-        return futures
+            jobs += [(stack, block) for block in blocks]
+        return [self._pool.submit(self._decode_run, run, payloads) for run in _shares(jobs, self._threads)]
 
-    def _decode_run(self, stack: Stack, blocks: Sequence[int], payloads: Mapping[int, Payload]) -> None:
+    def _decode_run(self, jobs: Sequence[tuple[Stack, int]], payloads: Mapping[int, Payload]) -> None:
         level = self._windows.level
-        for block in blocks:
+        for stack, block in jobs:
             row, into = self._grid.place(stack, block)
             try:
                 self._reader.decode(level, block, payloads.get(block), into)
@@ -224,7 +224,7 @@ class _Sweep:
         places = [self._batches.place(self._placed + offset) for offset in range(len(cell.members))]
         self._placed += len(places)
         jobs = list(zip(cell.members.tolist(), places, strict=True))
-        futures = [self._pool.submit(self._cut_run, run, stacks) for run in _runs(jobs, _TILES_PER_TASK)]
+        futures = [self._pool.submit(self._cut_run, run, stacks) for run in _shares(jobs, self._threads)]
         return self._placed, futures
 
     def _cut_run(self, jobs: Sequence[tuple[int, tuple[TileBatch, int]]], stacks: Mapping[int, Stack]) -> None:
@@ -247,6 +247,8 @@ class _Sweep:
         yield from self._batches.finished(done)
 
 
-def _runs(items: Sequence[Item], length: int) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), length):
-        yield items[start : start + length]
+def _shares(jobs: Sequence[Job], threads: int) -> Iterator[Sequence[Job]]:
+    """Yield consecutive jobs, as many as are worth handing out at once."""
+    length = min(max(-(-len(jobs) // threads), _LEAST_PER_TASK), _MOST_PER_TASK)
+    for start in range(0, len(jobs), length):
+        yield jobs[start : start + length]
