@@ -122,7 +122,6 @@ def measure_stub(folder: Path, options: argparse.Namespace) -> dict[str, object]
         # The largest of the head process and of every task that it waited for.
         **head,
         "live_heap_mib_by_tenth": live_heap_mib(folder / "gc.log"),
-        "provenance_mib": round((folder / "results/pipeline_info/provenance.json").stat().st_size / 2**20, 2),
     }
 
 
