@@ -48,6 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "features": ["uni.embedding"],
         "exported": {"uni": "uni"},
         "panel": ["RED", "GREEN", "BLUE"],
+        "data_licence": "CC BY-NC-SA 4.0",
     }
     (folder / "recipe.json").write_text(json.dumps(recipe))
     return folder
@@ -86,6 +87,11 @@ def test_a_recipe_brings_an_exported_encoder_to_a_bundle(
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert "from https://huggingface.co/MahmoodLab/UNI (CC BY-NC-ND 4.0)" in card
     assert "do not pass this bundle on" in card
+    stated = "Apache-2.0 (histocast); CC BY-NC-ND 4.0 (encoder uni); CC BY-NC-SA 4.0 (training data)"
+    assert bundle.licence == stated
+    assert f"| {bundle.fusion.file} | {stated} |" in card
+    assert "| encoder uni | CC BY-NC-ND 4.0 |" in card
+    assert "| training data | CC BY-NC-SA 4.0 |" in card
 
     for link in (False, True):
         repository = tmp_path / f"repository-{link}"

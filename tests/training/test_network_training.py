@@ -60,6 +60,7 @@ def gene_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "gene_symbol": pa.array(names),
         "encoder": ["made/mean/raw/10"] * len(names),
         "encoder_revision": ["one"] * len(names),
+        "source": ["ncbi+go", *["ncbi"] * (len(names) - 1)],
         "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), TEXT),
     }
     path = tmp_path_factory.mktemp("text") / "genes.parquet"
@@ -191,6 +192,10 @@ def test_each_method_trains_exports_and_predicts(method: str, made_set: Path, ge
     bundle = read_bundle(tmp_path)
     takes_genes = method == "alignst"
     assert ("gene" in {tensor.name for tensor in bundle.fusion.inputs}) == takes_genes
+    # Texts are part of a graph that does not take others, too.
+    parts = {name for name in bundle.training_data["licences"] if name.startswith("gene text")}
+    reads = method in ("domainst", "alignst")
+    assert parts == ({"gene texts (go)", "gene texts (ncbi)", "gene text encoder"} if reads else set())
     # A graph that knows its panel does not claim genes that are only described.
     assert bundle.gene_count == len(PANEL) + (len(UNSEEN) if takes_genes else 0)
 

@@ -96,6 +96,10 @@ def test_the_exported_bundle_carries_its_figures_with_their_facts(
     card = (tmp_path / "b" / "README.md").read_text()
     assert "Research use only" in card
     assert f"{headline.value:.3f}" in card
+    shown = ("pearson_median", "pearson_heg50", "pearson_hvg50", "mae")
+    assert all(f"| {name} | " in card for name in shown)
+    assert f"{bundle.ood.threshold:.3g}" in card
+    assert bundle.licence == "Apache-2.0 (histocast, encoder morphology); not stated (training data)"
     whole = "".join(file.read_text() for file in ((tmp_path / "b" / "bundle.json"), (tmp_path / "b" / "README.md")))
     assert str(tmp_path) not in whole
 

@@ -62,6 +62,8 @@ class Fitted:
     """What was chosen on held-out spots, for the record."""
     gene_text: GeneText | None = None
     """Descriptions, where the graph takes genes by them."""
+    learned_text: GeneText | None = None
+    """Descriptions it was trained on, whether or not the graph takes others."""
     encoder: TrainedEncoder | None = None
     """The target's, where it was trained too."""
 

@@ -30,6 +30,8 @@ class GeneText:
     encoder: str | None = None
     """Text encoder with its pooling; ``None`` where the table does not say."""
     encoder_revision: str | None = None
+    sources: tuple[str, ...] = ()
+    """Where the texts are from, as ``histocast genes describe`` names it."""
 
     @property
     def dim(self) -> int:
@@ -41,7 +43,7 @@ def read_gene_text(path: Path, panel: Panel, *, others: Sequence[str] | None = N
     """Read a table with the columns ``gene_id``, ``gene_symbol`` and ``embedding``.
 
     A panel gene is found by its id, else by its symbol, since counts may hold symbols only. Where the columns
-    ``encoder`` and ``encoder_revision`` are there too, they are kept.
+    ``encoder``, ``encoder_revision`` and ``source`` are there too, they are kept.
 
     Parameters
     ----------
@@ -72,6 +74,7 @@ def read_gene_text(path: Path, panel: Panel, *, others: Sequence[str] | None = N
         digest=f"sha256:{sha256_of_file(path)}",
         encoder=_one_value(table, "encoder", path),
         encoder_revision=_one_value(table, "encoder_revision", path),
+        sources=_sources(table),
     )
 
 
@@ -97,6 +100,13 @@ def _one_value(table: pa.Table, name: str, path: Path) -> str | None:
             f"embeddings of {' and '.join(map(str, found))}", expected=f"one {name.replace('_', ' ')}", where=str(path)
         )
     return found[0] if found else None
+
+
+def _sources(table: pa.Table) -> tuple[str, ...]:
+    """Each source once; a text of several names them joined: ``ncbi+go``."""
+    if "source" not in table.column_names:
+        return ()
+    return tuple(sorted({source for joined in table.column("source").to_pylist() for source in joined.split("+")}))
 
 
 def _read(path: Path) -> pa.Table:

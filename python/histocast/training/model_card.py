@@ -8,7 +8,10 @@ from histocast.bundle import Bundle, GeneTextSpec, Metric
 from histocast.training.summary import MODEL
 from histocast.training.train import TrainRecord
 
-SHOWN = ("pearson", "pearson_hpg50", "spearman", "mse", "rvd", "ssim", "coverage_80", "coverage_90")
+SHOWN = (
+    "pearson", "pearson_median", "pearson_share_above_0.2", "pearson_hpg50", "pearson_heg50", "pearson_hvg50",
+    "spearman", "mse", "mae", "rvd", "ssim", "coverage_80", "coverage_90",
+)  # fmt: skip
 
 
 def render_model_card(bundle: Bundle, record: TrainRecord) -> str:
@@ -62,7 +65,9 @@ def _training(bundle: Bundle, record: TrainRecord) -> Iterator[str]:
     yield ""
     yield (
         f"Choices were made on held-out training spots ({record.inner_split}): {', '.join(_choices(record))}. "
-        f"Intervals cover {bundle.calibration.coverage_percent} % by {bundle.calibration.method}."
+        f"Intervals cover {bundle.calibration.coverage_percent} % by {bundle.calibration.method}. "
+        f"A tile is flagged as unlike the training tiles (`ood_flag`) above an `ood_score` of "
+        f"{bundle.ood.threshold:.3g}, the 99th percentile of held-out training tiles in `{bundle.ood.column}`."
     )
     yield ""
 
@@ -97,6 +102,11 @@ def _figures(bundle: Bundle) -> Iterator[str]:
 
 def _files(bundle: Bundle) -> Iterator[str]:
     yield from ("## Files and licences", "", f"The bundle: {bundle.licence}.", "")
+    if parts := bundle.training_data.get("licences"):
+        yield "What it is made of; who uses it or passes it on has to keep the terms of each:"
+        yield from ("", "| part | licence |", "|---|---|")
+        yield from (f"| {part} | {licence} |" for part, licence in parts.items())
+        yield ""
     yield from ("| graph | licence | sha256 |", "|---|---|---|")
     for encoder in bundle.encoders:
         yield f"| {encoder.file or encoder.name + ' (not shipped)'} | {encoder.licence} | `{encoder.sha256}` |"

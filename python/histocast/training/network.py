@@ -135,6 +135,7 @@ def fit_network(
         inner=inner,
         choices=_choices(config, history, ensemble, None if encoder is None else encoder.describe()),
         gene_text=text if ensemble.takes_genes else None,
+        learned_text=text,
         encoder=encoder,
     )
 

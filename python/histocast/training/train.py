@@ -32,6 +32,7 @@ from histocast.training.fit import OUTPUTS, Fitted, fit
 from histocast.training.folds import Fold, split_sections
 from histocast.training.gene_text import GeneText
 from histocast.training.labels import SCALES, Protocol
+from histocast.training.licences import join_licences, licence_parts
 from histocast.training.recipe import Recipe
 from histocast.training.section import Section
 from histocast.training.training_set import TrainingSet, open_training_set
@@ -239,18 +240,20 @@ def _describe(
 ) -> Bundle:
     recipe = training.recipe
     shared = training.records[0]
+    encoders = (
+        *(each.model_copy(update={"file": None}) for each in training.encoders),
+        *(() if encoder is None else (encoder,)),
+    )
+    licences = licence_parts(encoders, data_licence=recipe.data_licence, text=fitted.learned_text)
     return Bundle(
         name=f"{recipe.name}-{recipe.method}",
         version="0",
         created_by=__version__,
         description=recipe.description or f"{recipe.method} on {recipe.name}",
         intended_use=INTENDED_USE,
-        licence="Apache-2.0",
+        licence=join_licences(licences),
         geometry=shared.geometry,
-        encoders=(
-            *(each.model_copy(update={"file": None}) for each in training.encoders),
-            *(() if encoder is None else (encoder,)),
-        ),
+        encoders=encoders,
         fusion=_with_file(fitted.fusion, outdir / "fusion.onnx"),
         genes_sha256=sha256_of_file(outdir / "genes.parquet"),
         gene_count=len(training.panel) + (0 if fitted.gene_text is None else len(fitted.gene_text.other_ids)),
@@ -268,6 +271,7 @@ def _describe(
             "held_out": list(record.test),
             "source": recipe.data_source,
             "licence": recipe.data_licence,
+            "licences": licences,
         },
     )
 
