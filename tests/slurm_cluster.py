@@ -35,10 +35,14 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 ReturnToService=2
 KillWait=5
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory_mb} State=UNKNOWN
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory_mb} Gres=gpu:1 State=UNKNOWN
 PartitionName=small Nodes={host} MaxTime=INFINITE State=UP
 PartitionName=work Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
+
+# A GPU that any machine has: what is tested is who asks for it.
+GPUS = "NodeName={host} Name=gpu File=/dev/zero\n"
 
 
 class SlurmCluster:
@@ -65,6 +69,7 @@ class SlurmCluster:
                 node_port=free_port(),
             )
         )
+        (self.folder / "gres.conf").write_text(GPUS.format(host=self.host))
         self.environment = {"SLURM_CONF": str(configuration)}
         self.daemons: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
 

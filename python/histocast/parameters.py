@@ -115,6 +115,9 @@ class Parameters(BaseModel):
         "resources", "AWS Batch queue of on-demand machines, for tasks that lost two spot instances.", default=None
     )
     gpu_on_demand_queue: str | None = _parameter("resources", "The same for the tasks that use a GPU.", default=None)
+    cluster_options: str | None = _parameter(
+        "resources", "Options of every Slurm job, for example '--account=lab --time=12:00:00'.", default=None
+    )
     job_role: str | None = _parameter("resources", "ARN of the role that AWS Batch jobs take.", default=None)
     registry: str | None = _parameter(
         "resources", "Where the images of the tasks lie, for example registry.example.org/team.", default=None

@@ -134,7 +134,7 @@ process ENCODE {
     label 'process_gpu'
     script:
     \"\"\"
-    : sent ${task.attempt} '${task.queue}' '${task.container}' '${task.containerOptions}' '${task.accelerator?.request}'
+    : sent ${task.attempt} '${task.queue}' '${task.container}' '${task.containerOptions}' '${task.accelerator?.request}' '${task.clusterOptions ?: ''}'
     [ ${task.attempt} = 3 ] || exit 143
     \"\"\"
 }
@@ -142,7 +142,7 @@ process TILE {
     label 'process_io'
     script:
     \"\"\"
-    : sent ${task.attempt} '${task.queue}' '${task.container}' '${task.containerOptions}' '${task.accelerator?.request}'
+    : sent ${task.attempt} '${task.queue}' '${task.container}' '${task.containerOptions}' '${task.accelerator?.request}' '${task.clusterOptions ?: ''}'
     [ ${task.attempt} = 3 ] || exit 143
     \"\"\"
 }
@@ -216,22 +216,35 @@ BATCH_QUEUES = (
         (
             "awsbatch,gpu",
             BATCH_QUEUES,
-            [[queue, CLIENT_GPU, "null", "1"] for queue in ("gpu-spot", "gpu-spot", "gpu-kept")],
-            [[queue, CLIENT, "null", "null"] for queue in ("spot", "spot", "kept")],
+            [[queue, CLIENT_GPU, "null", "1", ""] for queue in ("gpu-spot", "gpu-spot", "gpu-kept")],
+            [[queue, CLIENT, "null", "null", ""] for queue in ("spot", "spot", "kept")],
         ),
         (
             "slurm,apptainer,gpu",
-            ("--queue", "cpus", "--gpu_queue", "gpus"),
-            [["gpus", CLIENT_GPU, "--nv", "1"]] * 3,
-            [["cpus", CLIENT, "", "null"]] * 3,
+            ("--queue", "cpus", "--gpu_queue", "gpus", "--cluster_options=--account=lab --time=12:00:00"),
+            [["gpus", CLIENT_GPU, "--nv", "1", "--gres=gpu:1 --account=lab --time=12:00:00"]] * 3,
+            [["cpus", CLIENT, "", "null", "--account=lab --time=12:00:00"]] * 3,
         ),
+        (
+            "slurm,gpu",
+            (),
+            [["null", CLIENT_GPU, "null", "1", "--gres=gpu:1"]] * 3,
+            [["null", CLIENT, "null", "null", ""]] * 3,
+        ),
+        ("slurm", (), *[[["null", CLIENT, "null", "null", ""]] * 3] * 2),
         (
             "podman,gpu",
             ("--serving", "task"),
-            [["null", "here.org/histocast/triton:0.1.0", "--device nvidia.com/gpu=all", "1"]] * 3,
-            [["null", CLIENT, "", "null"]] * 3,
+            [["null", "here.org/histocast/triton:0.1.0", "--device nvidia.com/gpu=all", "1", ""]] * 3,
+            [["null", CLIENT, "", "null", ""]] * 3,
         ),
-        ("docker", (), [["null", CLIENT, "", "null"]] * 3, [["null", CLIENT, "", "null"]] * 3),
+        (
+            "docker,gpu",
+            (),
+            [["null", CLIENT_GPU, "--gpus all", "1", ""]] * 3,
+            [["null", CLIENT, "", "null", ""]] * 3,
+        ),
+        ("docker", (), *[[["null", CLIENT, "", "null", ""]] * 3] * 2),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

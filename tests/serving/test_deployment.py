@@ -149,6 +149,19 @@ def test_compose_hands_over_the_gpu_and_is_scraped_by_prometheus(root: Path) -> 
     assert set(compose["volumes"]) == {name for name in used if name.isalpha()}
 
 
+def test_compose_serves_the_folder_that_its_own_command_makes(root: Path) -> None:
+    """Docker resolves a relative path against the folder of compose.yaml, and the command runs in the checkout."""
+    file = root / "containers/compose.yaml"
+    text = file.read_text()
+    made = re.search(r"histocast repository .*--outdir (\S+)", text)[1]
+    assert f"-f {file.relative_to(root)} " in text, "the command names the file as it is called from the checkout"
+    volumes = yaml.safe_load(text)["services"]["triton"]["volumes"]
+    served = next(by_default(volume).split(":")[0] for volume in volumes if ":/models:" in volume)
+    assert (file.parent / served).resolve() == (root / made).resolve()
+    ignored = (root / ".gitignore").read_text().splitlines()
+    assert f"/{made}/" in ignored
+
+
 def seconds(text: str) -> int:
     return int(text[:-1]) * {"s": 1, "m": 60}[text[-1]]
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from histocast.bundle import Bundle, EncoderSpec, TensorSpec
 from histocast.errors import ConfigError, MissingInputError
-from histocast.serving import onnx, open_predictor
-from histocast.serving.onnx import CPU, CUDA, choose_providers
+from histocast.serving import open_predictor
+from histocast.serving.onnx import (
+    CPU,
+    CUDA,
+    CUDA_ERROR_NO_DEVICE,
+    CUDA_ERROR_STUB_LIBRARY,
+    CUDA_SUCCESS,
+    DRIVER,
+    choose_providers,
+)
 from known_encoders import expected_embedding, write_encoder, write_shipped_bundle
 
 Change = dict[str, object]
@@ -160,24 +171,56 @@ def test_importing_the_package_loads_no_runtime() -> None:
     assert found.stdout.split() == ["False"] * 3
 
 
+def give_driver(monkeypatch: pytest.MonkeyPatch, *, started: int, devices: int) -> None:
+    """Let this machine seem to have NVIDIA's driver, which answers so."""
+    load = ctypes.CDLL
+
+    def count(address: Any) -> int:
+        address._obj.value = devices
+        return 0
+
+    driver = SimpleNamespace(cuInit=lambda _flags: started, cuDeviceGetCount=count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(
+        ctypes, "CDLL", lambda name, *given, **more: driver if name == DRIVER else load(name, *given, **more)
+    )
+
+
 def test_a_build_for_cuda_runs_graphs_on_the_cpu_where_no_device_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    has_driver = Path("/proc/driver/nvidia").exists()
-    assert choose_providers([CUDA, CPU]) == ([CUDA, CPU] if has_driver else [CPU])
+    if not Path("/proc/driver/nvidia").exists():
+        assert choose_providers([CUDA, CPU]) == [CPU]
+    give_driver(monkeypatch, started=CUDA_SUCCESS, devices=1)
     assert choose_providers([CPU]) == [CPU]
-    monkeypatch.setattr(onnx, "DRIVER", "libc.so.6")
     assert choose_providers([CUDA, CPU]) == [CUDA, CPU]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert choose_providers([CUDA, CPU]) == [CPU]
+
+
+@pytest.mark.parametrize(
+    ("started", "devices", "chosen"),
+    [
+        # apptainer --nv gives the driver also where the scheduler gave no device.
+        (CUDA_ERROR_NO_DEVICE, 0, [CPU]),
+        (CUDA_SUCCESS, 0, [CPU]),
+        (CUDA_ERROR_STUB_LIBRARY, 0, [CPU]),
+        # 803: the driver is too old for what was installed. The device is there, so this is told and not hidden.
+        (803, 0, [CUDA, CPU]),
+    ],
+)
+def test_a_driver_without_a_device_leaves_graphs_to_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, started: int, devices: int, chosen: list[str]
+) -> None:
+    give_driver(monkeypatch, started=started, devices=devices)
+    assert choose_providers([CUDA, CPU]) == chosen
 
 
 def test_a_device_that_onnxruntime_cannot_use_is_no_silent_walk_on_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = write_shipped_bundle(tmp_path)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    # A driver there is, and this build of onnxruntime knows nothing of CUDA.
-    monkeypatch.setattr(onnx, "DRIVER", "libc.so.6")
+    # A device there is, and this build of onnxruntime knows nothing of CUDA.
+    give_driver(monkeypatch, started=CUDA_SUCCESS, devices=1)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CUDA, CPU])
     with pytest.raises(ConfigError, match="cannot use the CUDA device"):
         open_predictor(tmp_path, bundle, names=("morphology",), threads=1)

@@ -47,6 +47,11 @@ def cancel_while_running(cluster: SlurmCluster, job_name: str, cancelled: list[s
         time.sleep(0.1)
 
 
+def name_of(header: str) -> str:
+    """Process and sample of a job script."""
+    return header.partition("#SBATCH -J ")[2].split()[0].rpartition("-")[2].rpartition("PREDICT_SLIDES_")[2]
+
+
 def test_the_demo_archive_gives_the_same_as_jobs_of_which_one_is_cancelled(
     new_launcher: Callable[[str], Launcher], on_this_machine: Run, cluster: SlurmCluster
 ) -> None:
@@ -59,7 +64,9 @@ def test_the_demo_archive_gives_the_same_as_jobs_of_which_one_is_cancelled(
     canceller.start()
 
     run = launch(
-        *("-profile", "slurm,demo", "-c", settings, "--queue", "work", "--max_cpus", str(CPUS)), env=cluster.environment
+        *("-profile", "slurm,demo,gpu", "-c", settings, "--queue", "work", "--max_cpus", str(CPUS)),
+        "--cluster_options=--time=30",
+        env=cluster.environment,
     )
     over.set()
     canceller.join()
@@ -74,4 +81,7 @@ def test_the_demo_archive_gives_the_same_as_jobs_of_which_one_is_cancelled(
     assert sorted(again) == ["1"] * (len(SAMPLES) - 1) + ["2"]
     headers = [path.read_text() for path in (launch.folder / "work").rglob(".command.run")]
     assert all("#SBATCH -p work" in header and "#SBATCH --mem" in header for header in headers)
+    assert all("--time=30\n" in header for header in headers)
+    asking = {name_of(header) for header in headers if "#SBATCH --gres=gpu:1 " in header}
+    assert asking == {f"{stage}_({sample})" for stage in ("ENCODE", "PREDICT") for sample in SAMPLES}
     assert_same_results(run, on_this_machine)

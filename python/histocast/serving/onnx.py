@@ -39,6 +39,8 @@ PIECE_TILES = 8
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 DRIVER = "libcuda.so.1"
+CUDA_SUCCESS, CUDA_ERROR_STUB_LIBRARY, CUDA_ERROR_NO_DEVICE = 0, 34, 100
+"""What the driver answers (CUDA Driver API, ``CUresult``)."""
 
 # onnxruntime's exceptions have no base of their own.
 OnnxErrors = (
@@ -98,15 +100,28 @@ def choose_providers(available: Sequence[str]) -> list[str]:
     available:
         What this build of onnxruntime was made for, which says nothing about the machine.
     """
-    if CUDA not in available or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        return [CPU]
-    try:
-        ctypes.CDLL(DRIVER)
-    except OSError:
+    if CUDA not in available or os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not is_device_shown():
         return [CPU]
     # Parts of CUDA that were installed as wheels lie where the loader does not look.
     onnxruntime.preload_dlls()
     return [CUDA, CPU]
+
+
+def is_device_shown() -> bool:
+    """Whether the driver is there and shows a device, or has one and cannot use it, which onnxruntime then tells.
+
+    A container that is given the driver and no device (``apptainer --nv`` on a node without a granted GPU) shows none.
+    """
+    try:
+        driver = ctypes.CDLL(DRIVER)
+    except OSError:
+        return False
+    started: int = driver.cuInit(0)
+    if started != CUDA_SUCCESS:
+        return started not in (CUDA_ERROR_STUB_LIBRARY, CUDA_ERROR_NO_DEVICE)
+    count = ctypes.c_int()
+    driver.cuDeviceGetCount(ctypes.byref(count))
+    return count.value > 0
 
 
 def open_session(path: Path, *, threads: int, optimise: bool = True) -> onnxruntime.InferenceSession:
