@@ -26,7 +26,9 @@ PLACES = {
     "BUNDLES": ("lab", "bundles"),
     "WORK": ("scratch", "work"),
     "RESULTS": ("lab", "results"),
+    "TRAINING": ("lab", "training"),
 }
+SPOTS_PX = [(x, y) for y in (400, 512, 624) for x in (400, 512, 624)]
 URIS = {name: f"s3://{bucket}/{prefix}" for name, (bucket, prefix) in PLACES.items()}
 
 
@@ -56,6 +58,8 @@ def account(s3_endpoint: str, demo_bundle: Path, tmp_path: Path, monkeypatch: py
     put(s3, "SLIDES", "P1.png", write_slide(tmp_path / "P1.png").read_bytes())
     put(s3, "SHEETS", "sheet.csv", f"sample,slide,mpp\nP1,{URIS['SLIDES']}/P1.png,0.5\n".encode())
     put(s3, "SHEETS", "panel.txt", b"ERBB2\n")
+    put(s3, "TRAINING", "P1-spots.csv", "\n".join(["spot,x,y", *(f"{x}x{y},{x},{y}" for x, y in SPOTS_PX)]).encode())
+    put(s3, "TRAINING", "P1-counts.tsv", "\n".join(["\tERBB2", *(f"{x}x{y}\t{x}" for x, y in SPOTS_PX)]).encode())
     for path in demo_bundle.rglob("*"):
         if path.is_file():
             put(s3, "BUNDLES", f"demo/{path.relative_to(demo_bundle)}", path.read_bytes())
@@ -152,6 +156,37 @@ def test_the_policy_of_tasks_is_enough_and_each_statement_is_needed(account, ver
             assert "Traceback" not in done.stderr
 
 
+def with_training(root: Path, name: str) -> dict[str, Any]:
+    """A policy with what training adds to it."""
+    policy, training = read_policy(root, name), read_policy(root, "training-policy")
+    return {**policy, "Statement": [*policy["Statement"], *training["Statement"]]}
+
+
+def test_sections_are_prepared_with_what_training_adds_to_the_policy_of_tasks_and_not_without(
+    account, histocast, root: Path, tmp_path: Path
+) -> None:
+    sheet, recipe = tmp_path / "training.csv", tmp_path / "tiny.json"
+    training = URIS["TRAINING"]
+    row = f"P1,{URIS['SLIDES']}/P1.png,{training}/P1-counts.tsv,A,{training}/P1-spots.csv,0.5"
+    sheet.write_text(f"sample,slide,counts,patient,spots,mpp\n{row}\n")
+    geometry = {"tile_px": 112, "um_per_px": 0.5, "pitch_um": 56.0}
+    recipe.write_text(json.dumps({"name": "tiny", "geometry": geometry, "panel": ["ERBB2"], "method": "ridge"}))
+
+    def prepare(policy: dict[str, Any]):
+        account.act_as(policy)
+        return histocast("prepare", "--input", sheet, "--recipe", recipe, "--outdir", tmp_path / "set")
+
+    policy = with_training(root, "task-policy")
+    for sid, named in {"ReadTrainingInputs": "lab/training/P1", "ReadSlides": "slide of sample P1"}.items():
+        refused = prepare(without(policy, sid))
+        assert refused.returncode == MISSING, refused.stderr
+        assert named in refused.stderr
+        assert "access is forbidden" in refused.stderr
+    done = prepare(policy)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "set" / "P1" / "section.json").is_file()
+
+
 def connect() -> Any:
     """A client of the user whose keys are in the environment now."""
     return boto3.session.Session().client("s3")
@@ -199,7 +234,19 @@ def test_the_head_process_publishes_results_and_sees_no_slide(account, root: Pat
         assert refused(connect().put_object, place, Body=b"")
 
 
-@pytest.mark.parametrize("name", ["task-policy", "head-storage-policy", "head-batch-policy"])
+@pytest.mark.parametrize("role", ["task-policy", "head-storage-policy"])
+def test_training_lets_both_roles_read_its_inputs_and_write_none(account, root: Path, role: str) -> None:
+    account.act_as(read_policy(root, role))
+    assert refused(connect().get_object, "TRAINING", "P1-spots.csv")
+    account.act_as(with_training(root, role))
+    s3 = connect()
+    assert not refused(s3.get_object, "TRAINING", "P1-spots.csv")
+    assert s3.list_objects_v2(Bucket="lab", Prefix="training/")["KeyCount"] == 2
+    assert refused(s3.put_object, "TRAINING", Body=b"")
+    assert refused(s3.delete_object, "TRAINING")
+
+
+@pytest.mark.parametrize("name", ["task-policy", "head-storage-policy", "head-batch-policy", "training-policy"])
 def test_a_policy_grants_no_bucket_whole_and_every_placeholder_is_documented(root: Path, name: str) -> None:
     guide = (root / "docs" / "deployment.md").read_text()
     for statement in read_policy(root, name)["Statement"]:
