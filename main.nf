@@ -61,6 +61,7 @@ workflow TRAIN_MODELS {
     methods // names with commas between them, or null for the recipe's own
     panel // gene panel, or null for the recipe's own
     gene_text // embedded genes, or null
+    unseen_genes // genes to leave out of training, or null
     run // JSON: what the head process alone knows of this run
     encoders // folders of export-encoder with commas between them, or null
     encoder_weights // what trained encoders start from, or null
@@ -70,10 +71,11 @@ workflow TRAIN_MODELS {
     staged_recipe = tuple(recipe.toString().endsWith('.json') ? whole_file(recipe) : [], recipe)
     staged_panel = whole_file(panel)
     staged_text = whole_file(gene_text)
+    staged_unseen = whole_file(unseen_genes)
     staged_encoders = encoders ? encoders.tokenize(',').collect { folder -> file(folder.trim(), checkIfExists: true) } : []
     staged_weights = whole_file(encoder_weights)
 
-    PLAN(sheet, staged_recipe, methods ? methods.tokenize(',')*.trim() : [], staged_panel, staged_text)
+    PLAN(sheet, staged_recipe, methods ? methods.tokenize(',')*.trim() : [], staged_panel, staged_text, staged_unseen)
     plan = PLAN.out.plan.map { json -> read_plan(json) }
     // Waits for the plan, so that nothing is encoded for a sheet with a fault.
     rows = PLAN.out.plan.flatMap { _json -> read_sections(sheet) }
@@ -88,7 +90,15 @@ workflow TRAIN_MODELS {
     )
     sections = PREPARE.out.section.toSortedList()
 
-    TRAIN(plan.flatMap { found -> found.models }, sections, staged_recipe, staged_panel, staged_text, staged_weights)
+    TRAIN(
+        plan.flatMap { found -> found.models },
+        sections,
+        staged_recipe,
+        staged_panel,
+        staged_text,
+        staged_unseen,
+        staged_weights,
+    )
     trained = TRAIN.out.model.branch { model, folder ->
         bundle: model.bundle
             return tuple(model.bundle, folder)
@@ -107,6 +117,7 @@ workflow TRAIN_MODELS {
         staged_recipe,
         staged_panel,
         staged_text,
+        staged_unseen,
     )
 }
 
@@ -127,6 +138,7 @@ workflow {
                 params.methods,
                 params.genes,
                 params.gene_text,
+                params.unseen_genes,
                 facts_of_run(parameters),
                 params.encoders,
                 params.encoder_weights,

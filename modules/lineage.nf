@@ -15,6 +15,7 @@ process LINEAGE {
     tuple path(recipe, stageAs: 'recipe/*'), val(recipe_name)
     path panel, stageAs: 'panel/*'
     path gene_text, stageAs: 'text/*'
+    path unseen_genes, stageAs: 'unseen/*'
 
     output:
     path 'provenance.json', emit: crate
@@ -28,7 +29,8 @@ process LINEAGE {
         --evaluation evaluation \\
         ${option('--recipe', recipe, recipe_name)} \\
         ${option('--panel', panel, null)} \\
-        ${option('--gene-text', gene_text, null)}
+        ${option('--gene-text', gene_text, null)} \\
+        ${option('--unseen-genes', unseen_genes, null)}
     """
 
     stub:

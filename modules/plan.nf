@@ -10,6 +10,7 @@ process PLAN {
     val methods // names; none for the recipe's own
     path panel, stageAs: 'panel/*'
     path gene_text, stageAs: 'text/*'
+    path unseen_genes, stageAs: 'unseen/*'
 
     output:
     path 'plan.json', emit: plan
@@ -21,7 +22,8 @@ process PLAN {
         ${option('--recipe', recipe, recipe_name)} \\
         ${methods.collect { method -> "--method ${quoted(method)}" }.join(' ')} \\
         ${option('--panel', panel, null)} \\
-        ${option('--gene-text', gene_text, null)}
+        ${option('--gene-text', gene_text, null)} \\
+        ${option('--unseen-genes', unseen_genes, null)}
     """
 
     stub:

@@ -11,6 +11,7 @@ process TRAIN {
     tuple path(recipe, stageAs: 'recipe/*'), val(recipe_name)
     path panel, stageAs: 'panel/*'
     path gene_text, stageAs: 'text/*'
+    path unseen_genes, stageAs: 'unseen/*'
     path encoder_weights, stageAs: 'weights/*'
 
     output:
@@ -26,6 +27,7 @@ process TRAIN {
         --fold ${quoted(model.fold)} \\
         ${option('--panel', panel, null)} \\
         ${option('--gene-text', gene_text, null)} \\
+        ${option('--unseen-genes', unseen_genes, null)} \\
         ${option('--encoder-weights', encoder_weights, null)} \\
         --outdir ${quoted(model.id)}
     """

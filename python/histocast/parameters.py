@@ -66,6 +66,11 @@ class Parameters(BaseModel):
         "Embedded genes of 'histocast genes embed', to train methods that read descriptions.",
         default=None,
     )
+    unseen_genes: str | None = _parameter(
+        "inputs",
+        "File with a gene a line: left out of training, predicted from their descriptions, and judged apart.",
+        default=None,
+    )
     encoders: str | None = _parameter(
         "inputs",
         "Folders of 'histocast export-encoder', with commas between them, for encoders of the recipe that need weights.",

@@ -46,9 +46,14 @@ def made_features(seed: int) -> np.ndarray:
     return features + random.normal(scale=0.3, size=DIM)
 
 
+def gene_weights() -> np.ndarray:
+    """How the panel and the other genes follow the signals: [signal, gene]."""
+    return np.random.default_rng(99).normal(scale=0.5, size=(SIGNALS, len(PANEL) + len(OTHERS)))
+
+
 def made_counts(features: np.ndarray, seed: int) -> np.ndarray:
     """Counts [spot, gene]: Poisson with a rate that is log-linear in the signals."""
-    weights = np.random.default_rng(99).normal(scale=0.5, size=(SIGNALS, len(PANEL) + len(OTHERS)))
+    weights = gene_weights()
     signals = features[:, :SIGNALS] - features[:, :SIGNALS].mean(axis=0)
     return np.random.default_rng(seed).poisson(40.0 * np.exp(signals @ weights))
 

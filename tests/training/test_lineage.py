@@ -15,7 +15,7 @@ from histocast.bundle import read_bundle, sha256_of_file
 from histocast.errors import DataError
 from histocast.records import RunRecord, read_record
 from histocast.training import Evaluation, SectionRecord, export_bundle, train
-from histocast.training.lineage import write_lineage
+from histocast.training.lineage import GivenFiles, write_lineage
 
 RUN = RunRecord(
     pipeline="histocast",
@@ -60,8 +60,7 @@ def graph(run_folder: Path) -> dict[str, dict[str, Any]]:
         run_folder / "run.json",
         parts=run_folder / "parts",
         evaluation=run_folder / "evaluation",
-        recipe="her2st",
-        panel=run_folder / "panel.txt",
+        given=GivenFiles(recipe="her2st", panel=run_folder / "panel.txt", unseen_genes=run_folder / "panel.txt"),
         outdir=run_folder / "pipeline_info",
     )
     crate = json.loads((run_folder / "pipeline_info" / "provenance.json").read_text())
@@ -96,11 +95,12 @@ def test_a_bundle_says_what_it_was_trained_on_and_by_what(
     assert "ridge/bundle/bundle.json" in named_in(made["result"])
     assert named_in(made["object"]) == {
         *(f"#{kind}/{sample}" for kind in ("slide", "counts") for sample in SAMPLES),
-        *("#recipe", "#genes"),
+        *("#recipe", "#genes", "#unseen_genes"),
     }
     section = read_record(made_set / "A1" / "section.json", SectionRecord)
     assert graph["#slide/A1"]["identifier"] == section.digests["slide"]
     assert graph["#counts/A1"]["identifier"] == section.digests["counts"]
+    assert graph["#unseen_genes"]["identifier"] == graph["#genes"]["identifier"]
     assert graph["#genes"]["identifier"] == f"sha256:{sha256_of_file(run_folder / 'panel.txt')}"
     assert "identifier" not in graph["#recipe"], "a shipped recipe has no file of its own"
     software = {graph[name]["name"] for name in named_in(graph["#pipeline"]["softwareRequirements"])}
@@ -126,6 +126,6 @@ def test_a_bundle_of_sections_that_are_not_there_is_refused(run_folder: Path, tm
             run_folder / "run.json",
             parts=tmp_path / "parts",
             evaluation=run_folder / "evaluation",
-            recipe="her2st",
+            given=GivenFiles(recipe="her2st"),
             outdir=tmp_path,
         )

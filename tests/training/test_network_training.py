@@ -29,12 +29,10 @@ from histocast.serving.asked_genes import near_distance
 from histocast.training import Recipe, TrainRecord, evaluate, export_bundle, prepare_section, read_recipe, train
 from histocast.training.checkpoint import load_checkpoint
 from histocast.training.designs import read_options
-from histocast.training.fit import fit
 from histocast.training.gene_text import read_gene_text
 from histocast.training.loop import Data, LoopOptions, TrainingRegion, train_network
 from histocast.training.panel import Panel
 from histocast.training.training_set import open_training_set
-from histocast.training.unseen import judge_unseen
 from spot_files import write_features
 
 TEXT = 10
@@ -379,19 +377,3 @@ def test_anchors_stand_beside_the_model_where_the_recipe_asks_for_them(made_set:
     pearson = {s.subject: s.figure("pearson").mean for s in evaluation.summaries}
     assert pearson["ridge"] > pearson["stain area"]
     assert pearson["extra trees"] > pearson["stain area"]
-
-
-def test_unseen_genes_are_judged_beside_what_knows_less(made_set: Path, gene_text: Path) -> None:
-    held = PANEL[-10:]
-    recipe = network_recipe("alignst", dim=16)
-    seen, unseen = (recipe.model_copy(update={"panel": panel}) for panel in (PANEL[:-10], held))
-    with open_training_set(made_set, seen) as training, open_training_set(made_set, unseen) as truth:
-        sections, test = training.choose(("A1", "A2")), training.choose(("B1",))[0]
-        fitted = fit(training, sections, protocol="strict", by="patient", gene_text=gene_text)
-        labels = truth.labels(truth.choose(("B1",))[0], "strict")
-        found = judge_unseen(fitted, training, test, genes=held, labels=labels)
-        assert set(found) == {"text", "shuffled text", "nearest gene", "panel mean"}
-        # Texts of the made set say nothing of expression: no figure can be good.
-        assert all(abs(value) < 0.4 for value in found.values())
-        with pytest.raises(UsageError, match="GENE0 described nowhere, or trained on"):
-            judge_unseen(fitted, training, test, genes=["GENE0"], labels=labels[:, :1])

@@ -16,6 +16,13 @@ GeneText = Annotated[
     Path | None,
     typer.Option(help="Embedded genes of 'genes embed', for methods that read descriptions.", show_default=False),
 ]
+UnseenGenes = Annotated[
+    Path | None,
+    typer.Option(
+        help="File with a gene a line: left out of training, predicted from their descriptions, and judged apart.",
+        show_default=False,
+    ),
+]
 Option = Annotated[
     list[str] | None,
     typer.Option("--option", help="An option of the method, such as model.contrastive=false; give it often."),
@@ -76,13 +83,16 @@ def plan(
     ] = None,
     panel: Panel = None,
     gene_text: GeneText = None,
+    unseen_genes: UnseenGenes = None,
     outdir: options.Outdir = Path(),
 ) -> None:
     """Judge a training sheet and name every model to train: <outdir>/plan.json."""
     from histocast.artifacts import write_json
     from histocast.training.plan import PLAN_FILE, plan_models
 
-    planned = plan_models(sheet, recipe=recipe, methods=method or (), panel=panel, gene_text=gene_text)
+    planned = plan_models(
+        sheet, recipe=recipe, methods=method or (), panel=panel, gene_text=gene_text, unseen_genes=unseen_genes
+    )
     outdir.mkdir(parents=True, exist_ok=True)
     write_json(outdir / PLAN_FILE, planned)
 
@@ -132,17 +142,19 @@ def train(
     protocol: Protocol = None,
     fold: Annotated[str | None, typer.Option(help="Patient or section to hold out; all is trained on without.")] = None,
     gene_text: GeneText = None,
+    unseen_genes: UnseenGenes = None,
     encoder_weights: EncoderWeights = None,
     option: Option = None,
     outdir: options.Outdir = Path(),
 ) -> None:
     """Train one method on one fold: a model folder. What was stopped goes on from its last checkpoint."""
-    from histocast.training import read_recipe
+    from histocast.training import hold_out_genes, read_recipe
     from histocast.training import train as train_fold
 
+    chosen = read_recipe(recipe, panel=panel, method=method, options=option or (), encoder_weights=encoder_weights)
     train_fold(
         set_folder,
-        recipe=read_recipe(recipe, panel=panel, method=method, options=option or (), encoder_weights=encoder_weights),
+        recipe=hold_out_genes(chosen, unseen_genes) if unseen_genes else chosen,
         fold=fold,
         protocol=protocol.value if protocol else None,
         outdir=outdir,
@@ -160,6 +172,7 @@ def evaluate(
     method: Method = None,
     panel: Panel = None,
     gene_text: GeneText = None,
+    unseen_genes: UnseenGenes = None,
     encoder_weights: EncoderWeights = None,
     option: Option = None,
     threads: options.Threads = None,
@@ -168,7 +181,7 @@ def evaluate(
     """Judge models on their held-out sections, beside controls: evaluation.json, evaluation.md."""
     from histocast.api import available_threads
     from histocast.errors import UsageError
-    from histocast.training import cross_validate, read_recipe
+    from histocast.training import cross_validate, hold_out_genes, read_recipe
     from histocast.training import evaluate as judge
 
     if (model is None) == (recipe is None):
@@ -176,6 +189,7 @@ def evaluate(
     threads = threads or available_threads()
     if recipe is not None:
         chosen = read_recipe(recipe, panel=panel, method=method, options=option or (), encoder_weights=encoder_weights)
+        chosen = hold_out_genes(chosen, unseen_genes) if unseen_genes else chosen
         cross_validate(set_folder, recipe=chosen, outdir=outdir, threads=threads, gene_text=gene_text)
     elif model:
         judge(set_folder, models=model, outdir=outdir, threads=threads)
@@ -215,14 +229,14 @@ def lineage(
     recipe: RecipeName,
     panel: Panel = None,
     gene_text: GeneText = None,
+    unseen_genes: UnseenGenes = None,
     outdir: options.Outdir = Path(),
 ) -> None:
     """Write what a training run was made of and what it made, as an RO-Crate: provenance.json."""
-    from histocast.training.lineage import write_lineage
+    from histocast.training.lineage import GivenFiles, write_lineage
 
-    write_lineage(
-        run, parts=parts, evaluation=evaluation, recipe=recipe, panel=panel, gene_text=gene_text, outdir=outdir
-    )
+    given = GivenFiles(recipe=recipe, panel=panel, gene_text=gene_text, unseen_genes=unseen_genes)
+    write_lineage(run, parts=parts, evaluation=evaluation, given=given, outdir=outdir)
 
 
 def export_encoder(

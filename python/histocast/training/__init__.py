@@ -13,7 +13,7 @@ from __future__ import annotations
 from histocast.training.compare import compare_expression
 from histocast.training.evaluate import cross_validate, evaluate
 from histocast.training.export import export_bundle, export_encoders
-from histocast.training.recipe import Recipe, read_recipe
+from histocast.training.recipe import Recipe, hold_out_genes, read_recipe
 from histocast.training.section import SectionRecord, prepare_section
 from histocast.training.sheet import TrainingRow, read_training_sheet
 from histocast.training.summary import Evaluation
@@ -30,6 +30,7 @@ __all__ = [
     "evaluate",
     "export_bundle",
     "export_encoders",
+    "hold_out_genes",
     "prepare_section",
     "read_recipe",
     "read_training_sheet",

@@ -231,7 +231,7 @@ def _judge(sets: _Sets, model: JudgedModel, *, threads: int) -> SectionJudge:
         for section in test:
             with encoded_section(section, trained, predictor) as seen:
                 expression, sd = predict_section(
-                    training, seen, bundle=model.bundle, genes=judge.panel, predictor=predictor
+                    training, seen, bundle=model.bundle, genes=judge.asked, predictor=predictor
                 )
             judge.judge_model(section, expression, sd)
     for subject, predictions in sets.controls(record).items():

@@ -17,7 +17,7 @@ from histocast.training.evaluation_plots import Bar, Example, draw_bars, draw_ex
 from histocast.training.labels import Protocol
 from histocast.training.metrics import mean_known
 from histocast.training.summary import MODEL, Evaluation, GeneRow, SubjectSummary
-from histocast.training.tables import describe_protocol, format_figure, name_subjects
+from histocast.training.tables import describe_protocol, describe_unseen, format_figure, name_subjects, unseen_rows
 
 COLUMNS = {
     "pearson": "Pearson",
@@ -59,6 +59,7 @@ def write_evaluation_page(
         one_patient=evaluation.patients == 1,
         interval=f"Lines are 95 % bootstrap intervals over {evaluation.resampled}.",
         protocols=[_protocol(evaluation, protocol, genes, examples) for protocol in protocols],
+        unseen=_unseen(evaluation),
         version=__version__,
     )
 
@@ -84,6 +85,13 @@ def _protocol(
             [example for example in examples if (example.method, example.protocol) == (best.method, protocol)]
         ),
     }
+
+
+def _unseen(evaluation: Evaluation) -> dict[str, Any] | None:
+    if not evaluation.unseen:
+        return None
+    rows = [{"name": name, "cell": format_figure(figure)} for name, figure in unseen_rows(evaluation)]
+    return {"facts": describe_unseen(evaluation), "rows": rows}
 
 
 def _pearson(summary: SubjectSummary) -> float:

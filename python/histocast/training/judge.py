@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from histocast.artifacts import GENES, read_table
 from histocast.bundle import Bundle
 from histocast.methods.correlation import gene_pearson
+from histocast.serving.asked_genes import takes_descriptions
 from histocast.training.controls import SHUFFLED, shuffled_orders
 from histocast.training.evaluation_plots import Example
 from histocast.training.labels import array_neighbourhood
@@ -19,6 +21,15 @@ from histocast.training.section import Section
 from histocast.training.summary import MODEL, GeneRow, SectionRow
 from histocast.training.train import TrainRecord
 from histocast.training.training_set import TrainingSet
+from histocast.training.unseen import (
+    OTHER_TEXT,
+    OWN_TEXT,
+    SHUFFLED_TEXT,
+    find_unseen,
+    rows_to_judge,
+    shuffled_text_pearson,
+    text_controls,
+)
 
 Floats = NDArray[np.float64]
 
@@ -55,8 +66,9 @@ class SectionJudge:
         self._truths: dict[str, Truth] = {}
         self._controls = controls
         table, _ = read_table(model.folder / "genes.parquet", GENES)
-        # Genes beyond the panel were not measured, and stand after it.
-        self.panel = table = table.filter(table.column("seen_in_training"))
+        self.asked = rows_to_judge(table, model.bundle, model.record.recipe)
+        """What to predict of each section, rows of the model's genes.parquet: the panel, then genes to judge apart."""
+        table = table.filter(table.column("seen_in_training"))
         self.widths = {level: table.column(f"interval_{level}").to_numpy() for level in (80, 90)}
         self.shown = choose_shown(table.column("val_pcc").to_numpy())
         ids = np.array(training.panel.gene_ids)
@@ -66,7 +78,17 @@ class SectionJudge:
         self.groups = {name: np.isin(ids, chosen) for name, chosen in lists.items() if len(chosen) < len(ids)}
 
     def judge_model(self, section: Section, expression: Floats, sd: Floats) -> None:
-        """Judge the model itself, its intervals, and its shuffled predictions."""
+        """Judge the model itself, its intervals, and its predictions with spots or texts dealt at random.
+
+        Parameters
+        ----------
+        expression, sd:
+            [measured, gene] of the genes of ``asked``.
+        """
+        panel = len(self.training.panel)
+        if self.asked.num_rows > panel:
+            self._judge_unseen(section, expression)
+        expression, sd = expression[:, :panel], sd[:, :panel]
         labels = self._truth(section).labels
         intervals = {
             f"coverage_{level}": coverage(labels, expression, sd, width) for level, width in self.widths.items()
@@ -75,6 +97,9 @@ class SectionJudge:
         orders = shuffled_orders(len(section), seed=self.model.record.recipe.seed)
         pearson = [mean_known(gene_pearson(labels, expression[order])) for order in orders]
         self._add(section, SHUFFLED, {"pearson": float(np.mean(pearson))})
+        if takes_descriptions(self.model.bundle):
+            seed = self.model.record.recipe.seed
+            self._add(section, SHUFFLED_TEXT, {"pearson": shuffled_text_pearson(labels, expression, seed=seed)})
         self.examples.append(
             Example(
                 method=self.model.record.recipe.label,
@@ -93,8 +118,32 @@ class SectionJudge:
         """Judge one subject's predictions [measured, gene] of a section."""
         by_gene = self._measure(section, subject, predicted)
         self._add(section, subject, {**section_metrics(by_gene, self.groups), **(extra or {})})
+        panel = self.training.panel
+        self._add_genes(section, subject, by_gene, ids=panel.gene_ids, symbols=panel.gene_symbols)
+
+    def _judge_unseen(self, section: Section, expression: Floats) -> None:
+        """Judge the genes beyond the panel, beside what knows less than their texts."""
+        panel = len(self.training.panel)
+        found = find_unseen(self.asked.slice(panel), section)
+        if found is None:
+            return
+        seed, own = self.model.record.recipe.seed, expression[:, panel:][:, found.places]
+        controls = text_controls(self.asked, self.model.bundle, expression, panel=panel)
+        for subject, predicted in {
+            OWN_TEXT: own,
+            **{name: values[:, found.places] for name, values in controls.items()},
+        }.items():
+            by_gene = gene_metrics(found.truth, predicted)
+            self._add(section, subject, section_metrics(by_gene, {}))
+            self._add_genes(section, subject, by_gene, ids=found.gene_ids, symbols=found.gene_symbols)
+        shuffled = shuffled_text_pearson(found.truth.labels, own, seed=seed)
+        self._add(section, OTHER_TEXT, {"pearson": shuffled})
+
+    def _add_genes(
+        self, section: Section, subject: str, by_gene: dict[str, Floats], *, ids: Sequence[str], symbols: Sequence[str]
+    ) -> None:
         record = self.model.record
-        for place, gene_id in enumerate(self.training.panel.gene_ids):
+        for place, (gene_id, symbol) in enumerate(zip(ids, symbols, strict=True)):
             self.genes.append(
                 GeneRow(
                     method=record.recipe.label,
@@ -103,7 +152,7 @@ class SectionJudge:
                     fold=record.fold,
                     sample=section.record.sample,
                     gene_id=gene_id,
-                    gene_symbol=self.training.panel.gene_symbols[place],
+                    gene_symbol=symbol,
                     **{name: float(values[place]) for name, values in by_gene.items()},
                 )
             )

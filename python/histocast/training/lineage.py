@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,15 +18,35 @@ from histocast.training.train import TRAIN_FILE, TrainRecord
 PROVENANCE_FILE = "provenance.json"
 
 
+@dataclass(frozen=True)
+class GivenFiles:
+    """What a training run was given besides the sections."""
+
+    recipe: str
+    """Its file, or the name of a shipped one."""
+    panel: Path | None = None
+    gene_text: Path | None = None
+    unseen_genes: Path | None = None
+
+    def described(self) -> Iterator[GivenFile]:
+        """Each with its digest, where it is a file."""
+        file = Path(self.recipe)
+        yield GivenFile("recipe", f"Recipe {file.name}", _digest(file) if file.is_file() else None)
+        if self.panel:
+            yield GivenFile("genes", "Gene panel", _digest(self.panel))
+        if self.gene_text:
+            yield GivenFile("gene_text", "Embedded descriptions of genes", _digest(self.gene_text))
+        if self.unseen_genes:
+            yield GivenFile("unseen_genes", "Genes left out of training", _digest(self.unseen_genes))
+
+
 def write_lineage(
     run: Path,
     *,
     parts: Path,
     evaluation: Path,
-    recipe: str,
+    given: GivenFiles,
     outdir: Path,
-    panel: Path | None = None,
-    gene_text: Path | None = None,
 ) -> None:
     """Write ``provenance.json`` of a training run.
 
@@ -38,8 +59,8 @@ def write_lineage(
         bundle.json of each bundle.
     evaluation:
         Folder of what EVALUATE wrote.
-    recipe:
-        Its file, or the name of a shipped one.
+    given:
+        What the run was given besides the sections.
 
     Raises
     ------
@@ -53,7 +74,7 @@ def write_lineage(
     crate = describe_training(
         read_record(run, RunRecord),
         sections=[UsedSection(found.sample, found.digests["slide"], found.digests["counts"]) for found in sections],
-        given=list(_given(recipe, panel, gene_text)),
+        given=list(given.described()),
         bundles=bundles,
         evaluation={path.name: sha256_of_file(path) for path in sorted(evaluation.iterdir())},
         met=[model.software for model in models],
@@ -61,15 +82,6 @@ def write_lineage(
     )
     outdir.mkdir(parents=True, exist_ok=True)
     write_json(outdir / PROVENANCE_FILE, crate)
-
-
-def _given(recipe: str, panel: Path | None, gene_text: Path | None) -> Iterator[GivenFile]:
-    file = Path(recipe)
-    yield GivenFile("recipe", f"Recipe {file.name}", _digest(file) if file.is_file() else None)
-    if panel:
-        yield GivenFile("genes", "Gene panel", _digest(panel))
-    if gene_text:
-        yield GivenFile("gene_text", "Embedded descriptions of genes", _digest(gene_text))
 
 
 def _bundles(files: Sequence[Path]) -> list[MadeBundle]:

@@ -39,7 +39,7 @@ def find_panel(
         A gene is in no section, or (unless ``missing`` is ``zero``) not in one of them; a symbol names two genes.
     """
     wanted = [without_version(gene) for gene in panel]
-    columns = {section.record.sample: _columns(wanted, section) for section in sections}
+    columns = {section.record.sample: gene_columns(wanted, section) for section in sections}
     found = np.stack([columns[section.record.sample] >= 0 for section in sections])
     _refuse_missing(panel, found, sections, missing=missing, where=where)
     ids, symbols = [], []
@@ -57,7 +57,14 @@ def find_panel(
     return Panel(tuple(ids), tuple(symbols), columns)
 
 
-def _columns(wanted: Sequence[str], section: Section) -> NDArray[np.int64]:
+def gene_columns(wanted: Sequence[str], section: Section) -> NDArray[np.int64]:
+    """Column of each gene, by Ensembl id or symbol, in a section's counts: [gene], -1 where it was not measured.
+
+    Raises
+    ------
+    DataError
+        A symbol names two genes.
+    """
     by_id = {gene: column for column, gene in enumerate(section.gene_ids)}
     by_symbol: dict[str, list[int]] = {}
     for column, symbol in enumerate(section.gene_symbols):

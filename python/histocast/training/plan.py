@@ -10,7 +10,7 @@ from histocast.errors import ConfigError, UsageError
 from histocast.records import Record
 from histocast.training.folds import ALL, split_sections
 from histocast.training.labels import PROTOCOLS, Protocol
-from histocast.training.recipe import Recipe, read_recipe
+from histocast.training.recipe import Recipe, hold_out_genes, read_recipe
 from histocast.training.sheet import read_training_sheet
 from histocast.training.variants import SEPARATOR
 
@@ -52,6 +52,7 @@ def plan_models(
     methods: Sequence[str] = (),
     panel: Path | None = None,
     gene_text: Path | None = None,
+    unseen_genes: Path | None = None,
 ) -> Plan:
     """Every model to train: a method on each fold under both protocols, and on all sections for its bundle.
 
@@ -64,6 +65,8 @@ def plan_models(
     methods:
         Methods and variants (``dkan:no-gene-text``), in place of the recipe's method. A variant is judged under the
         recipe's protocol alone, and becomes no bundle.
+    unseen_genes:
+        Genes to leave out of training, a line each; see `hold_out_genes`.
 
     Raises
     ------
@@ -76,6 +79,8 @@ def plan_models(
     """
     rows = read_training_sheet(sheet)
     recipes = [read_recipe(recipe, panel=panel, method=method) for method in methods or (None,)]
+    if unseen_genes is not None:
+        recipes = [hold_out_genes(chosen, unseen_genes) for chosen in recipes]
     labels = [chosen.label for chosen in recipes]
     if len(set(labels)) < len(labels):
         raise UsageError(f"methods {', '.join(labels)}", expected="each once")

@@ -152,6 +152,27 @@ def read_recipe(
         raise ConfigError(f"{place or 'content'}: {fault['msg']}", expected="a recipe", where=str(name)) from error
 
 
+def hold_out_genes(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe with the genes of a file (one a line) taken from its panel, to be predicted by their descriptions.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    DataError
+        It names no gene, or one twice.
+    UsageError
+        It leaves no gene to train on.
+    """
+    unseen = read_panel(path)
+    panel = tuple(gene for gene in recipe.panel if gene not in unseen)
+    if not panel:
+        raise UsageError(
+            "every gene of the panel is left out of training", expected="some to train on", where=str(path)
+        )
+    return recipe.model_copy(update={"panel": panel, "unseen_genes": unseen})
+
+
 def _locate_files(
     content: dict[str, Any], folder: Path, *, exported: Sequence[Path], encoder_weights: Path | None
 ) -> None:

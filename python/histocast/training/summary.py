@@ -12,6 +12,7 @@ from histocast.records import Record
 from histocast.training.labels import SCALES, Protocol
 from histocast.training.metrics import mean_known
 from histocast.training.train import TOP_GENES, TrainRecord
+from histocast.training.unseen import UNSEEN
 
 MODEL = "model"
 
@@ -108,6 +109,10 @@ class Evaluation(Record):
     spots: int
     """Held-out spots that were judged."""
     summaries: tuple[SubjectSummary, ...]
+    unseen_genes: int = 0
+    """Genes left out of training that any section judged, from their texts."""
+    unseen: tuple[SubjectSummary, ...] = ()
+    """What was predicted of them, by what: `histocast.training.unseen`."""
 
     def summary(self, protocol: Protocol, subject: str = MODEL, *, method: str | None = None) -> SubjectSummary:
         """Summary of one subject.
@@ -165,8 +170,10 @@ def summarise_rows(rows: Sequence[SectionRow], genes: Sequence[GeneRow], models:
         resampled=resampled,
         patients=len(patients),
         sections=len({row.sample for row in rows}),
+        unseen_genes=len({row.gene_id for row in genes if row.subject.startswith(UNSEEN)}),
         spots=sum({model.fold: model.test_spots for model in models}.values()),
-        summaries=tuple(summaries),
+        summaries=tuple(summary for summary in summaries if not summary.subject.startswith(UNSEEN)),
+        unseen=tuple(summary for summary in summaries if summary.subject.startswith(UNSEEN)),
     )
 
 

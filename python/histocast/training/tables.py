@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from histocast.training.labels import SCALES, Protocol
 from histocast.training.summary import MODEL, TABLE_METRICS, Evaluation, Figure, SubjectSummary
+from histocast.training.unseen import UNSEEN, UNSEEN_PROTOCOL
 
 SHOWN = 5e-4
 """Tables have three digits."""
@@ -28,6 +29,8 @@ def render_markdown(evaluation: Evaluation) -> str:
     for protocol in dict.fromkeys(summary.protocol for summary in evaluation.summaries):
         lines += [f"### Protocol `{protocol}`", "", describe_protocol(evaluation, protocol), ""]
         lines += [*_table([summary for summary in evaluation.summaries if summary.protocol == protocol]), ""]
+    if evaluation.unseen:
+        lines += ["### Genes never measured", "", describe_unseen(evaluation), "", *_unseen_table(evaluation), ""]
     return "\n".join(lines)
 
 
@@ -56,6 +59,39 @@ def _alike(one: SubjectSummary, other: SubjectSummary) -> bool:
     return all(a == b or (a is not None and b is not None and abs(a - b) < SHOWN) for a, b in pairs)
 
 
+def describe_unseen(evaluation: Evaluation) -> str:
+    """What the figures of genes left out of training are of, in a paragraph."""
+    scale = SCALES[UNSEEN_PROTOCOL]
+    return (
+        f"Pearson of {evaluation.unseen_genes} genes that took no part in training, predicted from their descriptions. "
+        f"Split: {evaluation.split}. Normalisation: {scale.normalisation}; {scale.transform}. "
+        f"Smoothing: {scale.smoothing}. Averaging: within a section, mean over genes, mean over sections. "
+        f"In brackets: 95 % bootstrap interval over {evaluation.resampled}."
+    )
+
+
+def unseen_rows(evaluation: Evaluation) -> list[tuple[str, Figure]]:
+    """Pearson of unseen genes by method and subject, named as a table does."""
+    methods = {summary.method for summary in evaluation.unseen}
+    return [
+        (subject if len(methods) == 1 else f"{summary.method}, {subject}", figure)
+        for summary in evaluation.unseen
+        if (figure := summary.figure("pearson")) and (subject := summary.subject.removeprefix(UNSEEN))
+    ]
+
+
+def _unseen_table(evaluation: Evaluation) -> list[str]:
+    rows = unseen_rows(evaluation)
+    samples = list(rows[0][1].by_sample)
+    lines = [f"| pearson | mean | {' | '.join(samples)} |", f"|---|---|{'---|' * len(samples)}"]
+    return lines + [f"| {name} | {format_figure(figure)} | {_by_section(figure, samples)} |" for name, figure in rows]
+
+
+def _by_section(figure: Figure, samples: Sequence[str]) -> str:
+    values = (figure.by_sample.get(sample) for sample in samples)
+    return " | ".join("" if value is None else f"{value:.3f}" for value in values)
+
+
 def _table(summaries: Sequence[SubjectSummary]) -> list[str]:
     """Figures with a row a subject, then Pearson by held-out section."""
     named = {
@@ -66,12 +102,11 @@ def _table(summaries: Sequence[SubjectSummary]) -> list[str]:
     for name, summary in named.items():
         cells = (format_figure(summary.figure(metric)) for metric in TABLE_METRICS)
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    by_section = {name: figure.by_sample for name, summary in named.items() if (figure := summary.figure("pearson"))}
-    samples = list(next(iter(by_section.values()), {}))
+    by_section = {name: figure for name, summary in named.items() if (figure := summary.figure("pearson"))}
+    samples = [sample for figure in list(by_section.values())[:1] for sample in figure.by_sample]
     lines += ["", f"| pearson by held-out section | {' | '.join(samples)} |", f"|---|{'---|' * len(samples)}"]
     for name, values in by_section.items():
-        cells = ("" if (value := values.get(sample)) is None else f"{value:.3f}" for sample in samples)
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {_by_section(values, samples)} |")
     return lines
 
 
