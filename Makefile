@@ -172,10 +172,10 @@ images:
 	for image in $(IMAGES); do
 	    runtime=onnxruntime
 	    if [ "$$image" = client-gpu ]; then runtime=onnxruntime-gpu; fi
-	    echo "building histocast/$$image:$(VERSION) with $$engine"
+	    echo "building localhost/histocast/$$image:$(VERSION) with $$engine"
 	    $$engine build --file containers/Dockerfile --target "$${image%-gpu}" --build-arg RUNTIME="$$runtime" \
 	        --label org.opencontainers.image.version=$(VERSION) --label org.opencontainers.image.revision=$(REVISION) \
-	        --tag histocast/$$image:$(VERSION) $(BUILD_ARGS) .
+	        --tag localhost/histocast/$$image:$(VERSION) $(BUILD_ARGS) .
 	done
 
 # --- Style

@@ -125,7 +125,9 @@ class Parameters(BaseModel):
     )
     job_role: str | None = _parameter("resources", "ARN of the role that AWS Batch jobs take.", default=None)
     registry: str | None = _parameter(
-        "resources", "Where the images of the tasks lie, for example registry.example.org/team.", default=None
+        "resources",
+        "Where the images of the tasks lie, for example registry.example.org/team; this machine by default.",
+        default=None,
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline_runs import Launcher, count_by_process, write_samplesheet
 
+CLIENT, CLIENT_GPU = "here.org/histocast/client:0.1.0", "here.org/histocast/client-gpu:0.1.0"
 PROFILES = ("docker", "podman", "apptainer", "slurm", "awsbatch")
 
 
@@ -187,13 +188,13 @@ def test_a_fold_asks_for_one_processor_and_a_gpu_is_asked_for_by_what_can_use_on
     script.write_text("".join([*processes, "workflow {\n", *(f"    {name}()\n" for name in TRAIN_LABELS), "}\n"]))
     here = write_settings(tmp_path, root, "process.executor = 'local'", "executor { cpus = 8\n memory = '16 GB' }")
 
-    run = launch("-c", here, "-profile", profiles, script=script)
+    run = launch("-c", here, "-profile", profiles, "--registry", "here.org", "--queue", "here", script=script)
 
     assert run.code == 0, run.output
     gpu = "1" if "gpu" in profiles else "null"
-    image = "histocast/train:0.1.0"
+    image = "here.org/histocast/train:0.1.0"
     assert {name: sent(tmp_path / "work", name) for name in TRAIN_LABELS} == {
-        "CHECK": [["1", "2 GB", "histocast/client:0.1.0", "null"]],
+        "CHECK": [["1", "2 GB", CLIENT, "null"]],
         "PLAN": [["1", "2 GB", image, "null"]],
         "LINEAGE": [["1", "2 GB", image, "null"]],
         "PREPARE": [["4", "8 GB", image, gpu]],
@@ -203,7 +204,6 @@ def test_a_fold_asks_for_one_processor_and_a_gpu_is_asked_for_by_what_can_use_on
     }
 
 
-CLIENT, CLIENT_GPU = "here.org/histocast/client:0.1.0", "here.org/histocast/client-gpu:0.1.0"
 BATCH_QUEUES = (
     *("--queue", "spot", "--on_demand_queue", "kept"),
     *("--gpu_queue", "gpu-spot", "--gpu_on_demand_queue", "gpu-kept"),
@@ -272,6 +272,57 @@ def test_what_a_task_asks_for_follows_its_label_its_gpu_and_its_attempt(
     assert "undefined parameter" not in run.output
     assert sent(tmp_path / "work", "ENCODE") == [[str(attempt), *row] for attempt, row in enumerate(graphs, start=1)]
     assert sent(tmp_path / "work", "TILE") == [[str(attempt), *row] for attempt, row in enumerate(slides, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("profiles", "given", "told"),
+    [
+        ("slurm,apptainer", ("--queue", "here"), "--registry is missing"),
+        ("awsbatch", ("--queue", "here"), "--registry is missing"),
+        ("awsbatch", ("--registry", "here.org"), "--queue is missing"),
+    ],
+)
+def test_what_a_profile_cannot_do_without_is_told_before_any_task(
+    launch: Launcher, root: Path, tmp_path: Path, profiles: str, given: tuple[str, ...], told: str
+) -> None:
+    # Batch needs a plugin; as Batch does, Slurm asks for the queue when it submits.
+    here = write_settings(tmp_path, root, "process.executor = 'slurm'", "apptainer.enabled = false")
+    sheet = write_samplesheet(tmp_path / "sheet.csv", {"A": "a.tiff"})
+    common = ("-stub", "-c", here, "-profile", profiles, "--input", sheet, "--bundle", tmp_path)
+
+    run = launch(*common, *given)
+
+    assert run.code != 0
+    assert told in run.output
+    assert "docs/deployment.md" in run.output
+    assert not list((tmp_path / "work").rglob(".command.run"))
+
+
+def test_image_files_of_the_site_take_the_place_of_a_registry(launch: Launcher, root: Path, tmp_path: Path) -> None:
+    """The settings that the manual gives for a cluster without internet."""
+    guide = (root / "docs" / "deployment.md").read_text()
+    site = guide.partition("cat > /shared/site.config <<'END'\n")[2].partition("\nEND\n")[0]
+    here = write_settings(tmp_path, root, "process.executor = 'local'", "apptainer.enabled = false", site)
+    names = {**TRAIN_LABELS, "TILE": "process_io", "ENCODE": "process_gpu"}
+    script = tmp_path / "asks.nf"
+    processes = [ASKS.replace("NAME", name).replace("LABEL", label) for name, label in names.items()]
+    script.write_text("".join([*processes, "workflow {\n", *(f"    {name}()\n" for name in names), "}\n"]))
+
+    run = launch("-c", here, "-profile", "slurm,apptainer", "--max_cpus", "1", "--max_memory", "2.GB", script=script)
+
+    assert run.code == 0, run.output
+    used = {name: sent(tmp_path / "work", name)[0][2] for name in names}
+    train = {"PREPARE", "TRAIN", "EVALUATE", "EXPORT", "PLAN", "LINEAGE"}
+    image = "/shared/images/histocast-{}-0.1.0.sif"
+    assert used == {name: image.format("train" if name in train else "client") for name in names}
+
+
+def test_jobs_of_aws_batch_take_the_role_that_is_given(launch: Launcher, root: Path, tmp_path: Path) -> None:
+    role = "arn:aws:iam::123456789012:role/histocast-task"
+    path = tmp_path / "here.config"
+    path.write_text(f"params.job_role = '{role}'\nincludeConfig '{root}/nextflow.config'\n")
+    done = launch.execute([launch.nextflow, "-C", path, "config", "-flat", "-profile", "awsbatch"])
+    assert f"\naws.batch.jobRole = '{role}'\n" in done.stdout, done.stdout
 
 
 def sent(work: Path, process: str) -> list[list[str]]:

@@ -20,7 +20,7 @@ from same_results import assert_same_results
 pytestmark = pytest.mark.timeout(1800)
 
 BASE = "localhost/histocast-base:bookworm"
-IMAGE = f"histocast/client:{__version__}"
+IMAGE = f"localhost/histocast/client:{__version__}"
 SOME_USER = "12345:12345"
 
 # For a machine with the old and the new control groups side by side, few open files, and no bridge of networks.
@@ -82,7 +82,7 @@ def client(call: Call, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The image of the predict workflow, as `make images` builds it, on a base made here."""
     import_base(call, tmp_path_factory.mktemp("base") / "root")
     call("make", "images", "ENGINE=podman", "IMAGES=client", f"BUILD_ARGS=--build-arg BASE={BASE}")
-    return f"localhost/{IMAGE}"
+    return IMAGE
 
 
 def import_base(call: Call, folder: Path) -> None:
