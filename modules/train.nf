@@ -16,6 +16,7 @@ process TRAIN {
 
     output:
     tuple val(model), path("${model.id}"), emit: model
+    path "${model.id}/{train.json,metrics.csv,metrics.json}", emit: record
 
     script:
     """
@@ -35,6 +36,6 @@ process TRAIN {
     stub:
     """
     mkdir ${quoted(model.id)}
-    touch ${quoted(model.id)}/{bundle.json,fusion.onnx,genes.parquet,train.json}
+    touch ${quoted(model.id)}/{bundle.json,fusion.onnx,genes.parquet,train.json,metrics.csv,metrics.json}
     """
 }

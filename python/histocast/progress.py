@@ -48,6 +48,7 @@ class Meter:
         self.total = total
         self.unit = unit
         self.done = 0
+        self._skipped = 0
         self._started_s = time.monotonic()
         self._logged_s = self._started_s
         self._bar = None
@@ -73,14 +74,29 @@ class Meter:
             self._logged_s = time.monotonic()
             log(self._line())
 
+    def skip(self, count: int) -> None:
+        """Count ``count`` more units as done that took no time now, and say nothing of the time of others."""
+        self.done += count
+        self._skipped += count
+        if self._bar is not None:
+            self._bar.initial += count
+            self._bar.update(count)
+
     def _line(self) -> str:
         elapsed_s = max(time.monotonic() - self._started_s, 1e-9)
-        rate = self.done / elapsed_s
         of_total = "" if self.total is None else f" of {self.total}"
-        left = ""
-        if self.total is not None and 0 < self.done < self.total:
-            left = f", {(self.total - self.done) / rate:.0f} s left"
-        return f"{self.label}: {self.done}{of_total} {self.unit} in {elapsed_s:.1f} s ({rate:.0f}/s{left})"
+        return f"{self.label}: {self.done}{of_total} {self.unit} in {elapsed_s:.1f} s{self._speed(elapsed_s)}"
+
+    def _speed(self, elapsed_s: float) -> str:
+        """Units a second, or seconds a unit where that is slow, and the time left; nothing where none was done."""
+        worked = self.done - self._skipped
+        if not worked:
+            return ""
+        rate = worked / elapsed_s
+        speed = f"{rate:.0f}/s" if rate >= 1.0 else f"{1 / rate:.1f} s each"
+        if self.total is None or self.done >= self.total:
+            return f" ({speed})"
+        return f" ({speed}, {(self.total - self.done) / rate:.0f} s left)"
 
 
 def track(items: Iterable[Item], *, label: str, total: int | None, unit: str) -> Iterator[Item]:

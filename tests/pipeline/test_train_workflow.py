@@ -161,6 +161,9 @@ def test_each_method_gets_its_bundle(launch: Launcher, training_sheet: Path) -> 
     tasks = count_by_process(run.tasks("COMPLETED"))
     assert tasks == {"PLAN": 1, "PREPARE": SECTIONS, "TRAIN": 4, "EVALUATE": 1, "EXPORT": 2}
     assert {path.parent.parent.name for path in run.outdir.glob("*/bundle/bundle.json")} == {"a", "b"}
+    told = {path.relative_to(run.outdir / "training").as_posix() for path in run.outdir.glob("training/*/*")}
+    files = ("train.json", "metrics.csv", "metrics.json")
+    assert told == {f"{method}-strict-{fold}/{file}" for method in "ab" for fold in ("P1", "all") for file in files}
     assert json.loads(provenance_of(run).read_text())["parameters"]["methods"] == "a, b"
     assert "is useless" not in run.output
 

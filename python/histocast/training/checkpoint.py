@@ -19,9 +19,14 @@ CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints within a model's."""
 
 
+FORMAT = 2
+"""Of what a checkpoint holds; one of another is not resumed."""
+
+
 def identity(**facts: object) -> str:
     """Digest of everything that decides a training: only a checkpoint of the same identity is resumed."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    content = json.dumps({"format": FORMAT, **facts}, sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def save_checkpoint(path: Path, state: State, *, identity: str) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from histocast.errors import ConfigError
+from histocast.errors import ConfigError, DataError
 from histocast.methods.correlation import mean_section_pearson
 from histocast.methods.layers import Config, Spots
 from histocast.methods.target_encoder import FromPixels, Tiles
@@ -76,12 +76,15 @@ class TrainingRegion:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of metrics.csv."""
+    """One pass over the training regions."""
 
     epoch: int
     loss: float
+    """Mean over steps, as are its parts."""
     heldout_pearson: float
     learning_rate: float
+    parts: dict[str, float]
+    """The loss's, by name, before they are weighed."""
 
 
 @dataclass(frozen=True)
@@ -110,16 +113,24 @@ def train_network(
     identity: str,
     checkpoint: Path | None,
     meter: Meter,
+    watch: Callable[[tuple[Epoch, ...]], None] | None = None,
 ) -> tuple[Epoch, ...]:
     """Train ``network`` in place, leave it with its best weights, and return the history.
 
     Random numbers outside are untouched. The same seed gives the same weights on the CPU, whether the training
     was stopped in between or not.
 
+    Parameters
+    ----------
+    watch:
+        Is given the history after every epoch.
+
     Raises
     ------
     ConfigError
-        The loss is no finite number.
+        The loss or its gradient is no finite number.
+    DataError
+        No region holds two spots to learn from.
     """
     device = _device(options)
     with torch.random.fork_rng(), torch_threads(options.threads):
@@ -128,13 +139,18 @@ def train_network(
         found = load_checkpoint(checkpoint, identity=identity) if checkpoint else None
         if found is not None:
             run.restore(found)
-            meter.advance(len(run.history))
+            meter.skip(len(run.history))
         while not run.finished():
             run.epoch()
             meter.advance()
             if checkpoint is not None:
                 save_checkpoint(checkpoint, run.state(), identity=identity)
-        meter.advance(options.epochs - len(run.history))
+            if watch is not None:
+                watch(tuple(run.history))
+        # A training that had ended before it was stopped has no epoch left to tell of.
+        if watch is not None:
+            watch(tuple(run.history))
+        meter.skip(options.epochs - len(run.history))
     network.load_state_dict(run.best)
     network.to("cpu").eval()
     return tuple(run.history)
@@ -180,6 +196,13 @@ class _Run:
         self.training = [
             (region, torch.from_numpy(np.flatnonzero(~data.heldout[region.place]))) for region in data.regions
         ]
+        if not any(len(usable) > 1 for _, usable in self.training):
+            raise DataError(
+                f"{sum(len(usable) for _, usable in self.training)} spots to learn from, no two in one region",
+                expected="regions of two spots or more besides those held out",
+                where="training",
+                advice="train on more sections, or set region_spots of the recipe higher",
+            )
 
     def _rate(self, epoch: int) -> float:
         if self.options.schedule == "constant":
@@ -196,16 +219,18 @@ class _Run:
         """One pass, then a look at the held-out spots."""
         self.network.train()
         order = torch.randperm(len(self.training) * self.options.steps_per_region) % len(self.training)
-        losses = [self._step(*self.training[place]) for place in order.tolist() if len(self.training[place][1]) > 1]
+        steps = [self._step(*self.training[place]) for place in order.tolist() if len(self.training[place][1]) > 1]
+        loss, *parts = np.mean([[loss, *parts.values()] for loss, parts in steps], axis=0).tolist()
         rate = float(self.schedule.get_last_lr()[0])
         self.schedule.step()
         score = self.score()
-        self.history.append(Epoch(len(self.history) + 1, float(np.mean(losses)), score, rate))
+        named = dict(zip(steps[0][1], parts, strict=True))
+        self.history.append(Epoch(len(self.history) + 1, loss, score, rate, named))
         if not self.best_epoch or score > self.history[self.best_epoch - 1].heldout_pearson:
             self.best_epoch = len(self.history)
             self.best = copy.deepcopy(self.averaged.module.state_dict())
 
-    def _step(self, region: TrainingRegion, usable: torch.Tensor) -> float:
+    def _step(self, region: TrainingRegion, usable: torch.Tensor) -> tuple[float, dict[str, float]]:
         rows = _draw(usable, self.options.spots_per_step)
         genes = _draw(torch.arange(self.labels.shape[1]), self.options.genes_per_step)
         # Labels stand at the region's own places; those of halo and held-out spots are never looked at.
@@ -220,20 +245,27 @@ class _Run:
                 genes=genes.to(self.device),
             )
         loss = float(found.total.detach())
+        parts = {name: float(value.detach()) for name, value in found.parts.items()}
         if not math.isfinite(loss):
-            parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in found.parts.items())
-            raise ConfigError(
-                f"the loss is {loss} in epoch {len(self.history) + 1} ({parts})",
-                expected="a finite number",
-                where="training",
-                advice="lower training.learning_rate, or look for features that are not finite",
-            )
+            raise self._not_finite(f"the loss is {loss}", parts)
         self.optimiser.zero_grad(set_to_none=True)
         found.total.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip)
+        try:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip, error_if_nonfinite=True)
+        except RuntimeError as error:
+            raise self._not_finite("the gradient is not finite", parts) from error
         self.optimiser.step()
         self.averaged.update_parameters(self.network)
-        return loss
+        return loss, parts
+
+    def _not_finite(self, what: str, parts: Mapping[str, float]) -> ConfigError:
+        named = ", ".join(f"{name} {value:g}" for name, value in parts.items())
+        return ConfigError(
+            f"{what} in epoch {len(self.history) + 1} ({named})",
+            expected="a finite number",
+            where="training",
+            advice="lower training.learning_rate, or look for features that are not finite",
+        )
 
     def score(self) -> float:
         """Mean over genes of Pearson within sections, on the held-out spots."""
@@ -251,7 +283,7 @@ class _Run:
             "schedule": self.schedule.state_dict(),
             "best": self.best,
             "best_epoch": self.best_epoch,
-            "history": [[e.epoch, e.loss, e.heldout_pearson, e.learning_rate] for e in self.history],
+            "history": [asdict(epoch) for epoch in self.history],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -262,7 +294,7 @@ class _Run:
         self.schedule.load_state_dict(state["schedule"])
         self.best = state["best"]
         self.best_epoch = state["best_epoch"]
-        self.history = [Epoch(*line) for line in state["history"]]
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
 
 
 def _rates(network: Any, options: LoopOptions) -> list[dict[str, Any]]:

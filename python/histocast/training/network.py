@@ -5,9 +5,9 @@ Where the target encoder is trained too, it is one network, which leaves the fir
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from histocast import __version__
-from histocast.artifacts import write_atomically
 from histocast.bundle import FusionSpec, sha256_of_file
 from histocast.errors import ConfigError
 from histocast.methods.baselines import Bleep
@@ -29,6 +28,7 @@ from histocast.training.designs import DESIGNS, NetworkOptions, read_options, re
 from histocast.training.fit import Fitted, InnerSplit, embedding_dim, inner_split
 from histocast.training.folds import By
 from histocast.training.gene_text import GeneText, read_gene_text
+from histocast.training.history import History
 from histocast.training.labels import Protocol
 from histocast.training.loop import Data, Epoch, predict_regions, train_network
 from histocast.training.network_inputs import build_regions, network_spec, target_tokens
@@ -42,8 +42,6 @@ from histocast.training.trained_encoder import (
     without_target,
 )
 from histocast.training.training_set import TrainingSet, section_index
-
-METRICS_FILE = "metrics.csv"
 
 SHOWN_TILES = 16
 """Tiles of the training set that an exported encoder is compared with torch on."""
@@ -65,7 +63,7 @@ def fit_network(
     gene_text:
         Embedded genes, for a method that reads descriptions.
     workspace:
-        Folder for checkpoints and metrics.csv; a training that was stopped goes on from there.
+        Folder for checkpoints and the metrics of every epoch; a training that was stopped goes on from there.
 
     Raises
     ------
@@ -95,7 +93,7 @@ def fit_network(
     )
     networks: list[Any] = []
     members: list[Member] = []
-    history: dict[int, tuple[Epoch, ...]] = {}
+    history = History(workspace)
     heldout = np.full(labels.shape, np.nan)
     groups = np.unique(inner.group)[: 1 if trained else None]
     with Meter(f"train {recipe.method}", total=len(groups) * options.training.epochs, unit="epochs") as meter:
@@ -104,7 +102,7 @@ def fit_network(
             offset, scale = label_scale(labels[~left_out], standardise=options.standardise_labels)
             seen = replace(data, labels=(labels - offset) / scale, heldout=left_out)
             network = maker.make(number, known=seen.labels[~left_out])
-            history[number] = train_network(
+            train_network(
                 network,
                 seen,
                 options=options.training,
@@ -112,13 +110,12 @@ def fit_network(
                 identity=f"{digest}-{number}",
                 checkpoint=None if workspace is None else workspace / CHECKPOINTS / f"{number}.pt",
                 meter=meter,
+                watch=partial(history.keep, number),
             )
             heldout[left_out] = predict_regions(network, seen.held())[left_out] * scale + offset
             networks.append(network)
             alone = network.network if isinstance(network, FromPixels) else network
             members.append(Member(alone, offset=torch.from_numpy(offset), scale=torch.from_numpy(scale)))
-    if workspace is not None:
-        write_metrics(workspace / METRICS_FILE, history)
     judged = np.isin(inner.group, groups)
     residual = np.maximum(np.sqrt(np.mean((labels - heldout)[judged] ** 2, axis=0)), 1e-6)
     ensemble = Ensemble(members, residual_sd=torch.tensor(residual, dtype=torch.float32), panel_text=maker.panel_text)
@@ -133,7 +130,7 @@ def fit_network(
         heldout_sd=np.broadcast_to(residual, labels.shape),
         judged=judged,
         inner=inner,
-        choices=_choices(config, history, ensemble, None if encoder is None else encoder.describe()),
+        choices=_choices(config, history.networks, ensemble, None if encoder is None else encoder.describe()),
         gene_text=text if ensemble.takes_genes else None,
         learned_text=text,
         encoder=encoder,
@@ -245,12 +242,3 @@ def _choices(
         "model": config.model_dump(mode="json"),
         **({} if encoder is None else {"encoder": encoder}),
     }
-
-
-def write_metrics(path: Path, history: Mapping[int, Sequence[Epoch]]) -> None:
-    """A row an epoch of every network."""
-    with write_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, ["network", *Epoch.__dataclass_fields__])
-        writer.writeheader()
-        for number, epochs in history.items():
-            writer.writerows({"network": number, **asdict(epoch)} for epoch in epochs)
