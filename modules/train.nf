@@ -16,7 +16,7 @@ process TRAIN {
 
     output:
     tuple val(model), path("${model.id}"), emit: model
-    path "${model.id}/{train.json,metrics.csv,metrics.json}", emit: record
+    path "training/${model.id}", emit: record // what is published: Nextflow publishes no part of another output
 
     script:
     """
@@ -31,11 +31,14 @@ process TRAIN {
         ${option('--unseen-genes', unseen_genes, null)} \\
         ${option('--encoder-weights', encoder_weights, null)} \\
         --outdir ${quoted(model.id)}
+    mkdir -p training/${quoted(model.id)}
+    (shopt -s nullglob; cp ${quoted(model.id)}/train.json ${quoted(model.id)}/metrics.* training/${quoted(model.id)})
     """
 
     stub:
     """
-    mkdir ${quoted(model.id)}
-    touch ${quoted(model.id)}/{bundle.json,fusion.onnx,genes.parquet,train.json,metrics.csv,metrics.json}
+    mkdir -p ${quoted(model.id)} training/${quoted(model.id)}
+    touch ${quoted(model.id)}/{bundle.json,fusion.onnx,genes.parquet,train.json}
+    touch training/${quoted(model.id)}/{train.json,metrics.csv,metrics.json}
     """
 }
