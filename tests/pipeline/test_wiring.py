@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -323,6 +324,46 @@ def test_jobs_of_aws_batch_take_the_role_that_is_given(launch: Launcher, root: P
     path.write_text(f"params.job_role = '{role}'\nincludeConfig '{root}/nextflow.config'\n")
     done = launch.execute([launch.nextflow, "-C", path, "config", "-flat", "-profile", "awsbatch"])
     assert f"\naws.batch.jobRole = '{role}'\n" in done.stdout, done.stdout
+
+
+STORE_VARIABLES = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION"),
+    *("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_REQUEST_PAYER", "HISTOCAST_TRITON_TOKEN"),
+)
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman", "apptainer"])
+def test_a_container_is_handed_keys_by_name_and_the_folder_of_keys_as_the_manual_says(
+    launch: Launcher, root: Path, tmp_path: Path, engine: str
+) -> None:
+    guide = (root / "docs" / "usage.md").read_text()
+    documented = [line for line in guide.splitlines() if line.startswith(f"{engine}.runOptions = ")]
+    assert all(f"`{name}" in guide for name in STORE_VARIABLES)
+    here = write_settings(tmp_path, root, "process.container = '/here/histocast.sif'", *documented)
+    # An engine that starts nothing: what it would be told is what counts.
+    (tmp_path / "bin").mkdir()
+    stand_in = tmp_path / "bin" / engine
+    stand_in.write_text("#!/bin/sh\nexit 127\n")
+    stand_in.chmod(0o755)
+    sheet = write_samplesheet(tmp_path / "sheet.csv", {"A": "s3://archive/a.svs"})
+    keys = dict.fromkeys(STORE_VARIABLES, "hunter2") | {"AWS_REGION": "eu-central-1"}
+
+    run = launch(
+        *("-c", here, "-profile", engine, "--input", sheet, "--bundle", "s3://archive/bundle"),
+        *("--max_cpus", "1", "--max_memory", "2.GB"),
+        env={**keys, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+    )
+
+    assert run.code != 0
+    script = next((tmp_path / "work").rglob(".command.run")).read_text()
+    name_alone = '${{{0}:+APPTAINERENV_{0}="${0}"}}' if engine == "apptainer" else '-e "{0}"'
+    assert all(name_alone.format(name) in script for name in STORE_VARIABLES)
+    assert "hunter2" not in script
+    assert len(documented) == (engine != "podman")
+    for line in documented:
+        assert line.split(" = ")[1].strip("'") in script
+        assert "AWS_SHARED_CREDENTIALS_FILE=/aws/credentials" in line
+        assert "AWS_CONFIG_FILE=/aws/config" in line
 
 
 def sent(work: Path, process: str) -> list[list[str]]:
