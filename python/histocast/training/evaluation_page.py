@@ -22,13 +22,18 @@ from histocast.training.tables import describe_protocol, describe_unseen, format
 COLUMNS = {
     "pearson": "Pearson",
     "pearson_median": "median",
+    "pearson_iqr": "IQR",
     "pearson_share_above_0.2": "above 0.2",
     "pearson_hpg50": "HPG",
     "pearson_heg50": "HEG",
     "pearson_hvg50": "HVG",
+    "spearman": "Spearman",
     "mse": "MSE",
+    "mae": "MAE",
     "rvd": "RVD",
     "ssim": "SSIM",
+    "morans_i_predicted": "Moran's I",
+    "morans_i_truth": "Moran's I measured",
     "coverage_80": "in 80 %",
     "coverage_90": "in 90 %",
 }

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from histocast.bundle import Metric
 from histocast.records import Record
-from histocast.training.labels import SCALES, Protocol
+from histocast.training.figures import Figure, Place, best_by_rank_sum, make_figure
+from histocast.training.labels import PROTOCOLS, SCALES, Protocol
 from histocast.training.metrics import mean_known
 from histocast.training.train import TOP_GENES, TrainRecord
 from histocast.training.unseen import UNSEEN
 
 MODEL = "model"
-
-BOOTSTRAP_DRAWS = 2000
 
 GENE_CHOICES = {
     "pearson_hpg50": "50 best predicted (HPG), chosen on held-out training spots",
@@ -26,8 +25,9 @@ GENE_CHOICES = {
 }
 
 TABLE_METRICS = (
-    "pearson", "pearson_median", "pearson_share_above_0.2", "pearson_hpg50", "pearson_heg50", "pearson_hvg50",
-    "spearman", "mse", "mae", "rvd", "ssim", "morans_i_agreement", "coverage_80", "coverage_90",
+    "pearson", "pearson_median", "pearson_iqr", "pearson_share_above_0.2", "pearson_hpg50", "pearson_heg50",
+    "pearson_hvg50", "spearman", "mse", "mae", "rvd", "ssim", "morans_i_truth", "morans_i_predicted",
+    "morans_i_agreement", "coverage_80", "coverage_90",
 )  # fmt: skip
 
 
@@ -66,20 +66,6 @@ class GeneRow(NamedTuple):
     ssim: float
     morans_i_truth: float
     morans_i_predicted: float
-
-
-class Figure(Record):
-    """A metric over all held-out sections."""
-
-    metric: str
-    mean: float | None
-    """Mean over sections; null where no section has it."""
-    sd: float | None
-    """Over sections."""
-    low: float | None
-    high: float | None
-    """95 % bootstrap interval over ``resampled``."""
-    by_sample: dict[str, float | None]
 
 
 class SubjectSummary(Record):
@@ -148,31 +134,45 @@ class Evaluation(Record):
         )
 
 
+def order_summaries(summaries: Sequence[SubjectSummary]) -> tuple[SubjectSummary, ...]:
+    """By protocol; in it methods, then controls, each best first by mean Pearson."""
+    return tuple(
+        sorted(summaries, key=lambda each: (PROTOCOLS.index(each.protocol), each.subject != MODEL, -_mean(each)))
+    )
+
+
+def _mean(summary: SubjectSummary) -> float:
+    figure = summary.figure("pearson")
+    return -1.0 if figure is None or figure.mean is None else figure.mean
+
+
 def summarise_rows(rows: Sequence[SectionRow], genes: Sequence[GeneRow], models: Sequence[TrainRecord]) -> Evaluation:
     """Average over sections, with a bootstrap interval over patients, or sections of one patient."""
     patients = {row.patient for row in rows}
-    resampled: Literal["patients", "sections"] = "patients" if len(patients) > 1 else "sections"
+    by_patient = len(patients) > 1
+    patient_of = {row.sample: row.patient for row in rows}
     keys = dict.fromkeys((row.method, row.protocol, row.subject) for row in rows)
     summaries = []
     for method, protocol, subject in keys:
         mine = [row for row in rows if (row.method, row.protocol, row.subject) == (method, protocol, subject)]
         figures = [
-            _figure(metric, [row for row in mine if row.metric == metric], by_patient=resampled == "patients")
+            _figure(metric, [row for row in mine if row.metric == metric], by_patient=by_patient)
             for metric in dict.fromkeys(row.metric for row in mine)
         ]
-        if protocol == "paper" and (published := _chosen_on_test(genes, method, subject)) is not None:
-            figures.append(published)
+        if protocol == "paper":
+            judged = [row for row in genes if (row.method, row.protocol, row.subject) == (method, "paper", subject)]
+            figures += _chosen_on_test(judged, patient_of, by_patient=by_patient)
         summaries.append(SubjectSummary(method=method, protocol=protocol, subject=subject, figures=tuple(figures)))
     return Evaluation(
         recipe=models[0].recipe.name,
         genes=len(models[0].recipe.panel),
         split=_describe_split(models),
-        resampled=resampled,
+        resampled="patients" if by_patient else "sections",
         patients=len(patients),
-        sections=len({row.sample for row in rows}),
+        sections=len(patient_of),
         unseen_genes=len({row.gene_id for row in genes if row.subject.startswith(UNSEEN)}),
         spots=sum({model.fold: model.test_spots for model in models}.values()),
-        summaries=tuple(summary for summary in summaries if not summary.subject.startswith(UNSEEN)),
+        summaries=order_summaries([each for each in summaries if not each.subject.startswith(UNSEEN)]),
         unseen=tuple(summary for summary in summaries if summary.subject.startswith(UNSEEN)),
     )
 
@@ -186,48 +186,22 @@ def _describe_split(models: Sequence[TrainRecord]) -> str:
 
 
 def _figure(metric: str, rows: Sequence[SectionRow], *, by_patient: bool) -> Figure:
-    values = np.array([row.value for row in rows])
-    known = values[~np.isnan(values)]
-    by_sample = {row.sample: None if np.isnan(row.value) else row.value for row in rows}
-    if not len(known):
-        return Figure(metric=metric, mean=None, sd=None, low=None, high=None, by_sample=by_sample)
-    units = [row.patient if by_patient else row.sample for row in rows]
-    means = np.array([mean_known(values[np.array(units) == unit]) for unit in sorted(set(units))])
-    low, high = _bootstrap(means[~np.isnan(means)])
-    return Figure(
-        metric=metric, mean=float(known.mean()), sd=float(known.std()), low=low, high=high, by_sample=by_sample
-    )
+    places = [Place(row.fold, row.sample, row.patient) for row in rows]
+    return make_figure(metric, [row.value for row in rows], places, by_patient=by_patient)
 
 
-def _bootstrap(means: np.ndarray) -> tuple[float | None, float | None]:
-    if len(means) < 2:
-        return None, None
-    random = np.random.default_rng(0)
-    draws = means[random.integers(0, len(means), (BOOTSTRAP_DRAWS, len(means)))].mean(axis=1)
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _chosen_on_test(genes: Sequence[GeneRow], method: str, subject: str) -> Figure | None:
-    """PCC@50 as published: the 50 genes of best rank sum over the test folds themselves."""
-    mine = [row for row in genes if (row.method, row.protocol, row.subject) == (method, "paper", subject)]
-    names = sorted({row.gene_id for row in mine})
-    samples = sorted({row.sample for row in mine})
+def _chosen_on_test(genes: Sequence[GeneRow], patient_of: Mapping[str, str], *, by_patient: bool) -> list[Figure]:
+    """PCC@50 as published: the 50 genes of best rank sum over the test folds themselves, if there are more."""
+    names = sorted({row.gene_id for row in genes})
     if len(names) <= TOP_GENES:
-        return None
-    place = {name: index for index, name in enumerate(names)}
+        return []
+    samples = sorted({row.sample for row in genes})
+    row_of, column_of = ({name: place for place, name in enumerate(each)} for each in (samples, names))
     pearson = np.full((len(samples), len(names)), np.nan)
-    for row in mine:
-        pearson[samples.index(row.sample), place[row.gene_id]] = row.pearson
-    ranks = np.argsort(np.argsort(-np.nan_to_num(pearson, nan=-1.0), axis=1, kind="stable"), axis=1).sum(axis=0)
-    chosen = np.argsort(ranks, kind="stable")[:TOP_GENES]
-    values = np.array([mean_known(row) for row in pearson[:, chosen]])
-    low, high = _bootstrap(values)
-    return Figure(
-        metric="pearson_hpg50_chosen_on_test",
-        mean=mean_known(values),
-        sd=float(np.nanstd(values)),
-        low=low,
-        high=high,
-        by_sample=dict(zip(samples, values.tolist(), strict=True)),
-    )
+    for row in genes:
+        pearson[row_of[row.sample], column_of[row.gene_id]] = row.pearson
+    fold_of = {row.sample: row.fold for row in genes}
+    chosen = best_by_rank_sum(pearson, [fold_of[sample] for sample in samples], count=TOP_GENES)
+    values = [mean_known(row) for row in pearson[:, chosen]]
+    places = [Place(fold_of[sample], sample, patient_of[sample]) for sample in samples]
+    return [make_figure("pearson_hpg50_chosen_on_test", values, places, by_patient=by_patient)]

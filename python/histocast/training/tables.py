@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from histocast.training.figures import Figure, natural_key
 from histocast.training.labels import SCALES, Protocol
-from histocast.training.summary import MODEL, TABLE_METRICS, Evaluation, Figure, SubjectSummary
+from histocast.training.summary import MODEL, TABLE_METRICS, Evaluation, SubjectSummary, order_summaries
 from histocast.training.unseen import UNSEEN, UNSEEN_PROTOCOL
 
 SHOWN = 5e-4
@@ -35,15 +36,34 @@ def render_markdown(evaluation: Evaluation) -> str:
 
 
 def name_subjects(summaries: Sequence[SubjectSummary]) -> dict[str, SubjectSummary]:
-    """Models, then controls, by the name a table gives them. A control that is alike for all methods stands once."""
-    models = [summary for summary in summaries if summary.subject == MODEL]
-    named = {summary.method: summary for summary in models}
-    for summary in summaries:
-        known = named.get(summary.subject)
-        if summary.subject == MODEL or (known is not None and _alike(known, summary)):
-            continue
-        named[summary.subject if known is None else f"{summary.subject} ({summary.method})"] = summary
+    """Models, then controls, each best first, by the name a table gives them.
+
+    A control that is alike beside all methods stands once; where methods differ in it, it says whose it is.
+    """
+    ordered = order_summaries(summaries)
+    named = {summary.method: summary for summary in ordered if summary.subject == MODEL}
+    methods = len(named)
+    for group in _group_alike([summary for summary in ordered if summary.subject != MODEL]):
+        first = group[0]
+        method = named.get(first.subject)
+        if method is None:
+            whose = "" if len(group) == methods else f" ({', '.join(each.method for each in group)})"
+            named[f"{first.subject}{whose}"] = first
+        elif not _alike(method, first):
+            # Ridge as a control is mostly ridge as a method, and then stands once.
+            named[f"{first.subject} beside {', '.join(each.method for each in group)}"] = first
     return named
+
+
+def _group_alike(controls: Sequence[SubjectSummary]) -> list[list[SubjectSummary]]:
+    groups: list[list[SubjectSummary]] = []
+    for control in controls:
+        same = (group for group in groups if group[0].subject == control.subject and _alike(group[0], control))
+        if (group := next(same, None)) is not None:
+            group.append(control)
+        else:
+            groups.append([control])
+    return groups
 
 
 def _alike(one: SubjectSummary, other: SubjectSummary) -> bool:
@@ -100,14 +120,22 @@ def _table(summaries: Sequence[SubjectSummary]) -> list[str]:
     }
     lines = [f"| | {' | '.join(TABLE_METRICS)} |", f"|---|{'---|' * len(TABLE_METRICS)}"]
     for name, summary in named.items():
-        cells = (format_figure(summary.figure(metric)) for metric in TABLE_METRICS)
+        cells = [format_figure(summary.figure(metric)) for metric in TABLE_METRICS]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     by_section = {name: figure for name, summary in named.items() if (figure := summary.figure("pearson"))}
-    samples = [sample for figure in list(by_section.values())[:1] for sample in figure.by_sample]
-    lines += ["", f"| pearson by held-out section | {' | '.join(samples)} |", f"|---|{'---|' * len(samples)}"]
-    for name, values in by_section.items():
-        lines.append(f"| {name} | {_by_section(values, samples)} |")
+    samples = sorted({sample for figure in by_section.values() for sample in figure.by_sample}, key=natural_key)
+    heads = [*samples, "mean over folds (sd)"]
+    lines += ["", f"| pearson by held-out section | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+    for name, figure in by_section.items():
+        lines.append(f"| {name} | {_by_section(figure, samples)} | {format_over_folds(figure)} |")
     return lines
+
+
+def format_over_folds(figure: Figure) -> str:
+    """Mean and sd over folds, as the literature has them; empty where they are not known."""
+    if figure.fold_mean is None or figure.fold_sd is None:
+        return ""
+    return f"{figure.fold_mean:.3f} ({figure.fold_sd:.3f})"
 
 
 def format_figure(figure: Figure | None) -> str:
