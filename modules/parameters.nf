@@ -70,7 +70,12 @@ def fault_of(value, facts) {
     if ('boolean' in types) {
         return value instanceof Boolean ? null : "is '${value}', expected true or false"
     }
-    return value instanceof Boolean ? 'stands without a value' : null
+    if (value instanceof Boolean) {
+        return 'stands without a value'
+    }
+    return facts.pattern && !(value.toString() ==~ facts.pattern)
+        ? "is '${value}', expected a value such as ${facts.examples.first()}"
+        : null
 }
 
 // A key within an address. Nextflow keeps command lines in its report and its log, so it is refused, and not shown.

@@ -110,7 +110,11 @@ class Parameters(BaseModel):
         "resources", "Most CPUs a task may ask for; those of this machine by default.", default=None, ge=1
     )
     max_memory: str | None = _parameter(
-        "resources", "Most memory a task may ask for, for example 16.GB; that of this machine by default.", default=None
+        "resources",
+        "Most memory a task may ask for, for example 16.GB; that of this machine by default.",
+        default=None,
+        pattern=r"^\d+(\.\d+)?[. ]?[KMGT]?B$",
+        examples=["16.GB"],
     )
     queue: str | None = _parameter("resources", "Slurm partition or AWS Batch queue of the tasks.", default=None)
     gpu_queue: str | None = _parameter(

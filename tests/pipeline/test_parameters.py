@@ -44,12 +44,12 @@ def test_help_lists_every_parameter_and_runs_nothing(launch: Launcher) -> None:
 def test_every_wrong_parameter_is_told_at_once_with_what_was_meant(launch: Launcher) -> None:
     run = launch(
         *("--inptu", "x", "--max_unreadable", "2", "--on_slide_error", "maybe", "--triton-url", "x"),
-        *("--max_cpus", "some", "--zebra", "--bundle"),
+        *("--max_cpus", "some", "--max_memory", "lots", "--zebra", "--bundle"),
     )
 
     assert run.code != 0
     for told in (
-        "8 wrong parameters",
+        "9 wrong parameters",
         "--inptu is unknown; did you mean --input?",
         "--triton-url is unknown; did you mean --triton_url?",
         "--zebra is unknown\n",
@@ -58,9 +58,27 @@ def test_every_wrong_parameter_is_told_at_once_with_what_was_meant(launch: Launc
         "--max_unreadable is '2', expected a number, at least 0, at most 1",
         "--on_slide_error is 'maybe', expected fail or skip",
         "--max_cpus is 'some', expected a whole number, at least 1",
+        "--max_memory is 'lots', expected a value such as 16.GB",
     ):
         assert told in run.output
     assert "Submitted" not in run.output
+
+
+@pytest.mark.parametrize(
+    ("amount", "known"),
+    [
+        ("16.GB", True),
+        ("16 GB", True),
+        ("1.5 TB", True),
+        ("900MB", True),
+        ("16G", False),
+        ("GB", False),
+        ("-1.GB", False),
+    ],
+)
+def test_an_amount_of_memory_is_one_that_nextflow_reads(amount: str, known: bool) -> None:
+    pattern = pipeline_schema()["$defs"]["resources"]["properties"]["max_memory"]["pattern"]
+    assert (re.search(pattern, amount) is not None) == known
 
 
 def test_a_key_in_a_parameter_is_refused_and_not_shown(launch: Launcher) -> None:
