@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
 import pytest
 import typer
+from pydantic import BaseModel
 
-from histocast.artifacts import EXPRESSION, FEATURES, SUMMARY, TILES, TableSchema
+from histocast import errors
+from histocast.artifacts import (
+    EXPRESSION,
+    FEATURES,
+    GENE_EMBEDDING,
+    GENE_EMBEDDINGS,
+    GENE_NAMES,
+    GENE_TEXTS,
+    GENES,
+    SUMMARY,
+    TILES,
+    TableSchema,
+)
+from histocast.bundle import Bundle, EncoderSpec, FusionSpec, Metric
 from histocast.cli import app
+from histocast.methods.exported_encoder import ExportedEncoder
 from histocast.parameters import Parameters
+from histocast.records import (
+    BatchStatus,
+    CheckRecord,
+    SampleRecord,
+    SampleStatus,
+    SlideRecord,
+    StageError,
+    StatusRecord,
+)
+from histocast.training.figures import Figure
+from histocast.training.history import Metrics
+from histocast.training.plan import Plan, PlannedModel
+from histocast.training.section import SectionRecord
+from histocast.training.sheet import TrainingRow
+from histocast.training.summary import Evaluation, GeneRow, SectionRow, SubjectSummary
+from histocast.training.train import TrainRecord
 
 VERB = re.compile(r"(?<![\w./-])histocast ((?:genes )?[a-z][a-z-]*) ([^`\n|#]*)")
 RUN = re.compile(r"nextflow [^`\n]*run ([^`\n#]*)")
@@ -25,13 +57,124 @@ def test_every_parameter_is_in_the_manual(root: Path) -> None:
     assert missing == set()
 
 
-@pytest.mark.parametrize("schema", [TILES, FEATURES, EXPRESSION, SUMMARY], ids=lambda schema: schema.artifact)
-def test_every_column_of_a_table_is_in_the_manual(root: Path, schema: TableSchema) -> None:
+NAME = re.compile(r"`([^`]+)`")
+NAMED_GENE = {"gene_id", "gene_symbol", "approved_symbol"}
+
+# Each table of columns, by the line before it, and what the text beside it names besides.
+TABLES: dict[str, tuple[TableSchema, set[str]]] = {
+    "### `summary.html`, `summary.parquet`": (SUMMARY, set()),
+    "`genes.parquet` of a bundle:": (GENES, {GENE_EMBEDDING}),
+    "`gene-names.parquet`:": (GENE_NAMES, set()),
+    "`gene-texts.parquet`:": (GENE_TEXTS, set()),
+    "`genes.parquet`: `gene_id`": (GENE_EMBEDDINGS, {GENE_EMBEDDING}),
+    "`tiles.parquet`:": (TILES, set()),
+}
+GIVEN_ABOVE = {GENE_TEXTS.artifact: NAMED_GENE, GENE_EMBEDDINGS.artifact: {*NAMED_GENE, "text", "source"}}
+
+# Each record, by its heading.
+RECORDS: dict[str, type[BaseModel]] = {
+    "`samples.json`": CheckRecord,
+    "`samples` of `samples.json`": SampleRecord,
+    "`slide.json`": SlideRecord,
+    "`status.json`": SampleStatus,
+    "`<stage>.status.json`": StatusRecord,
+    "`error` of a status": StageError,
+    "`outcomes.json`": BatchStatus,
+    "`plan.json`": Plan,
+    "`models` of `plan.json`": PlannedModel,
+    "`section.json`": SectionRecord,
+    "`train.json`": TrainRecord,
+    "`metrics.json`": Metrics,
+    "`evaluation.json`": Evaluation,
+    "`summaries` of `evaluation.json`": SubjectSummary,
+    "`figures` of `evaluation.json`": Figure,
+    "`bundle.json`": Bundle,
+    "`encoders` of `bundle.json`": EncoderSpec,
+    "`fusion` of `bundle.json`": FusionSpec,
+    "`metrics` of `bundle.json`": Metric,
+    "`encoder.json`": ExportedEncoder,
+}
+
+
+def names_of_rows(text: str, *, column: int = 0) -> set[str]:
+    """What the first table of a text names in a column."""
+    lines = text.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    rows = list(itertools.takewhile(lambda line: line.startswith("|"), lines[first:]))
+    return {name for row in rows[2:] for name in NAME.findall(row.split("|")[column + 1])}
+
+
+def after(guide: str, start: str) -> str:
+    """The text after the one line that begins so."""
+    starts = [found.start() for found in re.finditer(rf"^{re.escape(start)}", guide, flags=re.MULTILINE)]
+    assert len(starts) == 1, f"{start} stands {len(starts)} times"
+    return guide[starts[0] + len(start) :]
+
+
+@pytest.mark.parametrize("start", TABLES)
+def test_a_table_of_columns_names_those_that_are_written_and_no_other(root: Path, start: str) -> None:
+    schema, besides = TABLES[start]
+    columns = {column.name for column in schema.columns} | besides
+
+    found = names_of_rows(after((root / "docs" / "output.md").read_text(), start))
+
+    assert found | GIVEN_ABOVE.get(schema.artifact, set()) == columns
+
+
+@pytest.mark.parametrize("schema", [FEATURES, EXPRESSION], ids=lambda schema: schema.artifact)
+def test_every_column_that_stands_in_a_sentence_is_in_the_manual(root: Path, schema: TableSchema) -> None:
     guide = (root / "docs" / "output.md").read_text()
 
     missing = {column.name for column in schema.columns if f"`{column.name}`" not in guide}
 
     assert missing == set()
+
+
+def test_tables_of_an_evaluation_name_every_column_and_no_other(root: Path) -> None:
+    sentence = "`sections.parquet` and `genes.parquet` of an evaluation both have"
+    text = after((root / "docs" / "output.md").read_text(), sentence)
+    named = {name for name in NAME.findall(text.partition("Then")[0]) if name.isidentifier()}
+    both = named - {"strict", "paper", "model"}
+
+    assert both | names_of_rows(text, column=1) == {*SectionRow._fields, *GeneRow._fields}
+
+
+@pytest.mark.parametrize("heading", RECORDS)
+def test_a_table_of_keys_names_those_of_the_record_and_no_other(root: Path, heading: str) -> None:
+    records = after((root / "docs" / "output.md").read_text(), "## Records, key by key")
+
+    found = names_of_rows(after(records, f"### {heading}\n"))
+
+    assert found == set(RECORDS[heading].model_fields) - {"schema_version"}
+
+
+def test_every_json_file_that_the_code_writes_has_its_table_of_keys(root: Path) -> None:
+    source = "\n".join(path.read_text() for path in sorted((root / "python").rglob("*.py")))
+    written = set(re.findall(r'"([a-z]+\.json)"', source))
+    # An RO-Crate has a manual of its own, run.json is what Nextflow tells PROVENANCE; the others are of text encoders as
+    # they are published, which histocast reads.
+    elsewhere = {"provenance.json", "run.json", "config.json", "tokenizer.json"}
+    described = {name for heading in RECORDS for name in NAME.findall(heading) if name.endswith(".json")}
+
+    assert written - elsewhere - described == set()
+
+
+def test_every_exit_code_is_in_the_manual_and_no_other(root: Path) -> None:
+    text = after((root / "docs" / "output.md").read_text(), "## Exit codes")
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.HistocastError)
+    ]
+
+    told = {int(code) for code in re.findall(r"^\| (\d+) \|", text, flags=re.MULTILINE)}
+
+    assert told == {0, *(kind.exit_code for kind in kinds)}
+
+
+def test_every_column_of_a_training_sheet_is_in_the_manual(root: Path) -> None:
+    guide = (root / "docs" / "usage.md").read_text()
+    named = re.search(r"The table has the columns `([^`]+)`", guide)[1]
+
+    assert set(re.findall(r"\w+", named)) == set(TrainingRow.model_fields)
 
 
 def manual(root: Path) -> dict[str, str]:
