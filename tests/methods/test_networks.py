@@ -94,21 +94,66 @@ def test_faithful_dkan_for_cscc_has_the_published_size_part_by_part() -> None:
     assert parameters(network, encoder) == pytest.approx(sum(found.values()))
 
 
+# Depth, heads, ratio of the feed-forward layers and dropout of fusion / global / neighbour, as METHODS tabulates them.
+PUBLISHED_TRUNK = {
+    "her2st": ((1, 5, 4), (4, 8, 4), (4, 4, 4), (0.4, 0.3, 0.3)),
+    "cscc": ((2, 2, 4), (8, 16, 16), (4, 1, 1), (0.1, 0.1, 0.3)),
+    "stnet": ((3, 3, 4), (16, 8, 8), (4, 2, 4), (0.4, 0.1, 0.3)),
+}
+# Depths of DKAN's image / expression / text path, their heads, and the temperature of the contrast.
+PUBLISHED_DKAN = {"her2st": ((4, 3, 3), 4, 0.1), "cscc": ((4, 4, 4), 8, 0.08), "stnet": ((4, 4, 4), 8, 0.1)}
+
+
+def shape_of(blocks: nn.ModuleList) -> tuple[int, int, float, float]:
+    """Depth, heads, ratio and dropout of a stack, read off its layers; the same in each."""
+    found = {
+        (
+            block.attention.heads,
+            block.feed[1].out_features / block.feed[1].in_features,
+            *{part.p for part in block.modules() if isinstance(part, nn.Dropout)},
+        )
+        for block in blocks
+    }
+    (shape,) = found
+    return (len(blocks), *shape)
+
+
 @pytest.mark.parametrize("data_set", ["her2st", "cscc", "stnet"])
 def test_faithful_configurations_build_with_their_published_sizes(data_set: str) -> None:
     with torch.device("meta"):
         text = torch.zeros(250, 1024)
         dkan = Dkan(faithful_dkan(data_set), features=1024, genes=250, panel_text=text)
         domainst = DomainSt(faithful_domainst(data_set), features=512, genes=250, panel_text=text[:, :512])
-        alignst = AlignSt(faithful_alignst(), features=1024, genes=250, panel_text=text)
-    fusion, whole, neighbour = {"her2st": (1, 5, 4), "cscc": (2, 2, 4), "stnet": (3, 3, 4)}[data_set]
-    for trunk in (dkan.trunk, domainst.trunk):
-        assert len(trunk.fusion.blocks) == fusion
-        assert len(trunk.context.blocks) == whole
-        assert len(trunk.neighbour.blocks) == neighbour
-    assert len(dkan.image.blocks) == 4
-    assert len(dkan.genes.blocks) == (3 if data_set == "her2st" else 4)
-    assert len(alignst.prompt.text) == len(alignst.graph.layers) == 4
+    for trunk, dim in ((dkan.trunk, 1024), (domainst.trunk, 512)):
+        parts = (trunk.fusion.blocks, trunk.context.blocks, trunk.neighbour.blocks)
+        assert [shape_of(part) for part in parts] == list(zip(*PUBLISHED_TRUNK[data_set], strict=True))
+        assert trunk.heads["target"].in_features == dim
+    depths, heads, temperature = PUBLISHED_DKAN[data_set]
+    paths = (dkan.image.blocks, dkan.expression.blocks, dkan.genes.blocks)
+    assert [shape_of(path) for path in paths] == [(depth, heads, 4, 0.3) for depth in depths]
+    assert (dkan.config.temperature, dkan.config.distillation, dkan.config.weights) == (temperature, 0.3, "adaptive")
+    # What is ours is off.
+    assert (dkan.config.keys, dkan.config.direct, dkan.config.centre_text) == ("fused", False, False)
+    assert (dkan.config.correlation, dkan.config.contrast_rows) == (0.0, None)
+    config = domainst.config
+    assert domainst.mixture is not None
+    assert domainst.mixture.attention is not None
+    assert (list(domainst.mixture.experts), domainst.mixture.attention.heads) == (
+        ["concat", "additive", "attention"],
+        4,
+    )
+    assert (config.dropout, config.correlation, config.distillation, config.centre_text) == (0.0, 0.0, 0.3, False)
+
+
+def test_faithful_alignst_has_the_sizes_of_sgn() -> None:
+    config = faithful_alignst()
+    with torch.device("meta"):
+        network = AlignSt(config, features=1024, genes=250, panel_text=torch.zeros(250, 1024))
+    assert (config.dim, config.heads, config.nearest, config.correlation) == (256, 4, 5, 0.5)
+    assert (config.scales, config.nuclei, config.interaction, config.spot_graph) == (("target",), True, True, True)
+    assert len(network.prompt.text) == len(network.graph.layers) == 4
+    convolutions = [part for part in network.nuclei.maps if isinstance(part, nn.Conv2d)]
+    assert [part.kernel_size for part in convolutions] == [(3, 3)] * 5
 
 
 @pytest.mark.parametrize(("name", "tokens"), [("resnet18", 49), ("resnet50_layer2", 784)])

@@ -26,6 +26,8 @@ def made_recipe(**changes: object) -> Recipe:
             "name": "made",
             "geometry": {"tile_px": 224, "um_per_px": UM_PER_PX, "pitch_um": 200.0},
             "panel": PANEL,
+            # Trees on every fold would take most of the time of tests that are not about them.
+            "controls": (),
             "options": {"alphas": [0.001, 0.01, 0.1, 1.0, 10.0]},
             **changes,
         }

@@ -16,10 +16,10 @@ from histocast.errors import ConfigError, UsageError
 from histocast.serving import verify_bundle
 from histocast.serving.onnx import OnnxPredictor
 from histocast.serving.repository import RepositoryOptions, model_name, write_repository
-from histocast.training import export_bundle, export_encoders, read_recipe, train
+from histocast.training import evaluate, export_bundle, export_encoders, read_recipe, train
 from known_encoders import expected_embedding, write_exported_encoder
 
-SIDE, PITCH_PX, TILE_PX = 8, 40, 32
+SIDE, PITCH_PX, TILE_PX = 8, 120, 112
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "training.csv").write_text("\n".join(rows) + "\n")
     recipe = {
         "name": "noise",
-        "geometry": {"tile_px": TILE_PX, "um_per_px": 0.5, "pitch_um": 20.0},
+        "geometry": {"tile_px": TILE_PX, "um_per_px": 0.5, "pitch_um": 60.0},
         "features": ["uni.embedding"],
         "exported": {"uni": "uni"},
         "panel": ["RED", "GREEN", "BLUE"],
@@ -81,6 +81,10 @@ def test_a_recipe_brings_an_exported_encoder_to_a_bundle(
     recipe = read_recipe(made / "recipe.json")
     train(tmp_path / "set", recipe=recipe, outdir=tmp_path / "model")
     assert str(made) not in (tmp_path / "model" / "train.json").read_text()
+    train(tmp_path / "set", recipe=recipe, fold="S2", outdir=tmp_path / "fold")
+    evaluation = evaluate(tmp_path / "set", models=[tmp_path / "fold"], outdir=tmp_path / "judged")
+    controls = {"training mean", "stain area", "shuffled spots", "ridge", "extra trees"}
+    assert {each.subject for each in evaluation.summaries} == {"model", *controls}
     export_bundle(tmp_path / "model", encoders=tmp_path / "set" / "encoders", outdir=tmp_path / "bundle")
     bundle = verify_bundle(tmp_path / "bundle")
     assert sorted(bundle.encoders[0].files()) == ["encoders/uni.onnx", "encoders/uni.onnx.data"]
@@ -118,6 +122,11 @@ def test_the_folder_can_be_given_on_the_command_line(made: Path, tmp_path: Path)
         export_encoders(bare, outdir=tmp_path / "encoders")
     given = read_recipe(tmp_path / "recipe.json", exported=[made / "uni"])
     assert export_encoders(given, outdir=tmp_path / "encoders").encoders[0].gated
+    # The control stain area is encoded too, whatever a recipe takes.
+    assert [each.name for each in export_encoders(given, outdir=tmp_path / "encoders").encoders] == [
+        "uni",
+        "morphology",
+    ]
     with OnnxPredictor(
         tmp_path / "encoders", read_bundle(tmp_path / "encoders"), names=["uni"], threads=1
     ) as predictor:

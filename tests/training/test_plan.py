@@ -63,6 +63,24 @@ def test_every_variant_changes_its_methods_configuration(recipe: Path, method: s
     assert read_options(method, changed.options, where="")[1] != read_options(method, plain.options, where="")[1]
 
 
+def test_morphology_is_encoded_for_a_control_whatever_the_features(sheet: Path, recipe: Path) -> None:
+    content = json.loads(recipe.read_text()) | {"features": ["uni.embedding"], "exported": {"uni": "uni"}}
+    recipe.write_text(json.dumps(content))
+
+    assert plan_models(sheet, recipe=recipe).encoders == ("uni", "morphology")
+
+
+def test_a_published_configuration_brings_the_map_of_nuclei_it_looks_at(sheet: Path, recipe: Path) -> None:
+    plain = json.loads(recipe.read_text()) | {"method": "alignst"}
+
+    def encoders(**options: object) -> tuple[str, ...]:
+        recipe.write_text(json.dumps(plain | {"options": options}))
+        return plan_models(sheet, recipe=recipe, gene_text=sheet).encoders
+
+    assert encoders(configuration="cscc") == encoders(model={"nuclei": True}) == ("morphology", "nuclei")
+    assert encoders() == encoders(configuration="cscc", model={"nuclei": False}) == ("morphology",)
+
+
 def test_a_variant_keeps_the_recipes_other_options(recipe: Path) -> None:
     options = {"model": {"trunk": {"dim": 32}, "distillation": 0.1}, "training": {"epochs": 3}}
     recipe.write_text(json.dumps(json.loads(recipe.read_text()) | {"method": "dkan", "options": options}))

@@ -2,8 +2,11 @@
 
 Four steps: patch features that know the nuclei; prompts that carry what the region looks like into the text of a
 gene, layer by layer; interaction of genes that are described alike; and patches, refined over the graph of spots,
-dotted with the embedding of each gene. Where the paper leaves a step open it follows SGN, on which it builds
-(METHODS in the documentation).
+dotted with the embedding of each gene. The paper is partly unavailable; where it leaves a step open it follows SGN, on
+which it builds, and [I] marks what is inferred.
+
+SGN reads direction and bias of a gene off the tokens of its description with a small transformer. Here a description is
+one vector, which leaves it nothing to attend to: both are linear in the gene's embedding, whatever the configuration.
 """
 
 from typing import Literal
@@ -61,7 +64,10 @@ class AlignStConfig(Config):
 
 
 def faithful_alignst() -> AlignStConfig:
-    """The published sizes, SGN's where ALIGN-ST's are not stated."""
+    """The published sizes, SGN's where ALIGN-ST's are not stated.
+
+    Number and rate of prompts, genes alike and the width of the nuclei channel are those of the default [I].
+    """
     return AlignStConfig(
         dim=256,
         scales=("target",),
@@ -104,8 +110,8 @@ class NucleiChannel(nn.Module):
 class GeneEncoder(nn.Module):
     """[CLS; P_text; T] of each gene through a transformer, beside a visual stream that feeds the prompts.
 
-    After each layer: P_text <- (1 - alpha) P_text + alpha g * W P_visual, g a gate read from both. The visual
-    prompts attend to the patches of the region, so one pass serves all its genes.
+    After each layer: P_text <- (1 - alpha) P_text + alpha g * W P_visual, g a gate read from both [I]. The visual
+    prompts attend to the patches of the region [I], so one pass serves all its genes.
     """
 
     def __init__(self, config: AlignStConfig) -> None:
@@ -266,7 +272,7 @@ class AlignSt(nn.Module):
         return Losses(error + self.config.correlation * correlation, {"error": error, "correlation": correlation})
 
     def _predict(self, spots: Spots, gene: Tensor | None) -> Float[Tensor, "spot gene"]:
-        """One region: h . w + b, with w of unit length as in SGN."""
+        """One region: h . w + b, with w of unit length as in SGN; w and b linear in the gene's embedding [I]."""
         patches = self.patch(self.means(spots.target.mean(dim=1), spots.neighbour, spots.neighbour_mask))
         if self.nuclei is not None and spots.nuclei is not None:
             patches = self.nuclei(patches, spots.nuclei)

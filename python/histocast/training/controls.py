@@ -4,7 +4,7 @@
 ``stain area``      ridge on one number, the area stained by haematoxylin: what cell density alone explains
 ``shuffled spots``  the model's own predictions dealt to the section's spots at random: must fall to 0
 
-And where the recipe asks for them, the anchors that a network has to beat:
+And, unless the recipe leaves them out, the anchors that a network has to beat:
 
 ``ridge``           on the features of target, 3 x 3 and 5 x 5, its penalty chosen on held-out training spots
 ``extra trees``     on the same (Geurts et al. 2006): 200 trees, leaves of 5 spots or more; judged, not deployable
@@ -17,17 +17,19 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.bundle import FusionSpec
+from histocast.bundle import FusionSpec, TensorSpec
+from histocast.errors import DataError
 from histocast.training.fit import inner_split
 from histocast.training.folds import By
 from histocast.training.labels import Protocol
+from histocast.training.recipe import STAIN_COLUMN
 from histocast.training.section import Section
-from histocast.training.training_set import TrainingSet, section_index
+from histocast.training.training_set import TrainingSet, feature_tensors, section_index
 
 TRAINING_MEAN, STAIN_AREA, SHUFFLED = "training mean", "stain area", "shuffled spots"
 RIDGE, EXTRA_TREES = "ridge", "extra trees"
 
-STAIN_COLUMN, STAIN_PREFIX = "morphology.embedding", "haematoxylin_above_"
+STAIN_PREFIX = "haematoxylin_above_"
 
 SHUFFLES = 20
 """Draws that shuffled figures are averaged over: one draw of 180 spots scatters by 0.07."""
@@ -36,12 +38,17 @@ SHUFFLES = 20
 def predict_controls(
     training: TrainingSet, *, train: Sequence[Section], test: Sequence[Section], protocol: Protocol, by: By
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Predictions [measured, gene] by control and sample; stain area only where the features hold it."""
+    """Predictions [measured, gene] by control and sample.
+
+    Raises
+    ------
+    DataError
+        The sections were prepared without what the control stain area reads.
+    """
     labels = [training.labels(section, protocol) for section in train]
     mean = np.concatenate(labels).mean(axis=0, dtype=np.float64)
     found = {TRAINING_MEAN: {s.record.sample: np.broadcast_to(mean, (len(s), len(mean))) for s in test}}
-    if STAIN_COLUMN in training.recipe.features:
-        found[STAIN_AREA] = _predict_stain_area(training, train, test, np.concatenate(labels), by=by)
+    found[STAIN_AREA] = _predict_stain_area(training, train, test, np.concatenate(labels), by=by)
     if training.recipe.controls:
         found |= _predict_anchors(training, train, test, np.concatenate(labels), by=by)
     return found
@@ -89,9 +96,8 @@ def _predict_stain_area(
 ) -> dict[str, NDArray[np.float64]]:
     """Ridge on the one area feature that does best on held-out training spots: the strongest such control."""
     from histocast.methods.ridge import Decomposition, RidgeOptions, fit_ridge
-    from histocast.training.fit import fusion_spec
 
-    fusion = fusion_spec(training)
+    fusion = _stain_spec(training)
     areas = np.concatenate([stain_areas(training, section, fusion) for section in train])
     # Pearson of one feature is the same for every penalty, and would leave its size to chance.
     options = RidgeOptions(scales=("target",), choose_by="mse")
@@ -103,6 +109,22 @@ def _predict_stain_area(
     return {s.record.sample: solution.predict(stain_areas(training, s, fusion)[:, columns[best]]) for s in test}
 
 
+def _stain_spec(training: TrainingSet) -> FusionSpec:
+    """A contract that gathers morphology alone, whatever the method takes."""
+    from histocast.training.fit import fusion_spec
+
+    tensor = feature_tensors(training.records[0].encoders).get(STAIN_COLUMN)
+    if tensor is None:
+        raise DataError(
+            f"sections without {STAIN_COLUMN}",
+            expected="what the control 'stain area' reads, whatever the method's features are",
+            where=f"recipe {training.recipe.name}",
+            advice="run prepare again: it encodes morphology beside the recipe's features",
+        )
+    target = TensorSpec(name="target", dtype="float32", shape=("spot", *tensor.shape[1:]))
+    return fusion_spec(training).model_copy(update={"inputs": (target,), "feeds": {"target": (STAIN_COLUMN,)}})
+
+
 def stain_areas(training: TrainingSet, section: Section, fusion: FusionSpec) -> NDArray[np.float32]:
     """Share of each measured tile above several amounts of haematoxylin: [measured, threshold].
 
@@ -110,9 +132,7 @@ def stain_areas(training: TrainingSet, section: Section, fusion: FusionSpec) -> 
     """
     from histocast.methods.morphology import FEATURE_NAMES
 
-    before = training.recipe.features[: training.recipe.features.index(STAIN_COLUMN)]
-    start = sum(section.store.columns[column].shape[1] for column in before)
-    places = [start + place for place, name in enumerate(FEATURE_NAMES) if name.startswith(STAIN_PREFIX)]
+    places = [place for place, name in enumerate(FEATURE_NAMES) if name.startswith(STAIN_PREFIX)]
     target: NDArray[np.float32] = training.gather(section, fusion)(section.measured)["target"]
     return target[:, places]
 

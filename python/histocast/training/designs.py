@@ -20,23 +20,75 @@ from histocast.training.recipe import Recipe
 Configuration = Literal["default", "her2st", "cscc", "stnet"]
 
 
+class Published(NamedTuple):
+    """What is published of a method."""
+
+    data_sets: tuple[str, ...]
+    """Those it is published for."""
+    model: Callable[[str], Config]
+    """Its configuration for one of them."""
+    options: Mapping[str, Any]
+    """How it is trained, as `NetworkOptions`; what is not stated stays as it is here."""
+
+
+MULTI_SCALE_TRAINING: Mapping[str, Any] = {
+    "standardise_labels": False,
+    "seed": 2021,
+    "training": {
+        "epochs": 200,
+        # The release stops on the test fold. Here the best of all epochs on held-out training spots is kept.
+        "patience": 200,
+        "optimiser": "adam",
+        "learning_rate": 1e-4,
+        "weight_decay": 0.0,
+        "schedule": "step",
+        "average": 0.0,
+        "spots_per_step": 128,
+        "genes_per_step": None,
+    },
+}
+"""DKAN and DomainST: Adam, 0.9 times the rate every 50 epochs, batches of 128 spots, all genes."""
+
+ALIGN_ST_TRAINING: Mapping[str, Any] = {
+    "standardise_labels": "range",
+    "training": {
+        "optimiser": "adamw",
+        "learning_rate": 5e-4,
+        "weight_decay": 1e-4,
+        # [I] No schedule and no averaging are spoken of.
+        "schedule": "constant",
+        "average": 0.0,
+        "genes_per_step": 64,
+    },
+}
+"""ALIGN-ST: AdamW, 64 random genes a step, labels of each gene from 0 to 1. Epochs and batch are not stated."""
+
+
 class Design(NamedTuple):
     """A network and its configurations."""
 
     build: Callable[..., Any]
     config: type[Config]
-    faithful: Callable[[str], Config]
+    published: Published | None = None
+    """``None`` where nothing is published by data set."""
     own_target: bool = True
     """Whether a spot's prediction looks at no other spot's target, which can then differ in kind from its neighbours'
     features: be made by an encoder that is trained, or be tokens."""
 
 
 DESIGNS: dict[str, Design] = {
-    "dkan": Design(Dkan, DkanConfig, faithful_dkan),
-    "domainst": Design(DomainSt, DomainStConfig, faithful_domainst),
-    "alignst": Design(AlignSt, AlignStConfig, lambda _: faithful_alignst(), own_target=False),
-    "stnet": Design(StNet, StNetConfig, lambda _: StNetConfig(input_dropout=0.0)),
-    "bleep": Design(Bleep, BleepConfig, lambda _: BleepConfig(dim=256)),
+    "dkan": Design(Dkan, DkanConfig, Published(("her2st", "cscc", "stnet"), faithful_dkan, MULTI_SCALE_TRAINING)),
+    "domainst": Design(
+        DomainSt, DomainStConfig, Published(("her2st", "cscc", "stnet"), faithful_domainst, MULTI_SCALE_TRAINING)
+    ),
+    "alignst": Design(
+        AlignSt,
+        AlignStConfig,
+        Published(("her2st", "cscc"), lambda _: faithful_alignst(), ALIGN_ST_TRAINING),
+        own_target=False,
+    ),
+    "stnet": Design(StNet, StNetConfig),
+    "bleep": Design(Bleep, BleepConfig),
 }
 
 
@@ -44,14 +96,18 @@ class NetworkOptions(Config):
     """Options of a method that is a network."""
 
     configuration: Configuration = "default"
-    """``default`` mends what METHODS lists as defects; a data set's name takes what was published for it."""
+    """``default`` mends known defects; a data set's name takes what was published for it, model and training, under
+    the options given here."""
     model: dict[str, Any] = Field(default_factory=dict)
     """Parts to change in the configuration, such as ``{"contrastive": false}``."""
     training: LoopOptions = LoopOptions()
     encoder: EncoderOptions = EncoderOptions()
     """The encoder of the target tile, where it is trained with the network."""
-    standardise_labels: bool = True
-    """Learn each gene in units of its sd, so that all weigh alike, as they do in the mean Pearson."""
+    standardise_labels: bool | Literal["range"] = True
+    """Learn each gene in units of its sd, so that all weigh alike, as they do in the mean Pearson; ``range``: from 0 at
+    its least to 1 at its most; false: as it is."""
+    seed: int | None = None
+    """In place of the recipe's."""
 
 
 def read_options(method: str, options: Mapping[str, Any], *, where: str) -> tuple[NetworkOptions, Config]:
@@ -60,12 +116,16 @@ def read_options(method: str, options: Mapping[str, Any], *, where: str) -> tupl
     Raises
     ------
     ConfigError
-        An option is unknown or out of range.
+        An option is unknown or out of range, or nothing is published of the method for the data set.
     """
     try:
         found = NetworkOptions.model_validate(dict(options))
         design = DESIGNS[method]
-        base = design.config() if found.configuration == "default" else design.faithful(found.configuration)
+        base = design.config()
+        if found.configuration != "default":
+            published = _published(method, found.configuration, where=where)
+            base = published.model(found.configuration)
+            found = NetworkOptions.model_validate(_merge(dict(published.options), options))
         config = design.config.model_validate(_merge(base.model_dump(), found.model))
     except ValidationError as error:
         fault = error.errors()[0]
@@ -73,6 +133,18 @@ def read_options(method: str, options: Mapping[str, Any], *, where: str) -> tupl
         raise ConfigError(f"{place}: {fault['msg']}", expected=f"options of {method}", where=where) from error
     found = _with_published_encoder(found, config)
     return found, config
+
+
+def _published(method: str, data_set: str, *, where: str) -> Published:
+    published = DESIGNS[method].published
+    known = () if published is None else published.data_sets
+    if published is None or data_set not in known:
+        raise ConfigError(
+            f"configuration {data_set!r} of {method}",
+            expected=f"default{''.join(f', {name}' for name in known)}: no other is published",
+            where=where,
+        )
+    return published
 
 
 def refuse_target(recipe: Recipe, options: NetworkOptions, *, where: str) -> None:

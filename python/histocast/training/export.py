@@ -48,7 +48,7 @@ def export_encoders(recipe: Recipe, *, outdir: Path, names: Sequence[str] | None
     MissingInputError, ConfigError
         An exported encoder is absent, or takes other tiles.
     """
-    specs = tuple(_encoder(name, recipe, outdir) for name in names or recipe.encoders)
+    specs = tuple(_encoder(name, recipe, outdir) for name in names or recipe.prepared_encoders)
     bundle = Bundle(
         name=f"{recipe.name}-encoders",
         version="0",

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -99,14 +99,14 @@ def fit_network(
     with Meter(f"train {recipe.method}", total=len(groups) * options.training.epochs, unit="epochs") as meter:
         for number, group in enumerate(groups):
             left_out = inner.group == group
-            offset, scale = label_scale(labels[~left_out], standardise=options.standardise_labels)
+            offset, scale = label_scale(labels[~left_out], how=options.standardise_labels)
             seen = replace(data, labels=(labels - offset) / scale, heldout=left_out)
             network = maker.make(number, known=seen.labels[~left_out])
             train_network(
                 network,
                 seen,
                 options=options.training,
-                seed=recipe.seed + number,
+                seed=maker.seed + number,
                 identity=f"{digest}-{number}",
                 checkpoint=None if workspace is None else workspace / CHECKPOINTS / f"{number}.pt",
                 meter=meter,
@@ -147,13 +147,18 @@ class _Maker:
     text: GeneText | None
 
     @property
+    def seed(self) -> int:
+        """Of the first network; the others count on from it."""
+        return self.training.recipe.seed if self.options.seed is None else self.options.seed
+
+    @property
     def panel_text(self) -> torch.Tensor | None:
         return None if self.text is None else torch.from_numpy(self.text.panel)
 
     def make(self, number: int, *, known: NDArray[np.float32] | None = None) -> Any:
         """A network, with its encoder where that is trained; ``known`` are labels it may retrieve."""
         recipe = self.training.recipe
-        torch.manual_seed(recipe.seed + number)
+        torch.manual_seed(self.seed + number)
         shape: dict[str, Any] = {
             "features": embedding_dim(self.training),
             "genes": len(self.training.panel),
@@ -195,13 +200,19 @@ def _example(
     return {each.name: target if each.name == "target" else found[each.name] for each in fusion.inputs}
 
 
-def label_scale(labels: NDArray[np.float32], *, standardise: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and sd of every gene, both [gene]; 0 and 1 where labels are learned as they are."""
-    if not standardise:
+def label_scale(
+    labels: NDArray[np.float32], *, how: bool | Literal["range"]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What is taken from the labels of every gene and what they are then divided by, both [gene].
+
+    Mean and sd; least and range for ``range``; 0 and 1 where labels are learned as they are.
+    """
+    if not how:
         return np.zeros(labels.shape[1], np.float32), np.ones(labels.shape[1], np.float32)
-    sd = labels.std(axis=0)
+    least = labels.min(axis=0)
+    offset, scale = (least, labels.max(axis=0) - least) if how == "range" else (labels.mean(axis=0), labels.std(axis=0))
     # A gene that never varies in training has nothing to scale.
-    return labels.mean(axis=0), np.where(sd > 1e-6, sd, 1.0).astype(np.float32)
+    return offset, np.where(scale > 1e-6, scale, 1.0).astype(np.float32)
 
 
 def _gene_text(training: TrainingSet, config: Config, path: Path | None, *, where: str) -> GeneText | None:

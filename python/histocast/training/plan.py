@@ -39,7 +39,7 @@ class Plan(Record):
     split: str
     """How folds are made, in words."""
     encoders: tuple[str, ...]
-    """Encoders that any of the methods takes features of."""
+    """Encoders that any of the methods, or the controls beside them, takes features of."""
     pixels: bool = False
     """Whether any of the methods trains an encoder, so that sections have to keep the pixels of their tiles."""
     models: tuple[PlannedModel, ...]
@@ -96,7 +96,7 @@ def plan_models(
     return Plan(
         recipe=recipes[0].name,
         split=split.description,
-        encoders=tuple(dict.fromkeys(name for chosen in recipes for name in chosen.encoders)),
+        encoders=tuple(dict.fromkeys(name for chosen in recipes for name in chosen.prepared_encoders)),
         pixels=any(pixels),
         models=tuple(models),
     )

@@ -14,7 +14,10 @@ from histocast.bundle import Spec, TileGeometry
 from histocast.errors import ConfigError, MissingInputError, UsageError
 from histocast.training.gene_table import read_panel
 from histocast.training.labels import Protocol
-from histocast.training.variants import SEPARATOR, apply_variant
+from histocast.training.variants import SEPARATOR, add_nuclei, apply_variant
+
+STAIN_COLUMN = "morphology.embedding"
+"""Feature column that the control stain area reads, whatever the method's own features are."""
 
 Method = Literal["ridge", "dkan", "domainst", "alignst", "stnet", "bleep"]
 
@@ -55,9 +58,9 @@ class Recipe(Spec):
     """Options of the method; unknown ones are refused when it starts."""
     standardise_within_slide: bool = True
     """Bring features to mean 0 and sd 1 over each slide: needs no labels and removes part of the section effect."""
-    controls: tuple[Literal["ridge", "extra trees"], ...] = ()
+    controls: tuple[Literal["ridge", "extra trees"], ...] = ("ridge", "extra trees")
     """Anchors without a network to judge beside the model, besides the controls that always are. They see the same
-    features; extra trees take seconds a fold, and cannot be deployed."""
+    features; extra trees take seconds a fold, and cannot be deployed. An empty list leaves them out."""
     folds: Literal["patient", "section", "auto"] | Annotated[int, Field(ge=2)] = "auto"
     """What is left out together; ``auto`` takes patients where there are two or more, else sections. A number is that of
     groups of patients, as many sections in each as can be, alike for the same patients."""
@@ -85,6 +88,11 @@ class Recipe(Spec):
         """Names of the encoders whose outputs are taken, each once."""
         columns = (*self.features, *(each for each in (self.nuclei, self.target_tokens) if each is not None))
         return tuple(dict.fromkeys(column.split(".", 1)[0] for column in columns))
+
+    @property
+    def prepared_encoders(self) -> tuple[str, ...]:
+        """Names of the encoders that sections are prepared with: the method's, and that of the control stain area."""
+        return tuple(dict.fromkeys((*self.encoders, STAIN_COLUMN.split(".", 1)[0])))
 
 
 def read_recipe(
@@ -144,6 +152,7 @@ def read_recipe(
     content |= {key: value for key, value in (("protocol", protocol), ("method", method)) if value}
     if variant:
         content = apply_variant(content, method, variant)
+    content = add_nuclei(content)
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:

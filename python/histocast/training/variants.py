@@ -54,6 +54,20 @@ VARIANTS: dict[str, dict[str, Variant]] = {
 }
 
 
+def add_nuclei(content: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's content with the column of nuclei that its method looks at, where it names none.
+
+    ALIGN-ST looks at one where its options say so, or its published configuration, of which it is a part.
+    """
+    options = content.get("options")
+    if content.get("method") != "alignst" or content.get("nuclei") or not isinstance(options, Mapping):
+        return content
+    model = options.get("model")
+    said = model.get("nuclei") if isinstance(model, Mapping) else None
+    published = options.get("configuration", "default") != "default"
+    return {**content, "nuclei": NUCLEI_MAP} if said or (said is None and published) else content
+
+
 def apply_variant(content: dict[str, Any], method: str, name: str) -> dict[str, Any]:
     """A recipe's content with the variant of that name switched on.
 
