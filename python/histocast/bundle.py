@@ -103,6 +103,8 @@ class FusionSpec(GraphSpec):
     """Whether features are brought to mean 0 and sd 1 over the slide before they enter the graph."""
     as_they_are: tuple[str, ...] = ()
     """Feature columns that are not, even so: those of an encoder that was trained together with the graph."""
+    precision: Literal["fp32", "fp16"] = "fp32"
+    """What the graph computes in; its inputs and outputs are float32 either way."""
 
 
 class ExpressionScale(Spec):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,14 @@ torch = pytest.importorskip("torch", reason="methods are written in torch, which
 
 from histocast.artifacts import write_json  # noqa: E402
 from histocast.bundle import Bundle, FusionSpec, TensorSpec, sha256_of_file  # noqa: E402
+from histocast.errors import ConfigError  # noqa: E402
 from histocast.methods.alignst import AlignSt, AlignStConfig  # noqa: E402
-from histocast.methods.baselines import StNet, StNetConfig  # noqa: E402
+from histocast.methods.baselines import Bleep, BleepConfig, StNet, StNetConfig  # noqa: E402
 from histocast.methods.dkan import Dkan, DkanConfig  # noqa: E402
 from histocast.methods.domainst import DomainSt, DomainStConfig  # noqa: E402
 from histocast.methods.ensemble import Ensemble, Member  # noqa: E402
-from histocast.methods.onnx_file import run_torch, write_onnx  # noqa: E402
+from histocast.methods.half_precision import write_half_precision  # noqa: E402
+from histocast.methods.onnx_file import check_on_drawn_inputs, run_torch, write_onnx  # noqa: E402
 from histocast.methods.ridge import RidgeOptions, ScaleMeans, fit_ridge  # noqa: E402
 from histocast.serving import open_predictor  # noqa: E402
 from histocast.serving.repository import model_name  # noqa: E402
@@ -34,6 +37,7 @@ NETWORKS = {
     "domainst": (DomainSt, DomainStConfig, {"trunk": {"dim": 32}}),
     "alignst": (AlignSt, AlignStConfig, {"dim": 32}),
     "stnet": (StNet, StNetConfig, {}),
+    "bleep": (Bleep, BleepConfig, {}),
 }
 
 
@@ -82,13 +86,17 @@ def build_network(method: str) -> tuple[torch.nn.Module, tuple[str, ...]]:
     network, config, sizes = NETWORKS[method]
     text = torch.from_numpy(made_inputs(1, seed=0)["gene"])
     torch.manual_seed(0)
+    networks = [network(config.model_validate(sizes), features=DIM, genes=GENES, panel_text=text) for _ in range(2)]
+    for each in networks:
+        if isinstance(each, Bleep):
+            each.remember(torch.randn(200, GENES))
     members = [
         Member(
-            network(config.model_validate(sizes), features=DIM, genes=GENES, panel_text=text),
+            each,
             offset=torch.rand(GENES) * 2,
             scale=torch.rand(GENES) + 0.2,
         )
-        for _ in range(2)
+        for each in networks
     ]
     module = Ensemble(members, residual_sd=torch.rand(GENES) + 0.2, panel_text=text).eval()
     return module, module.inputs
@@ -140,7 +148,7 @@ def test_torch_onnxruntime_and_a_server_agree_on_every_method(
     for method, each in exported.items():
         served = connect(server.url, bundle=each.bundle, names=("fusion",))
         with open_predictor(each.folder, each.bundle, names=("fusion",), threads=2) as here:
-            for spots in (1, 17, REGION) if method != "alignst" else (17, REGION):
+            for spots in (1, 17, REGION):
                 everything = made_inputs(spots, seed=spots)
                 inputs = {name: everything[name] for name in each.names}
                 expected = run_torch(each.module, inputs, outputs=OUTPUTS)
@@ -153,6 +161,55 @@ def test_torch_onnxruntime_and_a_server_agree_on_every_method(
                             found[name] / scale, expected[name] / scale, rtol=0, atol=TOLERANCE, err_msg=method
                         )
                     np.testing.assert_allclose(on_server[name], in_process[name], rtol=0, atol=TOLERANCE * scale)
+
+
+def test_every_graph_is_held_to_torch_on_other_lengths_than_it_was_exported_with(
+    exported: dict[str, Exported], tmp_path: Path
+) -> None:
+    for method, each in exported.items():
+        assert check_on_drawn_inputs(each.module, each.folder / "fusion.onnx", outputs=OUTPUTS) < 1e-4, method
+    # A graph whose weights are another's.
+    other = exported["stnet"].module
+    with torch.no_grad():
+        next(other.parameters()).add_(1.0)
+    with pytest.raises(ConfigError, match="compared with torch"):
+        check_on_drawn_inputs(other, exported["stnet"].folder / "fusion.onnx", outputs=OUTPUTS)
+    with torch.no_grad():
+        next(other.parameters()).sub_(1.0)
+
+
+@pytest.mark.parametrize("method", ["dkan", "domainst", "stnet"])
+def test_half_precision_says_nearly_the_same(exported: dict[str, Exported], method: str, tmp_path: Path) -> None:
+    each = exported[method]
+    difference = write_half_precision(each.folder / "fusion.onnx", tmp_path / "fusion.onnx")
+    assert 1e-6 < difference < 5e-3
+    # Where weights are most of the file.
+    if method != "stnet":
+        assert (tmp_path / "fusion.onnx").stat().st_size < 0.8 * (each.folder / "fusion.onnx").stat().st_size
+    everything = made_inputs(17, seed=9)
+    inputs = {name: everything[name] for name in each.names}
+    expected = run_torch(each.module, inputs, outputs=OUTPUTS)
+    shutil.copyfile(each.folder / "genes.parquet", tmp_path / "genes.parquet")
+    fusion = each.bundle.fusion.model_copy(update={"sha256": sha256_of_file(tmp_path / "fusion.onnx")})
+    bundle = each.bundle.model_copy(update={"fusion": fusion})
+    with open_predictor(tmp_path, bundle, names=("fusion",), threads=1) as half:
+        found = half.infer("fusion", inputs)
+    for name in OUTPUTS:
+        assert found[name].dtype == np.float32
+        np.testing.assert_allclose(found[name], expected[name], rtol=5e-3, atol=5e-3)
+
+
+def test_what_half_precision_cannot_hold_is_refused(exported: dict[str, Exported], tmp_path: Path) -> None:
+    """Weights a thousand times as large: sums above 65504 are infinite in half precision."""
+    module, names = build_network("stnet")
+    with torch.no_grad():
+        for value in module.parameters():
+            value.mul_(1e4)
+    inputs = {name: made_inputs(40, seed=2)[name] for name in names}
+    write_onnx(module, tmp_path / "large.onnx", inputs=inputs, outputs=OUTPUTS, axis="spot")
+    with pytest.raises(ConfigError, match=r"(?s)in half precision.*take fp32"):
+        write_half_precision(tmp_path / "large.onnx", tmp_path / "half.onnx")
+    assert not (tmp_path / "half.onnx").exists()
 
 
 def test_a_method_that_takes_genes_is_asked_for_some_alone_wherever_it_runs(

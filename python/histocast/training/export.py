@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from histocast import __version__
 from histocast.artifacts import write_atomically, write_json
@@ -28,6 +29,8 @@ from histocast.training.summary import Evaluation
 from histocast.training.train import INTENDED_USE, TRAIN_FILE, TrainRecord
 
 EVALUATION_FILE = "evaluation.json"
+
+Precision = Literal["fp32", "fp16"]
 
 
 def export_encoders(recipe: Recipe, *, outdir: Path, names: Sequence[str] | None = None) -> Bundle:
@@ -98,6 +101,7 @@ def export_bundle(
     name: str | None = None,
     version: str = "1",
     description: str | None = None,
+    precision: Precision = "fp32",
 ) -> Bundle:
     """Complete a trained model to a bundle: encoders, measured figures and a model card.
 
@@ -111,23 +115,27 @@ def export_bundle(
         evaluation.json of the folds, or its folder; the figures of the model's method and protocol go in.
     name, version, description:
         Of the bundle; the recipe's by default.
+    precision:
+        What the fusion graph computes in.
 
     Raises
     ------
     ConfigError
-        An encoder is not the one the model was trained on, or the bundle does not hold together.
+        An encoder is not the one the model was trained on, the bundle does not hold together, or the graph says
+        something else in half precision.
     UsageError
         The evaluation does not judge this method and protocol.
     """
     record = read_record(model / TRAIN_FILE, TrainRecord)
     trained = read_bundle(model)
+    fusion = _write_fusion(trained.fusion, model, outdir, precision)
     # A file that the model's folder holds is that of an encoder it trained itself.
     specs = tuple(_copy_encoder(spec, encoders if spec.file is None else model, outdir) for spec in trained.encoders)
-    for file in ("fusion.onnx", "genes.parquet"):
-        with write_atomically(outdir / file) as temporary:
-            shutil.copyfile(model / file, temporary)
+    with write_atomically(outdir / "genes.parquet") as temporary:
+        shutil.copyfile(model / "genes.parquet", temporary)
     changes: Mapping[str, object] = {
         "encoders": specs,
+        "fusion": fusion.model_dump(),
         "version": version,
         "name": name or trained.name,
         "description": description or trained.description,
@@ -141,6 +149,20 @@ def export_bundle(
     verify_bundle(outdir)
     log(f"export {bundle.name} {bundle.version}: {bundle.gene_count} genes, {len(bundle.metrics)} figures")
     return bundle
+
+
+def _write_fusion(fusion: FusionSpec, model: Path, outdir: Path, precision: Precision) -> FusionSpec:
+    """Put the fusion graph into the bundle and return its contract."""
+    file = "fusion.onnx"
+    if precision == "fp32":
+        with write_atomically(outdir / file) as temporary:
+            shutil.copyfile(model / file, temporary)
+        return fusion
+    from histocast.methods.half_precision import write_half_precision
+
+    difference = write_half_precision(model / file, outdir / file)
+    log(f"fusion graph in half precision: at most {difference:.1e} from single, relative to 1 + the value")
+    return fusion.model_copy(update={"sha256": sha256_of_file(outdir / file), "precision": precision})
 
 
 def _plain(value: object) -> object:

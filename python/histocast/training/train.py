@@ -80,7 +80,7 @@ class TrainRecord(Record):
     heldout_pearson: float
     """Mean over genes of Pearson within held-out training sections."""
     onnx_difference: float
-    """Largest relative difference between torch and ONNX on a real section, of either graph."""
+    """Largest relative difference between torch and ONNX on a real section and on random inputs, of either graph."""
     top: TopGenes
     sections: dict[str, dict[str, str]]
     """Digests of every training section."""
@@ -154,13 +154,16 @@ def _write_model(
     outdir: Path,
 ) -> TrainRecord:
     from histocast.methods.correlation import mean_section_pearson
-    from histocast.methods.onnx_file import check_against_torch, write_onnx
+    from histocast.methods.onnx_file import check_against_torch, check_on_drawn_inputs, write_onnx
 
     outdir.mkdir(parents=True, exist_ok=True)
     graph = outdir / "fusion.onnx"
     axes = {name: "gene" if name == "gene" else "spot" for name in fitted.example}
     write_onnx(fitted.module, graph, inputs=fitted.example, outputs=OUTPUTS, axis=axes)
-    difference = check_against_torch(fitted.module, graph, inputs=fitted.example, outputs=OUTPUTS)
+    difference = max(
+        check_against_torch(fitted.module, graph, inputs=fitted.example, outputs=OUTPUTS),
+        check_on_drawn_inputs(fitted.module, graph, outputs=OUTPUTS),
+    )
     encoder, encoder_difference = fitted.encoder.write(outdir) if fitted.encoder else (None, 0.0)
     judged = fitted.judged
     pearson = mean_section_pearson(fitted.labels[judged], fitted.heldout_expression[judged], fitted.section[judged])
