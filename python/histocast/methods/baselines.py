@@ -133,7 +133,10 @@ class Bleep(nn.Module):
         rows: Int[Tensor, " row"],
         genes: Int[Tensor, " asked"],  # noqa: ARG002 - an embedding of expression takes the whole panel
     ) -> Losses:
-        """Cross-entropy both ways towards the mean of the similarities within both sides."""
+        """Cross-entropy both ways towards the mean of the similarities within both sides.
+
+        Rows of the transposed aim are brought to a sum of 1, so that every spot weighs alike; not so as published.
+        """
         image = self.image(spots.target[rows].mean(dim=1))
         expression = self.expression(labels[rows])
         temperature = self.config.temperature
