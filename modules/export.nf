@@ -1,3 +1,5 @@
+include { surroundings } from './inputs.nf'
+
 // Completes a trained model to a bundle: its encoders, its measured figures, its model card.
 process EXPORT {
     tag "${name}"
@@ -13,7 +15,7 @@ process EXPORT {
 
     script:
     """
-    histocast export \\
+    ${surroundings(task)}histocast export \\
         --model ${model} \\
         --encoders ${encoders} \\
         --evaluation ${evaluation} \\

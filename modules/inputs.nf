@@ -26,10 +26,18 @@ def quoted(text) {
     return "'" + text.toString().replace("'", "'\\''") + "'"
 }
 
-// What tells a task its image, which nothing within a container does: status records and results name it.
-def in_image(task) {
-    def is_used = workflow.containerEngine || task.executor == 'awsbatch'
-    return is_used && task.container ? "HISTOCAST_IMAGE=${quoted(task.container)} " : ''
+// What a task's program is told through its environment. Threads: as many as the task has processors, also for libraries
+// that would take the machine's. Image: nothing within a container tells it, and status records and results name it.
+// Caches: in the task's own folder, because a container's home may be no place to write.
+def surroundings(task) {
+    def threads = ['HISTOCAST_', 'OMP_NUM_', 'OPENBLAS_NUM_', 'MKL_NUM_'].collect { library ->
+        "${library}THREADS=${task.cpus} "
+    }
+    def is_contained = (workflow.containerEngine || task.executor == 'awsbatch') && task.container
+    def contained = is_contained
+        ? "HISTOCAST_IMAGE=${quoted(task.container)} XDG_CACHE_HOME=\"\$PWD/.cache\" MPLCONFIGDIR=\"\$PWD/.cache/matplotlib\" "
+        : ''
+    return threads.join() + contained
 }
 
 // CHECK looks at every slide, but a container sees only the folders of what its task was given: one slide of

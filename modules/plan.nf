@@ -1,4 +1,4 @@
-include { option ; quoted } from './inputs.nf'
+include { option ; quoted ; surroundings } from './inputs.nf'
 
 // Judges the training sheet, the recipe and the methods, and names every model to train.
 process PLAN {
@@ -17,7 +17,7 @@ process PLAN {
 
     script:
     """
-    histocast plan \\
+    ${surroundings(task)}histocast plan \\
         --input ${sheet} \\
         ${option('--recipe', recipe, recipe_name)} \\
         ${methods.collect { method -> "--method ${quoted(method)}" }.join(' ')} \\
@@ -29,8 +29,8 @@ process PLAN {
     stub:
     def models = (methods ?: ['demo']).collectMany { method ->
         [
-            [id: "${method}-strict-P1", method: method, protocol: 'strict', fold: 'P1', bundle: ''],
-            [id: "${method}-strict-all", method: method, protocol: 'strict', fold: 'all', bundle: method],
+            [id: "${method}-strict-P1", method: method, protocol: 'strict', fold: 'P1', bundle: '', device: 'cpu', threads: 1],
+            [id: "${method}-strict-all", method: method, protocol: 'strict', fold: 'all', bundle: method, device: 'cpu', threads: 1],
         ]
     }
     """

@@ -1,4 +1,4 @@
-include { in_image ; option ; quoted } from './inputs.nf'
+include { option ; quoted ; surroundings } from './inputs.nf'
 
 // Turns features into expression, region by region.
 process PREDICT {
@@ -17,7 +17,7 @@ process PREDICT {
 
     script:
     """
-    ${in_image(task)}histocast predict --record-errors \\
+    ${surroundings(task)}histocast predict --record-errors \\
         --slide-record ${slide_record} \\
         --tiles ${tiles} \\
         --features ${features} \\

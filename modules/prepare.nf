@@ -1,4 +1,4 @@
-include { option ; quoted } from './inputs.nf'
+include { option ; quoted ; surroundings } from './inputs.nf'
 
 // Tiles and encodes one section of a training sheet, and aligns it with its counts.
 process PREPARE {
@@ -20,7 +20,7 @@ process PREPARE {
 
     script:
     """
-    histocast prepare \\
+    ${surroundings(task)}histocast prepare \\
         --input ${sheet} \\
         --sample ${quoted(sample)} \\
         ${option('--recipe', recipe, recipe_name)} \\

@@ -1,4 +1,4 @@
-include { quoted } from './inputs.nf'
+include { quoted ; surroundings } from './inputs.nf'
 
 // Writes what the run was made of and what it made.
 process PROVENANCE {
@@ -17,7 +17,7 @@ process PROVENANCE {
     script:
     """
     printf '%s' ${quoted(run)} > run.json
-    histocast provenance --run run.json --samples ${samples} --outcomes ${outcomes}
+    ${surroundings(task)}histocast provenance --run run.json --samples ${samples} --outcomes ${outcomes}
     """
 
     stub:

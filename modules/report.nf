@@ -1,4 +1,4 @@
-include { in_image ; quoted } from './inputs.nf'
+include { quoted ; surroundings } from './inputs.nf'
 
 // Draws the page of one sample.
 process REPORT {
@@ -14,7 +14,7 @@ process REPORT {
 
     script:
     """
-    ${in_image(task)}histocast report --record-errors \\
+    ${surroundings(task)}histocast report --record-errors \\
         --expression ${expression} \\
         --slide-record ${slide_record} \\
         --tiles ${tiles} \\

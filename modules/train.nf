@@ -1,12 +1,14 @@
-include { in_image ; option ; quoted } from './inputs.nf'
+include { option ; quoted ; surroundings } from './inputs.nf'
 
 // Trains one method under one protocol, on all sections but those of a fold, or on all.
 process TRAIN {
     tag "${model.id}"
     label 'process_train'
+    // What the recipe trains on and with, which decides what the task asks for (conf/base.config, conf/gpu.config).
+    ext device: { model.device ?: 'cpu' }, threads: { model.threads ?: 1 }
 
     input:
-    val model // id, method, protocol, fold, bundle
+    val model // id, method, protocol, fold, bundle, device, threads
     path sections, stageAs: 'set/*'
     tuple path(recipe, stageAs: 'recipe/*'), val(recipe_name)
     path panel, stageAs: 'panel/*'
@@ -20,7 +22,7 @@ process TRAIN {
 
     script:
     """
-    ${in_image(task)}histocast train \\
+    ${surroundings(task)}histocast train \\
         --set set \\
         ${option('--recipe', recipe, recipe_name)} \\
         --method ${quoted(model.method)} \\

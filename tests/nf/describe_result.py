@@ -30,4 +30,4 @@ def describe(path: Path) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(describe(Path(sys.argv[1]))))
+    sys.stdout.write(json.dumps(describe(Path(sys.argv[1]))) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -174,19 +175,31 @@ def write_settings(folder: Path, root: Path, *lines: str) -> Path:
     return path
 
 
+# What PLAN says of models decides what TRAIN asks for.
+TRAIN_ASKS = (
+    ASKS.replace("NAME", "TRAIN")
+    .replace("LABEL", "process_train")
+    .replace(
+        "    script:",
+        "    ext device: { model.device }, threads: { model.threads }\n    input:\n    val model\n    script:",
+    )
+    .replace(": sent", ": sent '${model.device}'")
+)
+MODELS = "[[device: 'cpu', threads: 1], [device: 'cuda', threads: 3], [device: 'auto', threads: 1]]"
 TRAIN_LABELS = {
-    **dict.fromkeys(("PREPARE", "TRAIN", "EVALUATE", "EXPORT"), "process_train"),
+    **dict.fromkeys(("PREPARE", "EVALUATE", "EXPORT"), "process_train"),
     **dict.fromkeys(("PLAN", "LINEAGE", "CHECK"), "process_light"),
 }
 
 
 @pytest.mark.parametrize("profiles", ["awsbatch", "awsbatch,gpu"])
-def test_a_fold_asks_for_one_processor_and_a_gpu_is_asked_for_by_what_can_use_one(
+def test_a_fold_asks_for_its_threads_and_a_gpu_is_asked_for_by_what_can_use_one(
     launch: Launcher, root: Path, tmp_path: Path, profiles: str
 ) -> None:
     script = tmp_path / "asks.nf"
     processes = [ASKS.replace("NAME", name).replace("LABEL", label) for name, label in TRAIN_LABELS.items()]
-    script.write_text("".join([*processes, "workflow {\n", *(f"    {name}()\n" for name in TRAIN_LABELS), "}\n"]))
+    calls = [*(f"    {name}()\n" for name in TRAIN_LABELS), f"    TRAIN(channel.fromList({MODELS}))\n"]
+    script.write_text("".join([*processes, TRAIN_ASKS, "workflow {\n", *calls, "}\n"]))
     here = write_settings(tmp_path, root, "process.executor = 'local'", "executor { cpus = 8\n memory = '16 GB' }")
 
     run = launch("-c", here, "-profile", profiles, "--registry", "here.org", "--queue", "here", script=script)
@@ -199,10 +212,14 @@ def test_a_fold_asks_for_one_processor_and_a_gpu_is_asked_for_by_what_can_use_on
         "PLAN": [["1", "2 GB", image, "null"]],
         "LINEAGE": [["1", "2 GB", image, "null"]],
         "PREPARE": [["4", "8 GB", image, gpu]],
-        "TRAIN": [["1", "4 GB", image, gpu]],
         "EVALUATE": [["4", "8 GB", image, "null"]],
         "EXPORT": [["4", "8 GB", image, "null"]],
     }
+    assert sent(tmp_path / "work", "TRAIN") == [
+        ["auto", "1", "4 GB", image, gpu],
+        ["cpu", "1", "4 GB", image, "null"],
+        ["cuda", "3", "4 GB", image, gpu],
+    ]
 
 
 BATCH_QUEUES = (
@@ -313,7 +330,7 @@ def test_image_files_of_the_site_take_the_place_of_a_registry(launch: Launcher, 
 
     assert run.code == 0, run.output
     used = {name: sent(tmp_path / "work", name)[0][2] for name in names}
-    train = {"PREPARE", "TRAIN", "EVALUATE", "EXPORT", "PLAN", "LINEAGE"}
+    train = {"PREPARE", "EVALUATE", "EXPORT", "PLAN", "LINEAGE"}
     image = "/shared/images/histocast-{}-0.1.0.sif"
     assert used == {name: image.format("train" if name in train else "client") for name in names}
 
@@ -359,6 +376,14 @@ def test_a_container_is_handed_keys_by_name_and_the_folder_of_keys_as_the_manual
     name_alone = '${{{0}:+APPTAINERENV_{0}="${0}"}}' if engine == "apptainer" else '-e "{0}"'
     assert all(name_alone.format(name) in script for name in STORE_VARIABLES)
     assert "hunter2" not in script
+    command = next((tmp_path / "work").rglob(".command.sh")).read_text()
+    for told in (
+        "HISTOCAST_THREADS=1 ",
+        "OMP_NUM_THREADS=1 ",
+        'XDG_CACHE_HOME="$PWD/.cache" ',
+        "HISTOCAST_IMAGE='/here/",
+    ):
+        assert told in command
     assert len(documented) == (engine != "podman")
     for line in documented:
         assert line.split(" = ")[1].strip("'") in script
@@ -371,7 +396,7 @@ def sent(work: Path, process: str) -> list[list[str]]:
     return sorted(
         shlex.split(line)[2:]
         for path in work.rglob(".command.sh")
-        if f"'{process}'" in path.with_name(".command.run").read_text()
+        if re.search(rf"'{process}( \(\d+\))?'", path.with_name(".command.run").read_text())
         for line in path.read_text().splitlines()
         if line.startswith(": sent")
     )

@@ -47,6 +47,21 @@ def test_a_method_is_trained_on_every_fold_and_on_all_sections(sheet: Path, reci
     assert len({model.id for model in plan.models}) == len(plan.models)
 
 
+def test_a_model_says_what_its_task_has_to_ask_for(sheet: Path, recipe: Path, tmp_path: Path) -> None:
+    content = {
+        **json.loads(recipe.read_text()),
+        "method": "dkan",
+        "options": {"training": {"device": "cuda", "threads": 3}},
+    }
+    recipe.write_text(json.dumps(content))
+
+    plan = plan_models(sheet, recipe=recipe, gene_text=tmp_path / "genes.parquet")
+
+    assert {(model.device, model.threads) for model in plan.models} == {("cuda", 3)}
+    ridge = plan_models(sheet, recipe=recipe, methods=["ridge"])
+    assert {(model.device, model.threads) for model in ridge.models} == {("cpu", 1)}
+
+
 def test_a_variant_is_judged_and_becomes_no_bundle(sheet: Path, recipe: Path, tmp_path: Path) -> None:
     plan = plan_models(sheet, recipe=recipe, methods=["alignst:nuclei"], gene_text=tmp_path / "genes.parquet")
 

@@ -14,7 +14,8 @@ from histocast.api.predict import (
     write_model_repository,
 )
 from histocast.api.prepare import prepare
-from histocast.api.surroundings import SlideLocation, available_threads
+from histocast.api.surroundings import SlideLocation
+from histocast.processors import available_threads
 
 __all__ = [
     "Facts",

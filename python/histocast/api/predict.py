@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 
 from histocast.api.surroundings import (
     SlideLocation,
-    available_threads,
     fetch_bundle,
     opened_predictor,
     opened_slide,
@@ -15,6 +14,7 @@ from histocast.api.surroundings import (
     triton_url,
 )
 from histocast.errors import ConfigError, UsageError
+from histocast.processors import available_threads
 
 if TYPE_CHECKING:
     from histocast.records import CheckRecord, SlideRecord

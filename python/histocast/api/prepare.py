@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from histocast.api.predict import encode, tile
-from histocast.api.surroundings import SlideLocation, available_threads, opened_slide, scratch_folder
+from histocast.api.surroundings import SlideLocation, opened_slide, scratch_folder
 from histocast.errors import UsageError
+from histocast.processors import available_threads
 
 if TYPE_CHECKING:
     from histocast.bundle import TileGeometry

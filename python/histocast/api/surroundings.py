@@ -32,11 +32,6 @@ class SlideLocation:
     """Micrometres per pixel, where the file does not say or says it wrong."""
 
 
-def available_threads() -> int:
-    """Processors this process may use, which in a container or a job is not the machine's count."""
-    return len(os.sched_getaffinity(0))
-
-
 @contextmanager
 def scratch_folder(outdir: Path) -> Iterator[Path]:
     """Yield a folder for large temporary files: ``HISTOCAST_SCRATCH``, else one within ``outdir``."""

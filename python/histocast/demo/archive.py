@@ -7,7 +7,6 @@ OUTDIR/training.csv     slides/  spots/<sample>.csv  counts/<sample>.h5ad  truth
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from histocast.demo.paint import STRIP_PX, Painter
 from histocast.demo.pyramid import write_pyramid
 from histocast.demo.recipes import SlideRecipe, list_demo_recipes, list_training_recipes
 from histocast.demo.terrain import Latents, grow_terrain, make_latents, write_latents
+from histocast.processors import available_threads
 from histocast.progress import Meter
 
 SPOT_PITCH_UM = 112.0
@@ -47,7 +47,7 @@ def make_slide(recipe: SlideRecipe, outdir: Path) -> Latents:
             width_px=recipe.width_px,
             height_px=recipe.height_px,
             um_per_px=recipe.um_per_px,
-            threads=len(os.sched_getaffinity(0)),
+            threads=available_threads(),
         )
     write_latents(outdir / "truth" / f"{recipe.sample}.npz", latents, seed=recipe.seed)
     return latents

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from histocast.errors import DataError
+from histocast.processors import available_threads
 from histocast.slide.reader import Level, Pixels, Reader
 from histocast.slide.sweep import sweep_tiles
 from histocast.slide.windows import Windows
@@ -59,7 +58,7 @@ def _paint_damaged(
     corners = np.mgrid[0:height:side_px, 0:width:side_px].reshape(2, -1)
     tops, lefts = corners[:, [damaged[top : top + side_px, left : left + side_px].any() for top, left in corners.T]]
     windows = Windows(number, lefts * shrink, tops * shrink, side_px * shrink)
-    threads = len(os.sched_getaffinity(0))
+    threads = available_threads()
     for batch in sweep_tiles(reader, windows, tile_px=side_px, batch_tiles=_BATCH_TILES, threads=threads):
         for index, tile, readable in zip(batch.index, batch.pixels, batch.readable, strict=True):
             if readable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from histocast.errors import ConfigError, UsageError
 from histocast.records import Record
@@ -15,6 +15,17 @@ from histocast.training.sheet import read_training_sheet
 from histocast.training.variants import SEPARATOR
 
 PLAN_FILE = "plan.json"
+
+Device = Literal["cpu", "cuda", "auto"]
+
+
+class Needs(NamedTuple):
+    """What training a method takes."""
+
+    pixels: bool = False
+    """Whether it trains an encoder."""
+    device: Device = "cpu"
+    threads: int = 1
 
 
 class PlannedModel(Record):
@@ -29,6 +40,10 @@ class PlannedModel(Record):
     """What it leaves out, or ``all``: then it is not judged, and becomes a bundle."""
     bundle: str
     """Name of the bundle it becomes, or empty."""
+    device: Device = "cpu"
+    """Where it is trained, which decides whether its task asks for a GPU."""
+    threads: int = 1
+    """Threads it is trained with, and so processors that its task asks for."""
 
 
 class Plan(Record):
@@ -84,20 +99,20 @@ def plan_models(
     labels = [chosen.label for chosen in recipes]
     if len(set(labels)) < len(labels):
         raise UsageError(f"methods {', '.join(labels)}", expected="each once")
-    pixels = [_judge_options(chosen, gene_text) for chosen in recipes]
+    needs = [_judge_options(chosen, gene_text) for chosen in recipes]
     split = split_sections(rows, by=recipes[0].folds)
     models = []
-    for chosen in recipes:
+    for chosen, needed in zip(recipes, needs, strict=True):
         # What an idea is worth shows under one protocol, and costs half.
         protocols = (chosen.protocol,) if chosen.variant else PROTOCOLS
-        models += [_planned(chosen, protocol, fold.name) for protocol in protocols for fold in split.folds]
+        models += [_planned(chosen, needed, protocol, fold.name) for protocol in protocols for fold in split.folds]
         if not chosen.variant:
-            models.append(_planned(chosen, chosen.protocol, ALL))
+            models.append(_planned(chosen, needed, chosen.protocol, ALL))
     return Plan(
         recipe=recipes[0].name,
         split=split.description,
         encoders=tuple(dict.fromkeys(name for chosen in recipes for name in chosen.prepared_encoders)),
-        pixels=any(pixels),
+        pixels=any(needed.pixels for needed in needs),
         models=tuple(models),
     )
 
@@ -107,17 +122,22 @@ def model_name(label: str, protocol: Protocol, fold: str) -> str:
     return f"{label.replace(SEPARATOR, '-')}-{protocol}-{fold}"
 
 
-def _planned(recipe: Recipe, protocol: Protocol, fold: str) -> PlannedModel:
-    name = model_name(recipe.label, protocol, fold)
+def _planned(recipe: Recipe, needs: Needs, protocol: Protocol, fold: str) -> PlannedModel:
     return PlannedModel(
-        id=name, method=recipe.label, protocol=protocol, fold=fold, bundle=recipe.label if fold == ALL else ""
+        id=model_name(recipe.label, protocol, fold),
+        method=recipe.label,
+        protocol=protocol,
+        fold=fold,
+        bundle=recipe.label if fold == ALL else "",
+        device=needs.device,
+        threads=needs.threads,
     )
 
 
-def _judge_options(recipe: Recipe, gene_text: Path | None) -> bool:
-    """Judge a method's options now rather than after the sections were encoded; whether it trains an encoder."""
+def _judge_options(recipe: Recipe, gene_text: Path | None) -> Needs:
+    """Judge a method's options now rather than after the sections were encoded; what its training takes."""
     if recipe.method == "ridge":
-        return False
+        return Needs()
     from histocast.training.designs import read_options, refuse_target
 
     where = f"recipe {recipe.name}, method {recipe.label}"
@@ -131,4 +151,4 @@ def _judge_options(recipe: Recipe, gene_text: Path | None) -> bool:
             advice="give --gene-text (--gene_text of the pipeline), made by 'histocast genes embed', "
             f"or take {recipe.method}:no-gene-text",
         )
-    return options.encoder.trained
+    return Needs(options.encoder.trained, options.training.device, options.training.threads)
