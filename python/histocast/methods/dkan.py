@@ -5,7 +5,7 @@ expression (expression path). The two results of a gene are drawn together by co
 genes share reads the expression off the first. So a new gene needs its description only.
 
 As released, each path has a single key, whose softmax is always 1: every gene is given the same image vector.
-The default looks at the tokens of the target and its neighbourhood instead; ``keys="fused"`` is theirs.
+The default looks at the tokens of the target and its neighbourhood too; ``keys="fused"`` is theirs.
 """
 
 from typing import Literal
@@ -41,7 +41,8 @@ class DkanConfig(Config):
     centre_text: bool = True
     """Standardise texts over the panel; not so as published."""
     keys: Literal["tokens", "fused"] = "tokens"
-    """What genes look at: the tokens of every scale, or the fused vector alone (as released)."""
+    """What genes look at: the fused vector and the tokens of target and neighbourhood, or the fused vector alone (as
+    released). The region comes in by the fused vector, whose query it makes."""
     direct: bool = True
     """Add the product of fused image and gene token to what is read off the image path; not so as published. It
     gives each gene a pattern of its own from the first step on, which attention has to find out."""
