@@ -1,4 +1,4 @@
-# make setup | demo | triton | test | system-test | check | format | lock | schema | clean
+# make setup | demo | triton | test | test-strict | system-test | check | lint-nextflow | format | lock | schema | clean
 #
 # Everything is pinned in requirements/, with hashes. A stamp file stands for each finished step, so that a
 # second call does only what changed.
@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # As pip does: trust what the machine trusts, also behind an inspecting proxy.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup demo triton test system-test root-on-debian check nf-test images format lock schema clean
+.PHONY: help setup demo triton test test-strict system-test root-on-debian check lint-nextflow nf-test images format lock schema clean
 
 help:
 	@echo 'make setup   .venv/ with histocast, and .tools/bin/nextflow where PATH has no nextflow'
@@ -32,6 +32,8 @@ help:
 	echo 'make test    the whole test suite'
 	echo 'make system-test   containers and a Slurm cluster for real; root on Debian 12, installs what it needs'
 	echo 'make check   style, types, layers, and whether generated files are current'
+	echo 'make lint-nextflow   the pipeline under the linter of Nextflow 25.04'
+	echo 'make test-strict     the pipeline under its strict parser: profiles, parameters and a whole run'
 	echo 'make nf-test modules and workflows, where PATH has nf-test'
 	echo 'make images  containers of the tasks, with docker, podman or buildah'
 	echo 'make format  mend style'
@@ -70,6 +72,17 @@ $(TOOLS)/bin/nextflow: requirements/nextflow/pom.xml requirements/nextflow/nextf
 	mvn --quiet --batch-mode --file requirements/nextflow/pom.xml dependency:copy-dependencies \
 	    -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(TOOLS)/nextflow
 	(cd $(TOOLS)/nextflow && sha256sum --quiet --strict --check) < requirements/nextflow/nextflow.sha256
+	install -D -m 755 requirements/nextflow/nextflow $@
+
+# A second one, whose linter and strict parser judge the pipeline.
+STRICT := $(TOOLS)/strict
+
+$(STRICT)/bin/nextflow: requirements/nextflow/strict/pom.xml requirements/nextflow/strict/nextflow.sha256 requirements/nextflow/nextflow
+	@echo 'bringing the Nextflow with the strict parser from Maven'
+	rm -rf $(STRICT)
+	mvn --quiet --batch-mode --file requirements/nextflow/strict/pom.xml dependency:copy-dependencies \
+	    -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(STRICT)/nextflow
+	(cd $(STRICT)/nextflow && sha256sum --quiet --strict --check) < requirements/nextflow/strict/nextflow.sha256
 	install -D -m 755 requirements/nextflow/nextflow $@
 
 triton: $(TOOLS)/triton/.stamp
@@ -129,6 +142,14 @@ clean:
 test: $(VENV)/.dev.stamp $(NEXTFLOW) $(TOOLS)/triton/.stamp
 	python -m pytest $(PYTEST_ARGS)
 
+# What depends on how Nextflow reads the pipeline, once more where it reads strictly.
+STRICT_TESTS := tests/pipeline/test_wiring.py tests/pipeline/test_parameters.py \
+    tests/pipeline/test_predict_workflow.py::test_a_bad_slide_is_accounted_for_and_resuming_recomputes_only_what_changed
+
+test-strict: $(VENV)/.dev.stamp $(STRICT)/bin/nextflow
+	@export PATH=$(CURDIR)/$(STRICT)/bin:$$PATH NXF_SYNTAX_PARSER=v2
+	python -m pytest $(PYTEST_ARGS) $(STRICT_TESTS)
+
 # Real containers, and a cluster of one node that the tests start on loopback and stop again.
 SYSTEM_PACKAGES := podman buildah runc debootstrap slurm-wlm munge procps
 
@@ -151,6 +172,9 @@ check: $(VENV)/.dev.stamp
 	lint-imports
 	@python -m histocast.parameters | diff - nextflow_schema.json || \
 	    { echo 'nextflow_schema.json is not current: make schema' >&2; exit 1; }
+
+lint-nextflow: $(STRICT)/bin/nextflow
+	@$(STRICT)/bin/nextflow lint main.nf modules conf nextflow.config tests/nf/nextflow.config
 
 # The same claims as tests/pipeline, a module at a time, for those who have nf-test; `make test` needs it not.
 nf-test: $(VENV)/.dev.stamp $(NEXTFLOW) $(DEMO)/archive/samplesheet.csv $(DEMO)/training/training.csv
@@ -204,3 +228,7 @@ lock: $(VENV)/.build.stamp
 	mvn --quiet --batch-mode --file requirements/nextflow/pom.xml dependency:copy-dependencies \
 	    -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(TOOLS)/nextflow
 	(cd $(TOOLS)/nextflow && sha256sum *.jar) > requirements/nextflow/nextflow.sha256
+	rm -rf $(STRICT)
+	mvn --quiet --batch-mode --file requirements/nextflow/strict/pom.xml dependency:copy-dependencies \
+	    -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(STRICT)/nextflow
+	(cd $(STRICT)/nextflow && sha256sum *.jar) > requirements/nextflow/strict/nextflow.sha256
