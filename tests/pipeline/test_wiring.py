@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from histocast import __version__
 from pipeline_runs import Launcher, count_by_process, write_samplesheet
 
 CLIENT, CLIENT_GPU = "here.org/histocast/client:0.1.0", "here.org/histocast/client-gpu:0.1.0"
@@ -129,6 +130,18 @@ def test_a_profile_sets_its_own_engine_alone_and_gpus_only_with_the_gpu_profile(
 
 def of_selectors(configuration: str) -> list[str]:
     return [line for line in configuration.splitlines() if line.startswith("process.'with")]
+
+
+def test_the_pipeline_names_images_of_its_own_version(root: Path) -> None:
+    files = [root / "nextflow.config", *(root / "conf").glob("*.config"), root / "containers" / "Dockerfile"]
+    tags = {
+        tag for path in files for tag in re.findall(r"/?(?:client|client-gpu|train|triton):([\w.]+)", path.read_text())
+    }
+    assert tags == {__version__}
+    assert f"version = '{__version__}'" in (root / "nextflow.config").read_text()
+    assert f"\nversion: {__version__}\n" in (root / "CITATION.cff").read_text()
+    guide = (root / "docs" / "deployment.md").read_text()
+    assert set(re.findall(r"histocast[-/$\w]*?[-:]([0-9]+\.[0-9]+\.[0-9]+)", guide)) == {__version__}
 
 
 # Two tasks that lose their machine twice, and say where they are sent.

@@ -217,6 +217,9 @@ def test_every_file_that_an_image_takes_from_a_stage_is_made_there(root: Path) -
     for name, source, path in taken:
         maker = "/opt/build" if path.startswith("/opt/build/") else path
         assert maker in lines_of(source), f"stage {name} takes {path} from {source}, which does not make it"
+    for name in ("client", "train", "triton"):
+        for label in ("title", "licenses", "description"):
+            assert f"org.opencontainers.image.{label}=" in lines_of(name), f"image {name} lacks the label {label}"
     folders = stages["triton"]
     for folder in ("/models", RepositoryOptions().engine_cache):
         assert folder in folders
