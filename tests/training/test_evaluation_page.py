@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from histocast.training import Evaluation
 from histocast.training.evaluation_plots import Bar, Example, draw_bars, draw_example
 from histocast.training.judge import choose_shown
+from histocast.training.summary import GeneRow, SectionRow
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +61,23 @@ def test_the_same_figures_draw_the_same_picture() -> None:
     assert draw_example(example, 1) == draw_example(example, 1)
     assert draw_example(example, 0) != draw_example(example, 1)
     assert "KRT8" in draw_example(example, 1).alt
+
+
+def test_tables_hold_a_row_a_figure_and_a_gene_in_the_types_that_the_manual_gives(
+    made_folds: tuple[Path, Evaluation],
+) -> None:
+    outdir, evaluation = made_folds
+    sections, genes = (pq.read_table(outdir / name) for name in ("sections.parquet", "genes.parquet"))
+
+    assert tuple(sections.column_names) == SectionRow._fields
+    assert tuple(genes.column_names) == GeneRow._fields
+    for table in (sections, genes):
+        assert {str(field.type) for field in table.schema} == {"string", "double"}
+    assert set(sections["sample"].to_pylist()) == {"A1", "A2", "B1", "B2"}
+    figure = evaluation.summary("strict").figures[0]
+    found = {
+        row["sample"]: row["value"]
+        for row in sections.to_pylist()
+        if (row["protocol"], row["subject"], row["metric"]) == ("strict", "model", figure.metric)
+    }
+    assert found == figure.by_sample

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -68,8 +69,8 @@ def evaluate(set_folder: Path, *, models: Sequence[Path], outdir: Path, threads:
             examples += judge.examples
     evaluation = summarise_rows(sections, genes, [model.record for model in found])
     outdir.mkdir(parents=True, exist_ok=True)
-    _write_rows(outdir / "sections.parquet", [row._asdict() for row in sections], artifact="evaluation_sections")
-    _write_rows(outdir / "genes.parquet", [row._asdict() for row in genes], artifact="evaluation_genes")
+    _write_rows(outdir / "sections.parquet", sections, kind=SectionRow, artifact="evaluation_sections")
+    _write_rows(outdir / "genes.parquet", genes, kind=GeneRow, artifact="evaluation_genes")
     with write_atomically(outdir / "evaluation.md") as temporary:
         temporary.write_text(render_markdown(evaluation), encoding="utf-8")
     write_evaluation_page(outdir / "evaluation.html", evaluation, genes, examples)
@@ -240,6 +241,11 @@ def _judge(sets: _Sets, model: JudgedModel, *, threads: int) -> SectionJudge:
     return judge
 
 
-def _write_rows(path: Path, rows: Sequence[dict[str, object]], *, artifact: str) -> None:
-    table = pa.Table.from_pylist(list(rows))
-    write_table(path, table, Provenance(artifact=artifact, schema_version=1, sample="evaluation"))
+def _write_rows(path: Path, rows: Sequence[NamedTuple], *, kind: type[NamedTuple], artifact: str) -> None:
+    # A gene of a section of a subject is a row: a million for a few dozen sections, which polars takes as they are.
+    import polars as pl
+
+    dtypes = {name: pl.Float64 if hint is float else pl.String for name, hint in get_type_hints(kind).items()}
+    table = pl.DataFrame(rows, schema=dtypes, orient="row").to_arrow()
+    plain = pa.schema([(name, pa.float64() if dtype == pl.Float64 else pa.string()) for name, dtype in dtypes.items()])
+    write_table(path, table.cast(plain), Provenance(artifact=artifact, schema_version=1, sample="evaluation"))
