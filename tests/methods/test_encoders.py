@@ -248,3 +248,12 @@ def test_a_recipe_of_the_callers_own_is_exported_like_the_shipped_ones(tmp_path:
     ]
     assert (spec.version, spec.licence, spec.gated) == ("3", "none", True)
     check_contract(open_session(tmp_path / str(spec.file), threads=1), spec, where="two")
+
+
+@pytest.mark.parametrize(("um_per_px", "least_px"), [(0.25, 200), (0.5, 80), (1.0, 41)])
+def test_the_smallest_tile_is_described_and_smaller_ones_are_refused(um_per_px: float, least_px: int) -> None:
+    encoder = Morphology(tile_px=least_px, um_per_px=um_per_px).eval()
+    with torch.no_grad():
+        assert torch.isfinite(encoder(torch.full((1, least_px, least_px, 3), 200, dtype=torch.uint8))).all()
+    with pytest.raises(ConfigError, match="give the bundle larger tiles"):
+        Morphology(tile_px=least_px - 1, um_per_px=um_per_px)

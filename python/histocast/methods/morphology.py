@@ -17,8 +17,8 @@ from histocast.errors import ConfigError
 from histocast.methods.smoothing import Smoothing
 from histocast.methods.stain import StainMap
 
-MIN_FINE_SIDE_PX = 32
-"""The fine map is halved three times, and the last one must still hold a gradient."""
+MIN_FINE_SIDE_PX = 40
+"""The fine map is halved three times, and the last one must still hold a window of gradients: 5 pixels."""
 
 LEVELS = 4
 COHERENCE_WINDOW_UM = 19.0
