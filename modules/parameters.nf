@@ -27,9 +27,10 @@ def check_parameters(schema, given) {
     }
 }
 
-// Nextflow gives --max-cpus also as maxCpus: both are one slip.
+// Nextflow gives --max-cpus also as maxCpus: both are one slip, told as it was written.
 def unknown_parameters(names, given) {
     return (given - names)
+        .toSorted { name -> name.contains('-') ? 0 : 1 }
         .unique { name -> plain(name) }
         .collect { name ->
             def close = names.max { other -> likeness(plain(name), plain(other)) }
