@@ -80,6 +80,13 @@ class Parameters(BaseModel):
         "inputs", "Weights that a target encoder starts from, where a method trains it.", default=None
     )
 
+    checkpoints: str | None = _parameter(
+        "inputs",
+        "Folder on a file system that all tasks share: a training that is killed goes on from there when its task is "
+        "tried again, or the run is resumed.",
+        default=None,
+    )
+
     outdir: str = _parameter("outputs", "Folder, or s3:// prefix, for the results.", default="results")
 
     on_slide_error: Literal["fail", "skip"] = _parameter(

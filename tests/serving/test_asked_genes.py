@@ -62,7 +62,7 @@ def test_a_panel_may_name_genes_that_were_never_measured(folder: Path, bundle: B
     assert asked.table["gene_symbol"].to_pylist() == [f"GENE{SEEN}", "GENE2"]
     assert asked.table["seen_in_training"].to_pylist() == [False, True]
     panel.write_text("NOSUCH\n")
-    with pytest.raises(DataError, match="genes embed"):
+    with pytest.raises(DataError, match="histocast genes ask"):
         ask_genes(folder, bundle, panel)
 
 

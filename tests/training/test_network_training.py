@@ -166,6 +166,31 @@ def test_a_bundle_carries_descriptions_and_marks_genes_it_never_saw(
     assert np.nanmean(gene_pearson(labels, everything[:, : len(PANEL)])) > 0.3
 
 
+def test_a_bundle_in_half_precision_says_so_and_predicts_nearly_the_same(
+    encoders: Path, dkan_fold: tuple[Path, TrainRecord], tmp_path: Path
+) -> None:
+    whole = export_bundle(dkan_fold[0], encoders=encoders, outdir=tmp_path / "whole")
+    half = export_bundle(dkan_fold[0], encoders=encoders, outdir=tmp_path / "half", precision="fp16")
+    assert (whole.fusion.precision, half.fusion.precision) == ("fp32", "fp16")
+    assert whole.fusion.inputs == verify_bundle(tmp_path / "half").fusion.inputs
+    assert "half precision" in (tmp_path / "half" / "README.md").read_text()
+    assert "half precision" not in (tmp_path / "whole" / "README.md").read_text()
+
+
+def test_checkpoints_may_lie_apart_and_are_gone_when_the_model_stands(made_set: Path, tmp_path: Path) -> None:
+    options = {"training": {"epochs": 2, "members": 2}}
+    folder = tmp_path / "shared"
+    made = made_recipe(method="stnet", options=options)
+    (folder / "stnet-strict-B").mkdir(parents=True)
+    (folder / "stnet-strict-B" / "0.pt").write_bytes(b"half a file")
+    with pytest.raises(DataError, match="damaged checkpoint"):
+        train(made_set, recipe=made, fold="B", outdir=tmp_path / "m", checkpoints=folder)
+    (folder / "stnet-strict-B" / "0.pt").unlink()
+    train(made_set, recipe=made, fold="B", outdir=tmp_path / "m", checkpoints=folder)
+    assert not list(folder.iterdir())
+    assert not (tmp_path / "m" / "checkpoints").exists()
+
+
 def test_a_recipe_may_say_which_described_genes_come_along(gene_text: Path, tmp_path: Path) -> None:
     panel = Panel(tuple(PANEL), tuple(PANEL), {})
     assert read_gene_text(gene_text, panel).other_symbols == UNSEEN
@@ -259,6 +284,21 @@ def test_single_options_are_changed_by_name(tmp_path: Path) -> None:
     assert recipe.options == {"model": {"contrastive": False}, "training": {"optimiser": "adam"}}
     with pytest.raises(UsageError, match="key=value"):
         read_recipe(path, options=["model.contrastive"])
+
+
+def test_a_recipe_holds_options_of_other_methods_too(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    content = json.loads(made_recipe().model_dump_json())
+    path.write_text(json.dumps(content | {"options_of": {"dkan": {"model": {"distillation": 0.1}}}}))
+    assert read_recipe(path).options == content["options"]
+    assert read_recipe(path, method="dkan").options == {"model": {"distillation": 0.1}}
+    assert read_recipe(path, method="dkan:no-contrast").options == {
+        "model": {"distillation": 0.1, "contrastive": False}
+    }
+    assert read_recipe(path, method="alignst").options == {}
+    path.write_text(json.dumps(content | {"options_of": {"dkam": {}}}))
+    with pytest.raises(ConfigError, match="options_of: dkam"):
+        read_recipe(path)
 
 
 def test_tokens_of_the_target_are_what_a_gene_looks_at(encoder_bundle: Bundle, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Verbs of gene knowledge: genes resolve|describe|embed."""
+"""Verbs of gene knowledge: genes resolve|describe|embed|ask."""
 
 from __future__ import annotations
 
@@ -58,21 +58,35 @@ BaseUrl = Annotated[
 TimeoutS = Annotated[float, typer.Option(min=0.1, help="Seconds to wait for one answer.")]
 Tries = Annotated[int, typer.Option(min=1, help="Requests for one answer when the endpoint fails or stalls.")]
 
+Ncbi = Annotated[Path | None, typer.Option(help="NCBI Gene records, a JSON line each.")]
+EntrezEmail = Annotated[str | None, typer.Option(help="Ask NCBI's Entrez for summaries, as this person.")]
+Uniprot = Annotated[Path | None, typer.Option(help="UniProt's export, JSON or TSV, with the function.")]
+GoTerms = Annotated[Path | None, typer.Option(help="go-basic.obo, for a GAF newer than the shipped terms.")]
+Refined = Annotated[Path | None, typer.Option(help="Published descriptions: a table symbol,description.")]
+Device = Annotated[str, typer.Option(help="Where the encoder runs: cpu, cuda.")]
+Go = Annotated[Path | None, typer.Option(help="GO annotations: GAF, or a table symbol,qualifier,term,aspect.")]
+KeepExpression = Annotated[
+    bool, typer.Option("--keep-expression-evidence", help="Keep GO annotations inferred from expression.")
+]
+Weights = Annotated[Path | None, typer.Option(help="CONCH's checkpoint; of the others a folder with their weights.")]
+Genes = Annotated[Path, typer.Option(help="A gene a line, or a table: symbols, or Ensembl, HGNC or MGI ids.")]
+Species = Annotated[SpeciesName, typer.Option(help="Whose genes.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the command line, under ``genes``."""
     genes = typer.Typer(
         help="Gene knowledge: resolve symbols, describe genes, embed the descriptions.", no_args_is_help=True
     )
-    for verb in (resolve, describe, embed):
+    for verb in (resolve, describe, embed, ask):
         genes.command()(verb)
     app.add_typer(genes, name="genes")
 
 
 def resolve(
     *,
-    genes: Annotated[Path, typer.Option(help="A gene a line, or a table: symbols, or Ensembl, HGNC or MGI ids.")],
-    species: Annotated[SpeciesName, typer.Option(help="Whose genes.")] = SpeciesName.human,
+    genes: Genes,
+    species: Species = SpeciesName.human,
     names: Names = None,
     on_unknown: Annotated[
         OnUnknownName, typer.Option(help="refuse genes that are not known, or keep them without ids.")
@@ -96,17 +110,13 @@ def resolve(
 def describe(
     *,
     names: Annotated[Path, typer.Option(help="gene-names.parquet of 'genes resolve'.")],
-    ncbi: Annotated[Path | None, typer.Option(help="NCBI Gene records, a JSON line each.")] = None,
-    entrez_email: Annotated[str | None, typer.Option(help="Ask NCBI's Entrez for summaries, as this person.")] = None,
-    uniprot: Annotated[Path | None, typer.Option(help="UniProt's export, JSON or TSV, with the function.")] = None,
-    go: Annotated[
-        Path | None, typer.Option(help="GO annotations: GAF, or a table symbol,qualifier,term,aspect.")
-    ] = None,
-    go_terms: Annotated[Path | None, typer.Option(help="go-basic.obo, for a GAF newer than the shipped terms.")] = None,
-    keep_expression_evidence: Annotated[
-        bool, typer.Option("--keep-expression-evidence", help="Keep GO annotations inferred from expression.")
-    ] = False,
-    refined: Annotated[Path | None, typer.Option(help="Published descriptions: a table symbol,description.")] = None,
+    ncbi: Ncbi = None,
+    entrez_email: EntrezEmail = None,
+    uniprot: Uniprot = None,
+    go: Go = None,
+    go_terms: GoTerms = None,
+    keep_expression_evidence: KeepExpression = False,
+    refined: Refined = None,
     head: Annotated[bool, typer.Option(help="Begin each text with the gene's symbol and name.")] = True,
     model: Annotated[str | None, typer.Option(help="Language model that condenses the texts; none without it.")] = None,
     base_url: BaseUrl = None,
@@ -183,10 +193,8 @@ def embed(
     normalise: Annotated[bool | None, typer.Option(help="Scale to length 1, in place of the encoder's own.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=8, help="Tokens read, in place of the encoder's own.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of the weights' repository.")] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="CONCH's checkpoint; of the others a folder with their weights.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="Where the encoder runs: cpu, cuda.")] = "cpu",
+    weights: Weights = None,
+    device: Device = "cpu",
     base_url: BaseUrl = None,
     timeout_s: TimeoutS = 120.0,
     tries: Tries = 4,
@@ -222,3 +230,46 @@ def embed(
         )
         facts = embed_genes(texts, encoder=encoders.SentenceEncoder(choice, device=device), outdir=outdir)
     log(f"{facts.genes} genes in {facts.dim} dimensions, {facts.truncated} texts cut short: {facts.path}")
+
+
+def ask(
+    *,
+    genes: Genes,
+    bundle: Annotated[Path, typer.Option(help="Bundle that they are to be asked of: its folder.")],
+    species: Species = SpeciesName.human,
+    names: Names = None,
+    ncbi: Ncbi = None,
+    entrez_email: EntrezEmail = None,
+    uniprot: Uniprot = None,
+    go: Go = None,
+    go_terms: GoTerms = None,
+    keep_expression_evidence: KeepExpression = False,
+    refined: Refined = None,
+    weights: Weights = None,
+    device: Device = "cpu",
+    outdir: options.Outdir = Path(),
+) -> None:
+    """Resolve, describe and embed genes with a bundle's text encoder: <outdir>/genes.parquet, for 'predict --genes'."""
+    from histocast.genes.ask import embed_asked_genes
+    from histocast.genes.describe import Sources
+    from histocast.progress import log
+
+    facts = embed_asked_genes(
+        genes,
+        bundle=bundle,
+        outdir=outdir,
+        sources=Sources(
+            ncbi=ncbi,
+            entrez_email=entrez_email,
+            uniprot=uniprot,
+            go=go,
+            go_terms=go_terms,
+            keep_expression_evidence=keep_expression_evidence,
+            refined=refined,
+        ),
+        species=species.value,
+        names=names or (),
+        weights=weights,
+        device=device,
+    )
+    log(f"{facts.genes} genes to ask for, {facts.truncated} texts cut short: {facts.path}")

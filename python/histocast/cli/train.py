@@ -145,6 +145,14 @@ def train(
     unseen_genes: UnseenGenes = None,
     encoder_weights: EncoderWeights = None,
     option: Option = None,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="HISTOCAST_CHECKPOINTS",
+            help="Folder for what a stopped training goes on from; in outdir without it.",
+            show_default=False,
+        ),
+    ] = None,
     outdir: options.Outdir = Path(),
 ) -> None:
     """Train one method on one fold: a model folder. What was stopped goes on from its last checkpoint."""
@@ -159,6 +167,7 @@ def train(
         protocol=protocol.value if protocol else None,
         outdir=outdir,
         gene_text=gene_text,
+        checkpoints=checkpoints,
     )
 
 

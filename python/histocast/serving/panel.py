@@ -68,7 +68,11 @@ def read_panel(path: Path, genes: pa.Table, *, described: bool = False) -> list[
         faults.add("no gene", expected="one gene symbol or Ensembl id a line")
     faults.raise_if_any(
         "genes.parquet of the bundle lists the genes it predicts; without --genes it predicts them all"
-        + ("; for other genes give --genes a genes.parquet of 'histocast genes embed'" if described else "")
+        + (
+            "; for other genes run 'histocast genes ask' and give --genes the genes.parquet that it writes"
+            if described
+            else ""
+        )
     )
     return list(line_of_row)
 

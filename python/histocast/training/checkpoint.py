@@ -49,7 +49,7 @@ def load_checkpoint(path: Path, *, identity: str) -> State | None:
         return None
     try:
         state: State = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise DataError(
             "a damaged checkpoint", where=str(path), advice="remove it: the training then starts over"
         ) from error

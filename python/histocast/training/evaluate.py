@@ -22,10 +22,9 @@ from histocast.serving.predictor import Predictor
 from histocast.training.controls import predict_controls
 from histocast.training.evaluation_page import write_evaluation_page
 from histocast.training.evaluation_plots import Example
-from histocast.training.folds import split_sections
+from histocast.training.folds import model_name, split_sections
 from histocast.training.judge import JudgedModel, Measures, SectionJudge
 from histocast.training.labels import PROTOCOLS, Protocol
-from histocast.training.plan import model_name
 from histocast.training.recipe import Recipe
 from histocast.training.section import Section, temporary_folder
 from histocast.training.summary import Evaluation, GeneRow, SectionRow, summarise_rows

@@ -40,6 +40,16 @@ class InnerSplit:
 
 
 @dataclass(frozen=True)
+class Workspace:
+    """Where a training leaves what it has come to."""
+
+    metrics: Path
+    """Folder for the metrics of every epoch."""
+    checkpoints: Path
+    """Folder for what it goes on from after a stop."""
+
+
+@dataclass(frozen=True)
 class Fitted:
     """A trained method and what the held-out training spots said of it."""
 
@@ -75,7 +85,7 @@ def fit(
     protocol: Protocol,
     by: By,
     gene_text: Path | None = None,
-    workspace: Path | None = None,
+    workspace: Workspace | None = None,
 ) -> Fitted:
     """Train the recipe's method on ``sections``.
 
@@ -84,7 +94,7 @@ def fit(
     gene_text:
         Embedded gene descriptions, for a method that reads them.
     workspace:
-        Folder for what a method keeps while it is trained, to go on from after a stop.
+        Folders for what a method keeps while it is trained; none is kept without.
 
     Raises
     ------

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from histocast.errors import DataError, UsageError
+from histocast.training import labels
+from histocast.training.variants import SEPARATOR
 
 By = Literal["patient", "section"]
 
@@ -127,3 +129,8 @@ def describe(by: By, *, patients: int) -> str:
     if patients == 1:
         return "leave one section out, all of one patient: proves the mechanics, not generalisation"
     return f"leave one section out of {patients} patients: sections of one patient on both sides, which flatters"
+
+
+def model_name(label: str, protocol: labels.Protocol, fold: str) -> str:
+    """Name of a model's folder; a colon is special in too many places."""
+    return f"{label.replace(SEPARATOR, '-')}-{protocol}-{fold}"

@@ -23,7 +23,7 @@ from histocast.errors import ConfigError, DataError
 from histocast.methods.correlation import mean_section_pearson
 from histocast.methods.layers import Config, Spots
 from histocast.methods.target_encoder import FromPixels, Tiles
-from histocast.progress import Meter
+from histocast.progress import Meter, log
 from histocast.training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -139,6 +139,7 @@ def train_network(
         found = load_checkpoint(checkpoint, identity=identity) if checkpoint else None
         if found is not None:
             run.restore(found)
+            log(f"going on after epoch {len(run.history)}")
             meter.skip(len(run.history))
         while not run.finished():
             run.epoch()

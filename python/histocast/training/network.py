@@ -23,9 +23,9 @@ from histocast.methods.ensemble import Ensemble, Member
 from histocast.methods.layers import Config
 from histocast.methods.target_encoder import FromPixels
 from histocast.progress import Meter
-from histocast.training.checkpoint import CHECKPOINTS, identity
+from histocast.training.checkpoint import identity
 from histocast.training.designs import DESIGNS, NetworkOptions, read_options, refuse_target
-from histocast.training.fit import Fitted, InnerSplit, embedding_dim, inner_split
+from histocast.training.fit import Fitted, InnerSplit, Workspace, embedding_dim, inner_split
 from histocast.training.folds import By
 from histocast.training.gene_text import GeneText, read_gene_text
 from histocast.training.history import History
@@ -54,7 +54,7 @@ def fit_network(
     protocol: Protocol,
     by: By,
     gene_text: Path | None = None,
-    workspace: Path | None = None,
+    workspace: Workspace | None = None,
 ) -> Fitted:
     """Train the recipe's network once for every held-out group and join them.
 
@@ -63,7 +63,7 @@ def fit_network(
     gene_text:
         Embedded genes, for a method that reads descriptions.
     workspace:
-        Folder for checkpoints and the metrics of every epoch; a training that was stopped goes on from there.
+        Folders for checkpoints and the metrics of every epoch; a training that was stopped goes on from there.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def fit_network(
     )
     networks: list[Any] = []
     members: list[Member] = []
-    history = History(workspace)
+    history = History(None if workspace is None else workspace.metrics)
     heldout = np.full(labels.shape, np.nan)
     groups = np.unique(inner.group)[: 1 if trained else None]
     with Meter(f"train {recipe.method}", total=len(groups) * options.training.epochs, unit="epochs") as meter:
@@ -108,7 +108,7 @@ def fit_network(
                 options=options.training,
                 seed=maker.seed + number,
                 identity=f"{digest}-{number}",
-                checkpoint=None if workspace is None else workspace / CHECKPOINTS / f"{number}.pt",
+                checkpoint=None if workspace is None else workspace.checkpoints / f"{number}.pt",
                 meter=meter,
                 watch=partial(history.keep, number),
             )

@@ -8,11 +8,10 @@ from typing import Literal, NamedTuple
 
 from histocast.errors import ConfigError, UsageError
 from histocast.records import Record
-from histocast.training.folds import ALL, split_sections
+from histocast.training.folds import ALL, model_name, split_sections
 from histocast.training.labels import PROTOCOLS, Protocol
 from histocast.training.recipe import Recipe, hold_out_genes, read_recipe
 from histocast.training.sheet import read_training_sheet
-from histocast.training.variants import SEPARATOR
 
 PLAN_FILE = "plan.json"
 
@@ -115,11 +114,6 @@ def plan_models(
         pixels=any(needed.pixels for needed in needs),
         models=tuple(models),
     )
-
-
-def model_name(label: str, protocol: Protocol, fold: str) -> str:
-    """Name of a model's folder; a colon is special in too many places."""
-    return f"{label.replace(SEPARATOR, '-')}-{protocol}-{fold}"
 
 
 def _planned(recipe: Recipe, needs: Needs, protocol: Protocol, fold: str) -> PlannedModel:

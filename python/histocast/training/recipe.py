@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -112,7 +112,7 @@ def read_recipe(
     panel:
         File with a gene a line, in place of the recipe's panel; some shipped recipes have none of their own.
     protocol, method:
-        In place of the recipe's. Another method starts from its own options; ``dkan:no-gene-text`` is a method with
+        In place of the recipe's. Another method starts from its own options, or those under ``options_of``; ``dkan:no-gene-text`` is a method with
         one idea switched (`histocast.training.variants`).
     options:
         ``key.key=value`` each, the value in JSON or a plain word; they change single options of the method.
@@ -145,8 +145,9 @@ def read_recipe(
             advice="give --panel, or 'panel' in the recipe",
         )
     method, _, variant = (method or "").partition(SEPARATOR)
+    others = _options_of_others(content, where=str(name))
     if method not in ("", content.get("method", "ridge")):
-        content["options"] = {}
+        content["options"] = others.get(method, {})
     for option in options:
         _change_option(content.setdefault("options", {}), option)
     content |= {key: value for key, value in (("protocol", protocol), ("method", method)) if value}
@@ -159,6 +160,17 @@ def read_recipe(
         fault = error.errors()[0]
         place = ".".join(str(part) for part in fault["loc"])
         raise ConfigError(f"{place or 'content'}: {fault['msg']}", expected="a recipe", where=str(name)) from error
+
+
+def _options_of_others(content: dict[str, Any], *, where: str) -> dict[str, dict[str, Any]]:
+    """Take ``options_of`` from a recipe: options of other methods than its own, by method."""
+    others = content.pop("options_of", {})
+    if not isinstance(others, dict) or (unknown := set(others) - set(get_args(Method))):
+        found = ", ".join(sorted(unknown)) if isinstance(others, dict) else type(others).__name__
+        raise ConfigError(
+            f"options_of: {found}", expected=f"options by method: {', '.join(get_args(Method))}", where=where
+        )
+    return others
 
 
 def hold_out_genes(recipe: Recipe, path: Path) -> Recipe:

@@ -28,8 +28,8 @@ from histocast.serving.asked_genes import near_distance
 from histocast.software import TRAINING_LIBRARIES, software_versions
 from histocast.training.calibration import conformal_half_widths, fit_out_of_distribution
 from histocast.training.checkpoint import CHECKPOINTS
-from histocast.training.fit import OUTPUTS, Fitted, fit
-from histocast.training.folds import Fold, split_sections
+from histocast.training.fit import OUTPUTS, Fitted, Workspace, fit
+from histocast.training.folds import Fold, model_name, split_sections
 from histocast.training.gene_text import GeneText
 from histocast.training.labels import SCALES, Protocol
 from histocast.training.licences import join_licences, licence_parts
@@ -96,6 +96,7 @@ def train(
     fold: str | None = None,
     protocol: Protocol | None = None,
     gene_text: Path | None = None,
+    checkpoints: Path | None = None,
 ) -> TrainRecord:
     """Train on every section outside ``fold`` and write the model folder ``outdir``.
 
@@ -113,6 +114,9 @@ def train(
     gene_text:
         Embedded genes, as ``histocast genes embed`` writes them, for a method that reads descriptions. Those
         outside the panel are put into the model too, marked as not seen in training.
+    checkpoints:
+        Folder in which a folder of the model's name holds what a training goes on from after a stop, until the model
+        stands; in ``outdir`` by default. One that outlives ``outdir`` serves tasks that are run again elsewhere.
 
     Raises
     ------
@@ -122,21 +126,38 @@ def train(
         The sections do not fit together or the recipe.
     """
     with open_training_set(set_folder, recipe) as training:
-        return train_fold(training, fold=fold, protocol=protocol or recipe.protocol, outdir=outdir, gene_text=gene_text)
+        return train_fold(
+            training,
+            fold=fold,
+            protocol=protocol or recipe.protocol,
+            outdir=outdir,
+            gene_text=gene_text,
+            checkpoints=checkpoints,
+        )
 
 
 def train_fold(
-    training: TrainingSet, *, fold: str | None, protocol: Protocol, outdir: Path, gene_text: Path | None = None
+    training: TrainingSet,
+    *,
+    fold: str | None,
+    protocol: Protocol,
+    outdir: Path,
+    gene_text: Path | None = None,
+    checkpoints: Path | None = None,
 ) -> TrainRecord:
     """`train` on a set that is open already."""
     recipe = training.recipe
     split = split_sections(training.records, by=recipe.folds)
     part = split.fold(fold)
     sections = training.choose(part.train)
-    fitted = fit(training, sections, protocol=protocol, by=split.by, gene_text=gene_text, workspace=outdir)
+    kept = outdir / CHECKPOINTS
+    if checkpoints is not None:
+        kept = checkpoints / model_name(recipe.label, protocol, part.name)
+    workspace = Workspace(metrics=outdir, checkpoints=kept)
+    fitted = fit(training, sections, protocol=protocol, by=split.by, gene_text=gene_text, workspace=workspace)
     record = _write_model(training, sections, fitted, part, protocol, split.description, outdir)
     # Kept until the model stands, so that a kill while it is exported costs no training.
-    shutil.rmtree(outdir / CHECKPOINTS, ignore_errors=True)
+    shutil.rmtree(kept, ignore_errors=True)
     log(
         f"train {recipe.name} {recipe.label} {protocol}, fold {part.name}: {record.train_spots} spots, "
         f"held-out Pearson {record.heldout_pearson:.3f}"

@@ -1,0 +1,113 @@
+"""Genes that a bundle was never told of, described and embedded as its own were, to be asked of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from histocast.bundle import Bundle, read_bundle
+from histocast.errors import ConfigError, UsageError
+from histocast.genes import encoders
+from histocast.genes.catalogue import Species
+from histocast.genes.describe import Sources, describe_genes
+from histocast.genes.embed import EmbedFacts, embed_genes
+from histocast.genes.name_tables import open_catalogue
+from histocast.genes.resolve import resolve_genes
+from histocast.serving.asked_genes import takes_descriptions
+
+if TYPE_CHECKING:
+    from histocast.genes.encoders import TextEncoder
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def embed_asked_genes(
+    genes: Path,
+    *,
+    bundle: Path,
+    outdir: Path,
+    sources: Sources,
+    species: Species = "human",
+    names: Sequence[Path] = (),
+    weights: Path | None = None,
+    device: str = "cpu",
+) -> EmbedFacts:
+    """Resolve, describe and embed genes with a bundle's text encoder: ``genes.parquet`` for ``predict --genes``.
+
+    Parameters
+    ----------
+    genes:
+        A gene a line, or a table; see `resolve_genes`.
+    bundle:
+        Its folder.
+    sources:
+        What the texts are made of; those of the bundle's own genes, for texts alike.
+    names:
+        Name tables in place of the shipped one.
+    weights:
+        Of the text encoder, as for `choose_encoder` and CONCH.
+
+    Raises
+    ------
+    ConfigError
+        The bundle's method knows its panel alone, does not say which encoder it takes, or the encoder at hand is another.
+    MissingInputError, DataError
+        Genes, names, sources or weights are absent or faulty.
+    """
+    encoder = open_encoder(read_bundle(bundle), weights=weights, device=device)
+    found = resolve_genes(genes, catalogue=open_catalogue(names, species=species), outdir=outdir)
+    described = describe_genes(found.path, outdir=outdir, sources=sources)
+    return embed_genes(described.path, encoder=encoder, outdir=outdir)
+
+
+def open_encoder(bundle: Bundle, *, weights: Path | None, device: str = "cpu") -> TextEncoder:
+    """The text encoder that a bundle's own genes went through, and no other; see `embed_asked_genes`."""
+    text, where = bundle.gene_text, f"bundle {bundle.name}"
+    if not takes_descriptions(bundle):
+        raise ConfigError(
+            f"{bundle.fusion.method} predicts the genes it was trained on alone",
+            expected="a method that takes genes by description (dkan, alignst)",
+            where=where,
+        )
+    if text is None or text.encoder is None or text.encoder.count("/") < 3:
+        raise ConfigError(
+            "no word of the text encoder",
+            expected="its name, pooling and length",
+            where=where,
+            advice="export it again",
+        )
+    name, pooling, length, tokens = text.encoder.rsplit("/", 3)
+    encoder: TextEncoder
+    if name.startswith(encoders.ENDPOINT):
+        raise UsageError(
+            f"texts embedded by {name!r}",
+            expected="an encoder on this machine",
+            where=where,
+            advice="run 'histocast genes resolve', 'describe' and 'embed --encoder " + name + "'",
+        )
+    if name == encoders.CONCH:
+        if weights is None:
+            raise UsageError("no checkpoint of CONCH", expected="--weights", where=where)
+        from histocast.genes.conch import ConchEncoder
+
+        encoder = ConchEncoder(weights)
+    else:
+        choice = encoders.choose_encoder(
+            name,
+            pooling=cast("encoders.Pooling", pooling),
+            normalise=length == "normalised",
+            max_tokens=int(tokens),
+            revision=text.encoder_revision if _COMMIT.fullmatch(text.encoder_revision or "") else None,
+            folder=weights,
+        )
+        encoder = encoders.SentenceEncoder(choice, device=device)
+    if (encoder.label, encoder.revision) != (text.encoder, text.encoder_revision):
+        raise ConfigError(
+            f"text encoder {encoder.label} of revision {encoder.revision}",
+            expected=f"{text.encoder} of revision {text.encoder_revision}, as that of its own genes",
+            where=where,
+            advice="give the weights of that revision by --weights",
+        )
+    return encoder
