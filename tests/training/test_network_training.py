@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_sections import DIM, PANEL, made_counts, made_recipe, spot_names, write_counts, write_stages
 
 from histocast.artifacts import GENES, read_table
 from histocast.bundle import Bundle, TensorSpec, read_bundle
@@ -25,6 +24,7 @@ from histocast.training.evaluate import predict_section
 from histocast.training.gene_text import read_gene_text
 from histocast.training.panel import Panel
 from histocast.training.training_set import open_training_set
+from made_sections import DIM, PANEL, made_counts, made_recipe, spot_names, write_counts, write_stages
 from spot_files import write_features
 
 TEXT = 10
