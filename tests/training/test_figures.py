@@ -90,6 +90,7 @@ def test_tables_list_methods_then_controls_best_first_and_say_whose_a_control_is
     named = list(name_subjects(found))
     assert named == ["dkan", "ridge", "shuffled text (dkan)", "training mean", "shuffled spots (dkan)", "shuffled spots (ridge)"]  # fmt: skip
     assert [each.method for each in order_summaries(found) if each.subject == MODEL] == ["dkan", "ridge"]
+    assert name_subjects(found)["training mean"].method == "dkan"
     alone = [each for each in found if each.method == "dkan"]
     assert list(name_subjects(alone)) == ["dkan", "ridge", "shuffled text", "training mean", "shuffled spots"]
 

@@ -135,10 +135,17 @@ class Evaluation(Record):
 
 
 def order_summaries(summaries: Sequence[SubjectSummary]) -> tuple[SubjectSummary, ...]:
-    """By protocol; in it methods, then controls, each best first by mean Pearson."""
-    return tuple(
-        sorted(summaries, key=lambda each: (PROTOCOLS.index(each.protocol), each.subject != MODEL, -_mean(each)))
-    )
+    """By protocol; in it methods, then controls, each best first by mean Pearson.
+
+    Of controls that are alike the one beside the best method comes first: its list of best genes is what HPG is of.
+    """
+    beside = {(each.protocol, each.method): _mean(each) for each in summaries if each.subject == MODEL}
+
+    def key(each: SubjectSummary) -> tuple[int, bool, float, float]:
+        of_method = beside.get((each.protocol, each.method), -1.0)
+        return PROTOCOLS.index(each.protocol), each.subject != MODEL, -_mean(each), -of_method
+
+    return tuple(sorted(summaries, key=key))
 
 
 def _mean(summary: SubjectSummary) -> float:
