@@ -157,6 +157,12 @@ class Nuclei(nn.Module):
         return torch.cat(features, dim=1)
 
 
+def fits_morphology(*, tile_px: int, um_per_px: float) -> bool:
+    """Whether a tile is large enough to be described: about 40 um a side at 0.5 um/px."""
+    side_px: int = StainMap(tile_px=tile_px, um_per_px=um_per_px).side_px
+    return side_px >= MIN_FINE_SIDE_PX
+
+
 class Morphology(nn.Module):
     """Tiles uint8 [tile, tile_px, tile_px, 3] RGB to ``embedding`` float32 [tile, dim], named by `FEATURE_NAMES`.
 
@@ -177,7 +183,7 @@ class Morphology(nn.Module):
         super().__init__()
         self.stain = StainMap(tile_px=tile_px, um_per_px=um_per_px)
         side_px = self.stain.side_px
-        if side_px < MIN_FINE_SIDE_PX:
+        if not fits_morphology(tile_px=tile_px, um_per_px=um_per_px):
             raise ConfigError(
                 f"tiles of {tile_px} px at {um_per_px:g} um/px",
                 expected=f"at least {MIN_FINE_SIDE_PX * self.stain.factor} px at this resolution",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from histocast.bundle import FusionSpec, TensorSpec
 from histocast.errors import DataError
+from histocast.progress import log
 from histocast.training.fit import inner_split
 from histocast.training.folds import By
 from histocast.training.labels import Protocol
@@ -48,7 +49,13 @@ def predict_controls(
     labels = [training.labels(section, protocol) for section in train]
     mean = np.concatenate(labels).mean(axis=0, dtype=np.float64)
     found = {TRAINING_MEAN: {s.record.sample: np.broadcast_to(mean, (len(s), len(mean))) for s in test}}
-    found[STAIN_AREA] = _predict_stain_area(training, train, test, np.concatenate(labels), by=by)
+    if training.recipe.shows_stain:
+        found[STAIN_AREA] = _predict_stain_area(training, train, test, np.concatenate(labels), by=by)
+    else:
+        geometry = training.recipe.geometry
+        log(
+            f"no control {STAIN_AREA}: tiles of {geometry.tile_px} px at {geometry.um_per_px:g} um/px are too small for it"
+        )
     if training.recipe.controls:
         found |= _predict_anchors(training, train, test, np.concatenate(labels), by=by)
     return found

@@ -92,7 +92,15 @@ class Recipe(Spec):
     @property
     def prepared_encoders(self) -> tuple[str, ...]:
         """Names of the encoders that sections are prepared with: the method's, and that of the control stain area."""
-        return tuple(dict.fromkeys((*self.encoders, STAIN_COLUMN.split(".", 1)[0])))
+        stain = (STAIN_COLUMN.split(".", 1)[0],) if self.shows_stain else ()
+        return tuple(dict.fromkeys((*self.encoders, *stain)))
+
+    @property
+    def shows_stain(self) -> bool:
+        """Whether tiles are large enough for the control stain area."""
+        from histocast.methods.morphology import fits_morphology
+
+        return fits_morphology(tile_px=self.geometry.tile_px, um_per_px=self.geometry.um_per_px)
 
 
 def read_recipe(
