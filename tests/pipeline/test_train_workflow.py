@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ from pipeline_runs import Launcher, Run, count_by_process, write_samplesheet
 pytestmark = pytest.mark.timeout(900)
 
 SECTIONS = 2
-GENES = ("KRT8", "COL1A1", "CD3E")
+GENES = ("KRT8", "COL1A1", "CD3E", "EPCAM", "VIM")
 PITCH_UM = 56.0
 
 
@@ -42,7 +44,7 @@ def write_spots_and_counts(folder: Path, name: str, *, seed: int) -> None:
     centres_px = [(x, y) for y in range(400, 1150, 112) for x in range(400, 1150, 112)]
     spots = ["spot,x,y", *(f"{name}-{index},{x},{y}" for index, (x, y) in enumerate(centres_px))]
     (folder / f"{name}_spots.csv").write_text("\n".join(spots) + "\n")
-    counts = random.poisson(lam=(40, 25, 6), size=(len(centres_px), len(GENES)))
+    counts = random.poisson(lam=(40, 25, 6, 15, 20), size=(len(centres_px), len(GENES)))
     table = ["\t".join(["", *GENES])]
     table += ["\t".join([f"{name}-{index}", *map(str, row)]) for index, row in enumerate(counts)]
     (folder / f"{name}_counts.tsv").write_text("\n".join(table) + "\n")
@@ -127,6 +129,64 @@ def test_encoders_with_weights_are_taken_along_and_one_is_trained(
     trained = [json.loads(path.read_text()) for path in (tmp_path / "work").rglob("train.json")]
     assert {record["choices"]["encoder"]["weights_sha256"] for record in trained} == {digest}
     assert str(tmp_path) not in json.dumps(trained)
+
+
+# Variants are trained under one protocol and become no bundle, which costs less than half.
+THREE = ("dkan", "domainst:no-distillation", "alignst:nuclei")
+
+
+@pytest.fixture
+def three_methods(tmp_path: Path) -> Path:
+    """A recipe of small networks."""
+    trunk, brief = {"trunk": {"dim": 8}}, {"epochs": 2, "members": 2}
+    content = {
+        "name": "three",
+        "geometry": {"tile_px": 112, "um_per_px": 0.5, "pitch_um": PITCH_UM},
+        "panel": GENES,
+        "method": "dkan",
+        "options": {"model": trunk, "training": brief},
+        "options_of": {
+            "domainst": {"model": trunk, "training": brief},
+            "alignst": {"model": {"dim": 8}, "training": brief},
+        },
+    }
+    path = tmp_path / "three.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def write_gene_text(path: Path) -> Path:
+    values = np.random.default_rng(0).normal(size=(len(GENES), 6)).astype(np.float32)
+    columns = {
+        "gene_id": pa.array(GENES),
+        "gene_symbol": pa.array(GENES),
+        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), 6),
+    }
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_the_three_methods_are_trained_judged_with_their_texts_and_exported(
+    launch: Launcher, training_sheet: Path, three_methods: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "unseen.txt").write_text(f"{GENES[-1]}\n")
+    run = launch(
+        *("--workflow", "train", "--input", training_sheet, "--recipe", three_methods),
+        *("--methods", ",".join(THREE), "--gene_text", write_gene_text(tmp_path / "genes.parquet")),
+        *("--unseen_genes", tmp_path / "unseen.txt"),
+    )
+
+    assert run.code == 0, run.output
+    # Two folds: under two protocols and a bundle of a method, under one of a variant.
+    assert count_by_process(run.tasks("COMPLETED"))["TRAIN"] == 5 + 2 + 2
+    assert verify_bundle(run.outdir / "dkan" / "bundle").gene_count == len(GENES)
+    records = {path.parent.name: json.loads(path.read_text()) for path in run.outdir.glob("training/*/train.json")}
+    assert records["alignst-nuclei-strict-P1"]["recipe"]["nuclei"] == "nuclei.map"
+    assert all(GENES[-1] not in record["recipe"]["panel"] for record in records.values())
+    assert all((run.outdir / "training" / name / "metrics.csv").is_file() for name in records)
+    table = (run.outdir / "evaluation" / "evaluation.md").read_text()
+    assert all(f"| **{method}** |" in table for method in THREE)
+    assert all(f"| {method}, own text |" in table for method in ("dkan", "alignst:nuclei"))
 
 
 def torchvision_resnet18() -> dict[str, torch.Tensor]:
