@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_sections import made_recipe, make_training_set
 
 from histocast.bundle import Bundle, read_bundle
 from histocast.training import Evaluation, cross_validate, export_encoders
+from made_sections import made_recipe, make_training_set
 
 
 @pytest.fixture(scope="session")

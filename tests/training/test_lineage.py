@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_sections import made_recipe
 
 from histocast.artifacts import write_json
 from histocast.bundle import read_bundle, sha256_of_file
@@ -16,6 +15,7 @@ from histocast.errors import DataError
 from histocast.records import RunRecord, read_record
 from histocast.training import Evaluation, SectionRecord, export_bundle, train
 from histocast.training.lineage import GivenFiles, write_lineage
+from made_sections import made_recipe
 
 RUN = RunRecord(
     pipeline="histocast",

@@ -8,7 +8,6 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
-from made_sections import OTHERS, PANEL, made_counts, made_recipe, spot_names, write_counts, write_stages
 
 from histocast.bundle import Bundle
 from histocast.errors import DataError, MissingInputError
@@ -16,6 +15,7 @@ from histocast.records import read_record
 from histocast.training import prepare_section
 from histocast.training.section import SectionRecord, open_section
 from histocast.training.training_set import list_sections, open_training_set
+from made_sections import OTHERS, PANEL, made_counts, made_recipe, spot_names, write_counts, write_stages
 
 GENES = PANEL + OTHERS
 

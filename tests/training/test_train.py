@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from made_sections import OTHERS, PANEL, made_counts, made_recipe, make_training_set, spot_names, write_counts
 
 from histocast.artifacts import GENES, read_table
 from histocast.bundle import Bundle, read_bundle
@@ -22,6 +21,7 @@ from histocast.training import Evaluation, TrainRecord, evaluate, export_bundle,
 from histocast.training.evaluate import predict_section
 from histocast.training.folds import split_sections
 from histocast.training.training_set import list_sections, open_training_set
+from made_sections import OTHERS, PANEL, made_counts, made_recipe, make_training_set, spot_names, write_counts
 
 Folds = tuple[Path, Evaluation]
 

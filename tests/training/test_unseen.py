@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_sections import OTHERS, PANEL, gene_weights, made_recipe
 
 from histocast.artifacts import GENES, read_table
 from histocast.bundle import read_bundle
@@ -28,6 +27,7 @@ from histocast.training.unseen import (
     UNSEEN_SUBJECTS,
     shuffled_text_pearson,
 )
+from made_sections import OTHERS, PANEL, gene_weights, made_recipe
 
 HELD = PANEL[-12:]
 NOWHERE = "NEVER1"
