@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,47 +15,24 @@ from histocast.bundle import sha256_of_file
 from histocast.serving import verify_bundle
 from known_encoders import write_exported_encoder
 from pipeline_runs import Launcher, Run, count_by_process, write_samplesheet
+from stained_sections import GENES, GEOMETRY, write_ridge_recipe, write_training_sheet
 
 # Several whole runs of the pipeline, on a machine that may have other work to do.
 pytestmark = pytest.mark.timeout(900)
 
 SECTIONS = 2
-GENES = ("KRT8", "COL1A1", "CD3E", "EPCAM", "VIM")
-PITCH_UM = 56.0
 
 
 @pytest.fixture
-def training_sheet(tmp_path: Path, make_slide: Callable[..., Path]) -> Path:
+def training_sheet(tmp_path: Path) -> Path:
     """Small sections of as many patients, with spots and counts."""
-    rows = ["sample,slide,counts,patient,spots"]
-    for number in range(SECTIONS):
-        name = f"T{number}"
-        make_slide(tmp_path / f"{name}.tiff", seed=number)
-        write_spots_and_counts(tmp_path, name, seed=number)
-        rows.append(f"{name},{name}.tiff,{name}_counts.tsv,P{number},{name}_spots.csv")
-    sheet = tmp_path / "training.csv"
-    sheet.write_text("\n".join(rows) + "\n")
-    return sheet
-
-
-def write_spots_and_counts(folder: Path, name: str, *, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    centres_px = [(x, y) for y in range(400, 1150, 112) for x in range(400, 1150, 112)]
-    spots = ["spot,x,y", *(f"{name}-{index},{x},{y}" for index, (x, y) in enumerate(centres_px))]
-    (folder / f"{name}_spots.csv").write_text("\n".join(spots) + "\n")
-    counts = random.poisson(lam=(40, 25, 6, 15, 20), size=(len(centres_px), len(GENES)))
-    table = ["\t".join(["", *GENES])]
-    table += ["\t".join([f"{name}-{index}", *map(str, row)]) for index, row in enumerate(counts)]
-    (folder / f"{name}_counts.tsv").write_text("\n".join(table) + "\n")
+    return write_training_sheet(tmp_path, sections=SECTIONS)
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """A recipe for ridge on the morphology encoder."""
-    path = tmp_path / "tiny.json"
-    geometry = {"tile_px": 112, "um_per_px": 0.5, "pitch_um": PITCH_UM}
-    path.write_text(json.dumps({"name": "tiny", "geometry": geometry, "panel": GENES, "method": "ridge"}))
-    return path
+    return write_ridge_recipe(tmp_path / "tiny.json")
 
 
 def test_a_bundle_is_trained_judged_and_exported_and_predicts(
@@ -104,7 +80,7 @@ def test_encoders_with_weights_are_taken_along_and_one_is_trained(
     recipe = tmp_path / "trained.json"
     content = {
         "name": "trained",
-        "geometry": {"tile_px": 112, "um_per_px": 0.5, "pitch_um": PITCH_UM},
+        "geometry": GEOMETRY,
         "panel": GENES,
         "features": ["uni.embedding"],
         "exported": {"uni": "a/place/that/no/task/sees"},
@@ -141,7 +117,7 @@ def three_methods(tmp_path: Path) -> Path:
     trunk, brief = {"trunk": {"dim": 8}}, {"epochs": 2, "members": 2}
     content = {
         "name": "three",
-        "geometry": {"tile_px": 112, "um_per_px": 0.5, "pitch_um": PITCH_UM},
+        "geometry": GEOMETRY,
         "panel": GENES,
         "method": "dkan",
         "options": {"model": trunk, "training": brief},

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from pipeline_runs import Launcher, Run
 from same_results import SAMPLES, assert_same_results
 from slurm_cluster import SlurmCluster
+from stained_sections import write_ridge_recipe, write_training_sheet
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -85,3 +88,26 @@ def test_the_demo_archive_gives_the_same_as_jobs_of_which_one_is_cancelled(
     asking = {name_of(header) for header in headers if "#SBATCH --gres=gpu:1 " in header}
     assert asking == {f"{stage}_({sample})" for stage in ("ENCODE", "PREDICT") for sample in SAMPLES}
     assert_same_results(run, on_this_machine)
+
+
+def test_a_bundle_is_trained_and_judged_the_same_as_jobs(
+    new_launcher: Callable[[str], Launcher], cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    sheet, recipe = write_training_sheet(tmp_path, sections=2), write_ridge_recipe(tmp_path / "tiny.json")
+    settings = tmp_path / "here.config"
+    settings.write_text(SOONER)
+    asked = ("--workflow", "train", "--input", sheet, "--recipe", recipe, "--max_cpus", str(CPUS))
+
+    here = new_launcher("train_here")(*asked)
+    jobs = new_launcher("train_slurm")(
+        *asked, "-profile", "slurm", "-c", settings, "--queue", "work", env=cluster.environment
+    )
+
+    assert here.code == 0, here.output
+    assert jobs.code == 0, f"{jobs.output}\n{cluster.logs()}"
+    headers = [path.read_text() for path in (jobs.outdir.parent / "work").rglob(".command.run")]
+    assert sum("#SBATCH" in header for header in headers) == len(headers) == len(jobs.trace())
+    judged = [json.loads((run.outdir / "evaluation" / "evaluation.json").read_text()) for run in (jobs, here)]
+    assert judged[0] == judged[1]
+    bundles = [json.loads((run.outdir / "ridge" / "bundle" / "bundle.json").read_text()) for run in (jobs, here)]
+    assert bundles[0]["metrics"] == bundles[1]["metrics"]
