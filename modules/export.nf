@@ -1,4 +1,4 @@
-include { surroundings } from './inputs.nf'
+include { quoted ; surroundings } from './inputs.nf'
 
 // Completes a trained model to a bundle: its encoders, its measured figures, its model card.
 process EXPORT {
@@ -16,15 +16,15 @@ process EXPORT {
     script:
     """
     ${surroundings(task)}histocast export \\
-        --model ${model} \\
-        --encoders ${encoders} \\
-        --evaluation ${evaluation} \\
-        --outdir ${name}/bundle
+        --model ${quoted(model)} \\
+        --encoders ${quoted(encoders)} \\
+        --evaluation ${quoted(evaluation)} \\
+        --outdir ${quoted(name)}/bundle
     """
 
     stub:
     """
-    mkdir -p ${name}/bundle
-    touch ${name}/bundle/bundle.json
+    mkdir -p ${quoted(name)}/bundle
+    touch ${quoted(name)}/bundle/bundle.json
     """
 }

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from killed_training import epochs_kept_by_a_killed_training
 
 from histocast.errors import ConfigError, DataError
 from histocast.methods.baselines import Bleep
@@ -87,22 +84,7 @@ def run_training(checkpoint: Path | None, *, epochs: int = 25, data: Data | None
 
 def test_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     checkpoint = tmp_path / "0.pt"
-    code = f"from pathlib import Path; import test_loop as t; t.run_training(Path({str(checkpoint)!r}))"
-    places = [Path(__file__).parent, Path(__file__).parents[1], *map(Path, sys.path)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(place) for place in places if str(place) != ".")}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
-    deadline_s = time.monotonic() + 120
-    done = 0
-    while done < 3 and time.monotonic() < deadline_s:
-        assert process.poll() is None, "the training ended before it could be killed"
-        state = load_checkpoint(checkpoint, identity="same")
-        done = 0 if state is None else len(state["history"])
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    state = load_checkpoint(checkpoint, identity="same")
-    assert state is not None
-    assert 3 <= len(state["history"]) < 25
+    assert 3 <= epochs_kept_by_a_killed_training("test_loop", "run_training", checkpoint, epochs=3) < 25
     resumed, unbroken = run_training(checkpoint), run_training(None)
     assert resumed.keys() == unbroken.keys()
     assert all(torch.equal(resumed[name], unbroken[name]) for name in resumed)

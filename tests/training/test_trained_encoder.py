@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from killed_training import epochs_kept_by_a_killed_training
 from made_stripes import GENES, SAMPLES, SIDE, TILE_PX, make_stripes
 
 from histocast import api
@@ -25,7 +21,6 @@ from histocast.progress import Meter
 from histocast.records import SlideRecord, read_record
 from histocast.serving import open_predictor, verify_bundle
 from histocast.training import Recipe, TrainRecord, evaluate, export_bundle, read_recipe, train
-from histocast.training.checkpoint import load_checkpoint
 from histocast.training.designs import read_options
 from histocast.training.loop import Data, LoopOptions, TrainingRegion, train_network
 from histocast.training.trained_encoder import COLUMN, TrainedEncoder, encode_with, with_tokens
@@ -269,22 +264,7 @@ def test_tiles_are_turned_in_all_eight_ways_and_no_other() -> None:
 
 def test_killed_training_goes_on_to_the_same_weights_of_the_encoder_too(tmp_path: Path) -> None:
     checkpoint = tmp_path / "0.pt"
-    code = f"from pathlib import Path; import test_trained_encoder as t; t.train_to_the_end(Path({str(checkpoint)!r}))"
-    places = [Path(__file__).parent, Path(__file__).parents[1], *map(Path, sys.path)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(place) for place in places if str(place) != ".")}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
-    deadline_s = time.monotonic() + 120
-    done = 0
-    while done < 2 and time.monotonic() < deadline_s:
-        assert process.poll() is None, "the training ended before it could be killed"
-        state = load_checkpoint(checkpoint, identity="same")
-        done = 0 if state is None else len(state["history"])
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    state = load_checkpoint(checkpoint, identity="same")
-    assert state is not None
-    assert 2 <= len(state["history"]) < 10
+    assert 2 <= epochs_kept_by_a_killed_training("test_trained_encoder", "train_to_the_end", checkpoint, epochs=2) < 10
     resumed, unbroken = train_to_the_end(checkpoint), train_to_the_end(None)
     assert resumed.keys() == unbroken.keys()
     assert any(name.startswith("encoder.") for name in resumed)

@@ -85,7 +85,7 @@ def open_encoder(bundle: Bundle, *, weights: Path | None, device: str = "cpu") -
             f"texts embedded by {name!r}",
             expected="an encoder on this machine",
             where=where,
-            advice="run 'histocast genes resolve', 'describe' and 'embed --encoder " + name + "'",
+            advice=f"run 'histocast genes resolve', 'describe' and 'embed --encoder {name}'",
         )
     if name == encoders.CONCH:
         if weights is None:

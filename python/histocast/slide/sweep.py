@@ -32,7 +32,8 @@ from histocast.slide.windows import Windows, blocks_of
 # Threads are ours; a library that starts its own for each resize would have them fight.
 cv2.setNumThreads(1)
 
-# Handing work out costs as much as a tenth of a block: each thread gets a large piece, but no thread an hour's.
+# Handing work out costs as much as a tenth of a block, so each thread gets one large piece; of at most 32, some 5 ms,
+# because the end of a cell waits for the last of them.
 _LEAST_PER_TASK, _MOST_PER_TASK = 4, 32
 _BATCHES_AHEAD = 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from histocast.bundle import Bundle, GeneTextSpec, Metric
+from histocast.training.calibration import OOD_QUANTILE
 from histocast.training.summary import MODEL
 from histocast.training.train import TrainRecord
 
@@ -64,12 +65,14 @@ def _training(bundle: Bundle, record: TrainRecord) -> Iterator[str]:
     )
     yield ""
     if bundle.fusion.precision == "fp16":
-        yield "The fusion graph computes in half precision, within 0.005 of single, relative to 1 + the value. "
+        from histocast.methods.half_precision import TOLERANCE
+
+        yield f"The fusion graph computes in half precision, within {TOLERANCE:g} of single, relative to 1 + the value. "
     yield (
         f"Choices were made on held-out training spots ({record.inner_split}): {', '.join(_choices(record))}. "
         f"Intervals cover {bundle.calibration.coverage_percent} % by {bundle.calibration.method}. "
         f"A tile is flagged as unlike the training tiles (`ood_flag`) above an `ood_score` of "
-        f"{bundle.ood.threshold:.3g}, the 99th percentile of held-out training tiles in `{bundle.ood.column}`."
+        f"{bundle.ood.threshold:.3g}, the {100 * OOD_QUANTILE:.0f}th percentile of held-out training tiles in `{bundle.ood.column}`."
     )
     yield ""
 

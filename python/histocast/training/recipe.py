@@ -120,8 +120,8 @@ def read_recipe(
     panel:
         File with a gene a line, in place of the recipe's panel; some shipped recipes have none of their own.
     protocol, method:
-        In place of the recipe's. Another method starts from its own options, or those under ``options_of``; ``dkan:no-gene-text`` is a method with
-        one idea switched (`histocast.training.variants`).
+        In place of the recipe's. Another method starts from its own options, or those under ``options_of``;
+        ``dkan:no-gene-text`` is a method with one idea switched (`histocast.training.variants`).
     options:
         ``key.key=value`` each, the value in JSON or a plain word; they change single options of the method.
     exported:
