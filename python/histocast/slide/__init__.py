@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from histocast.slide.slide import Slide, SlideFacts, open_slide
 
 if TYPE_CHECKING:
-    from histocast.slide.sweep import TileBatch
+    from histocast.slide.batches import TileBatch
 
 __all__ = ["Slide", "SlideFacts", "TileBatch", "open_slide"]
 
@@ -13,7 +13,7 @@ __all__ = ["Slide", "SlideFacts", "TileBatch", "open_slide"]
 def __getattr__(name: str) -> type:
     # OpenCV takes a tenth of a second to load, and opening a slide does not need it.
     if name == "TileBatch":
-        from histocast.slide.sweep import TileBatch
+        from histocast.slide.batches import TileBatch
 
         return TileBatch
     raise AttributeError(name)

@@ -18,10 +18,10 @@ from histocast.slide.reader import Integers, Reader
 from histocast.slide.stacks import StackGrid
 from histocast.slide.windows import Windows, blocks_of
 
-# A near band of 4096 px decodes 6 % of the blocks twice, 3 % where they are shrunk at once.
-NEAR_BAND_PX = 4096
+# A near band of 8192 px decodes 3 % of the blocks twice, half of that where they are shrunk at once.
+NEAR_BAND_PX = 8192
 FAR_BAND_PX = 2048
-CELL_PX = 512
+CELL_PX = 256
 # Bytes fetched at once. From afar the first group is small, so that decoding starts early, and each is four
 # times the one before, up to what makes requests of a megabyte a row.
 NEAR_FETCH_BYTES = 2 * 1024 * 1024

@@ -20,7 +20,7 @@ from histocast.storage import Source
 from histocast.units import check_um_per_px
 
 if TYPE_CHECKING:
-    from histocast.slide.sweep import TileBatch
+    from histocast.slide.batches import TileBatch
 
 # Asked in this order: fast and exact first, then complete, then whole images. A module is imported only when
 # its turn comes.

@@ -60,33 +60,31 @@ class StackGrid:
         """Return a stack of which nothing is decoded; its memory comes back when nobody holds it."""
         return Stack(self._memory.array())
 
-    def place(self, stack: Stack, block: int) -> tuple[int, Pixels]:
-        """Return a block's row in its stack, and where its pixels belong."""
-        row = block // self._columns % self._rows
-        height_px = self.level.block_height_px
-        return row, stack.pixels[row * height_px : (row + 1) * height_px]
+    def row(self, block: int) -> int:
+        """Return a block's row in its stack."""
+        return block // self._columns % self._rows
 
     def copy_window(self, window: NDArray[Any], left: int, top: int, stacks: Mapping[int, Stack]) -> str | None:
-        """Copy the square at ``left`` and ``top`` together, white outside the level.
+        """Copy the rectangle at ``left`` and ``top`` together, white outside the level.
 
         Returns
         -------
         str | None
             Why it cannot be read, where a block of it is damaged.
         """
-        level, size_px = self.level, len(window)
-        if min(top, left) < 0 or top + size_px > level.height_px or left + size_px > level.width_px:
+        level, (height_px, width_px) = self.level, window.shape[:2]
+        if min(top, left) < 0 or top + height_px > level.height_px or left + width_px > level.width_px:
             window[:] = WHITE
-        columns = block_parts(left, size_px, side_px=level.width_px, stride_px=level.block_width_px)
-        height_px = level.block_height_px
+        columns = block_parts(left, width_px, side_px=level.width_px, stride_px=level.block_width_px)
+        block_px = level.block_height_px
         for row, to_rows, from_rows in block_parts(
-            top, size_px, side_px=level.height_px, stride_px=self._rows * height_px
+            top, height_px, side_px=level.height_px, stride_px=self._rows * block_px
         ):
             strip, first_stack = window[to_rows], row * self._columns
             for column, to_columns, from_columns in columns:
                 stack = stacks[first_stack + column]
                 if stack.damage:
-                    touched = range(from_rows.start // height_px, (from_rows.stop - 1) // height_px + 1)
+                    touched = range(from_rows.start // block_px, (from_rows.stop - 1) // block_px + 1)
                     for block_row in touched:
                         if block_row in stack.damage:
                             return stack.damage[block_row]

@@ -12,46 +12,31 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from histocast.slide.batches import Batches, Place, TileBatch, piles
+from histocast.slide.fill import Filler, plan_filling
 from histocast.slide.per_thread import PerThread
-from histocast.slide.pixel_memory import PixelMemory
 from histocast.slide.plan import Cell, group_cells, plan_cells
-from histocast.slide.reader import Payload, Pixels, Reader, UnreadableBlock
+from histocast.slide.reader import Payload, Reader
 from histocast.slide.resize import resizer
-from histocast.slide.shrink import shrink_blocks
-from histocast.slide.stacks import Stack, StackGrid
+from histocast.slide.stacks import Stack
 from histocast.slide.store_wait import StoreWait
 from histocast.slide.windows import Windows, blocks_of
 
 # Threads are ours; a library that starts its own for each resize would have them fight.
 cv2.setNumThreads(1)
 
-# Handing work out costs as much as a tenth of a block, so each thread gets one large piece; of at most 32, some 5 ms,
+# Handing work out costs as much as a tenth of a block, so each thread gets one large piece; of some 10 ms at most,
 # because the end of a cell waits for the last of them.
-_LEAST_PER_TASK, _MOST_PER_TASK = 4, 32
+_MOST_RUNS, _MOST_TILES = 8, 32
 _BATCHES_AHEAD = 2
 
 Job = TypeVar("Job")
-
-
-@dataclass(frozen=True)
-class TileBatch:
-    """Some of the tiles that were asked for, in the reader's order."""
-
-    index: NDArray[np.int64]
-    """[tile] Positions into the centres that were asked for."""
-    pixels: Pixels
-    """RGB uint8 [tile, tile_px, tile_px, 3]; black where not readable."""
-    readable: NDArray[np.bool_]
-    """[tile] Whether every pixel of the tile could be decoded."""
-    reasons: dict[int, str] = field(default_factory=dict)
-    """Why a tile is not readable, by its position into the centres."""
 
 
 def read_ahead(
@@ -96,46 +81,16 @@ def sweep_tiles(
     store_wait = store_wait or StoreWait()
     with store_wait.waiting():
         reader.expect(windows.level, needed)
-    reader, windows = shrink_blocks(reader, windows, tile_px=tile_px)
-    grid = StackGrid(reader.levels[windows.level])
-    cells = plan_cells(windows, grid, far=reader.far)
+    filler, windows = plan_filling(reader, windows, tile_px=tile_px)
+    cells = plan_cells(windows, filler.grid, far=reader.far)
     order = np.concatenate([cell.members for cell in cells])
-    batches = _Batches(order, tile_px=tile_px, batch_tiles=batch_tiles)
+    batches = Batches(order, tile_px=tile_px, batch_tiles=batch_tiles)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
     try:
-        sweep = _Sweep(reader, windows, grid, batches=batches, pool=pool, threads=threads, store_wait=store_wait)
+        sweep = _Sweep(reader, windows, filler, batches=batches, pool=pool, threads=threads, store_wait=store_wait)
         yield from sweep.run(cells)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Batches:
-    """Tiles collected in the order of the sweep."""
-
-    def __init__(self, order: NDArray[np.int64], *, tile_px: int, batch_tiles: int) -> None:
-        self.tile_px = tile_px
-        self._order = order
-        self._batch_tiles = min(batch_tiles, len(order))
-        self._memory = PixelMemory((self._batch_tiles, tile_px, tile_px, 3))
-        self._open: deque[TileBatch] = deque()
-        self._started = self._given = 0
-
-    def place(self, position: int) -> tuple[TileBatch, int]:
-        """Return the batch of the sweep's ``position``-th tile, and its place in it."""
-        while position >= self._started:
-            index = self._order[self._started : self._started + self._batch_tiles]
-            pixels = self._memory.array()[: len(index)]
-            self._open.append(TileBatch(index, pixels, np.ones(len(index), bool)))
-            self._started += len(index)
-        offset = position - self._given
-        return self._open[offset // self._batch_tiles], offset % self._batch_tiles
-
-    def finished(self, done: int) -> Iterator[TileBatch]:
-        """Yield the batches all of whose tiles are among the sweep's first ``done``."""
-        while self._open and self._given + len(self._open[0].index) <= done:
-            batch = self._open.popleft()
-            self._given += len(batch.index)
-            yield batch
 
 
 class _Sweep:
@@ -145,16 +100,17 @@ class _Sweep:
         self,
         reader: Reader,
         windows: Windows,
-        grid: StackGrid,
+        filler: Filler,
         *,
-        batches: _Batches,
+        batches: Batches,
         pool: ThreadPoolExecutor,
         threads: int,
         store_wait: StoreWait,
     ) -> None:
         self._reader = reader
         self._windows = windows
-        self._grid = grid
+        self._filler = filler
+        self._grid = filler.grid
         self._resizer = PerThread(lambda: resizer(windows.size_px, batches.tile_px))
         self._batches = batches
         self._pool = pool
@@ -198,22 +154,19 @@ class _Sweep:
                     yield cell, payloads
 
     def _decode(self, cell: Cell, payloads: Mapping[int, Payload]) -> list[Future[None]]:
-        jobs: list[tuple[Stack, int]] = []
+        jobs: list[tuple[Stack, list[int]]] = []
         for number, blocks in self._grid.by_stack(cell.new_blocks):
             stack = self._stacks.get(number)
             if stack is None:
                 stack = self._stacks[number] = self._grid.empty()
-            jobs += [(stack, block) for block in blocks]
-        return [self._pool.submit(self._decode_run, run, payloads) for run in _shares(jobs, self._threads)]
+            jobs += [(stack, run) for run in self._filler.runs(blocks)]
+        return [
+            self._pool.submit(self._decode_runs, share, payloads) for share in _shares(jobs, self._threads, _MOST_RUNS)
+        ]
 
-    def _decode_run(self, jobs: Sequence[tuple[Stack, int]], payloads: Mapping[int, Payload]) -> None:
-        level = self._windows.level
-        for stack, block in jobs:
-            row, into = self._grid.place(stack, block)
-            try:
-                self._reader.decode(level, block, payloads.get(block), into)
-            except UnreadableBlock as damage:
-                stack.damage[row] = str(damage)
+    def _decode_runs(self, jobs: Sequence[tuple[Stack, list[int]]], payloads: Mapping[int, Payload]) -> None:
+        for stack, run in jobs:
+            self._filler.fill(stack, run, payloads)
 
     def _cut(self, cell: Cell, decoding: list[Future[None]]) -> tuple[int, list[Future[None]]]:
         """Start to cut a cell's tiles once its blocks are there, and let go of the stacks it is the last to need."""
@@ -222,25 +175,40 @@ class _Sweep:
         stacks = {stack: self._stacks[stack] for stack in cell.stacks.tolist()}
         for stack in cell.last_stacks.tolist():
             del self._stacks[stack]
-        places = [self._batches.place(self._placed + offset) for offset in range(len(cell.members))]
-        self._placed += len(places)
-        jobs = list(zip(cell.members.tolist(), places, strict=True))
-        futures = [self._pool.submit(self._cut_run, run, stacks) for run in _shares(jobs, self._threads)]
+        jobs = [self._batches.place(self._placed + offset) for offset in range(len(cell.members))]
+        self._placed += len(jobs)
+        futures = [
+            self._pool.submit(self._cut_tiles, share, stacks) for share in _shares(jobs, self._threads, _MOST_TILES)
+        ]
         return self._placed, futures
 
-    def _cut_run(self, jobs: Sequence[tuple[int, tuple[TileBatch, int]]], stacks: Mapping[int, Stack]) -> None:
+    def _cut_tiles(self, jobs: Sequence[Place], stacks: Mapping[int, Stack]) -> None:
         resize = self._resizer.get()
-        for member, (batch, place) in jobs:
-            tile = batch.pixels[place]
-            window = tile if resize is None else resize.window
-            left, top = int(self._windows.left_px[member]), int(self._windows.top_px[member])
-            damage = self._grid.copy_window(window, left, top, stacks)
-            if damage is not None:
-                batch.readable[place] = False
-                batch.reasons[member] = damage
-                tile[:] = 0
-            elif resize is not None:
-                resize.write(tile)
+        if resize is None:
+            for pile in piles(jobs, self._windows):
+                self._copy_pile(pile, stacks)
+            return
+        for place in jobs:
+            damage = self._copy(resize.window, place, stacks)
+            if damage is None:
+                resize.write(place.tile)
+            else:
+                place.fail(damage)
+
+    def _copy_pile(self, pile: Sequence[Place], stacks: Mapping[int, Stack]) -> None:
+        """Copy tiles that lie one above the other at once: each copy waits for the interpreter's lock."""
+        first, count = pile[0], len(pile)
+        pixels = first.batch.pixels[first.row : first.row + count]
+        damage = self._copy(pixels.reshape(-1, *pixels.shape[2:]), first, stacks)
+        if damage is not None and count > 1:
+            for place in pile:
+                self._copy_pile([place], stacks)
+        elif damage is not None:
+            first.fail(damage)
+
+    def _copy(self, into: NDArray[Any], place: Place, stacks: Mapping[int, Stack]) -> str | None:
+        left, top = int(self._windows.left_px[place.member]), int(self._windows.top_px[place.member])
+        return self._grid.copy_window(into, left, top, stacks)
 
     def _finish(self, done: int, cutting: list[Future[None]]) -> Iterator[TileBatch]:
         for future in cutting:
@@ -248,8 +216,8 @@ class _Sweep:
         yield from self._batches.finished(done)
 
 
-def _shares(jobs: Sequence[Job], threads: int) -> Iterator[Sequence[Job]]:
+def _shares(jobs: Sequence[Job], threads: int, most: int) -> Iterator[Sequence[Job]]:
     """Yield consecutive jobs, as many as are worth handing out at once."""
-    length = min(max(-(-len(jobs) // threads), _LEAST_PER_TASK), _MOST_PER_TASK)
+    length = max(1, min(-(-len(jobs) // threads), most))
     for start in range(0, len(jobs), length):
         yield jobs[start : start + length]
