@@ -2,7 +2,8 @@
 
 Two cases: tissue on a third of the slide, which is read by ranges, and tissue everywhere, where the object is
 copied whole. The server is versitygw on loopback, found on PATH, or ``--endpoint``; before it stands a proxy
-that holds each request back for the latency. Server, proxy and reader share the machine.
+that holds each request back for the latency. Server, proxy and reader share the machine, which a real store does
+not; with ``--own-core`` the reader has one core, and one thread, and server and proxy have another.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from far_store import far_store, servers_cpu_s, traffic_since
+from far_store import far_store, part_cores, servers_cpu_s, traffic_since
 from histocast.slide import open_slide
 from histocast.storage import open_source
 from make_slide import make_slide
@@ -103,16 +104,21 @@ def main() -> None:
     parser.add_argument("--side-px", type=int, default=64_000)
     parser.add_argument("--latency-ms", type=float, default=30)
     parser.add_argument("--endpoint", help="http URL of an S3 server; credentials come from the environment")
+    parser.add_argument("--own-core", action="store_true", help="part the cores between the reader and the store")
     options = parser.parse_args()
+    threads = 1 if options.own_core else options.threads
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "slide.svs"
         make_slide(path, scanner_slide(options.side_px, 240, 70))
         everywhere = grid(options.side_px, options.side_px, "even")
         with far_store(path, folder, latency_s=options.latency_ms / 1000, endpoint=options.endpoint) as (uri, counter):
-            settings = {"counter": counter, "threads": options.threads, "rounds": options.rounds}
+            if options.own_core:
+                part_cores()
+            settings = {"counter": counter, "threads": threads, "rounds": options.rounds}
             results = {
                 "latency_ms": options.latency_ms,
+                "threads": threads,
                 "server": options.endpoint or "versitygw",
                 "tissue on a third": measure(path, uri, tissue(everywhere, options.side_px), **settings),
                 "tissue everywhere": measure(path, uri, everywhere, **settings),

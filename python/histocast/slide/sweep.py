@@ -10,7 +10,7 @@ Threads and not processes: decoding, copying and resizing release the interprete
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from histocast.slide.batches import Batches, Place, TileBatch, piles
 from histocast.slide.fill import Filler, plan_filling
 from histocast.slide.per_thread import PerThread
-from histocast.slide.plan import Cell, group_cells, plan_cells
+from histocast.slide.plan import Cell, group_cells, plan_cells, split_windows
 from histocast.slide.reader import Payload, Reader
 from histocast.slide.resize import resizer
 from histocast.slide.stacks import Stack
@@ -82,13 +82,13 @@ def sweep_tiles(
     with store_wait.waiting():
         reader.expect(windows.level, needed)
     filler, windows = plan_filling(reader, windows, tile_px=tile_px)
-    cells = plan_cells(windows, filler.grid, far=reader.far)
-    order = np.concatenate([cell.members for cell in cells])
+    split = split_windows(windows, far=reader.far)
+    order = np.concatenate([members for _, members in split])
     batches = Batches(order, tile_px=tile_px, batch_tiles=batch_tiles)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
     try:
         sweep = _Sweep(reader, windows, filler, batches=batches, pool=pool, threads=threads, store_wait=store_wait)
-        yield from sweep.run(cells)
+        yield from sweep.run(plan_cells(windows, split, filler.grid))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -119,7 +119,7 @@ class _Sweep:
         self._stacks: dict[int, Stack] = {}
         self._placed = 0
 
-    def run(self, cells: Sequence[Cell]) -> Iterator[TileBatch]:
+    def run(self, cells: Iterable[Cell]) -> Iterator[TileBatch]:
         decoding: deque[tuple[Cell, list[Future[None]]]] = deque()
         cutting: deque[tuple[int, list[Future[None]]]] = deque()
         for cell, payloads in self._fetched(cells):
@@ -132,7 +132,7 @@ class _Sweep:
         while cutting:
             yield from self._finish(*cutting.popleft())
 
-    def _fetched(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Mapping[int, Payload]]]:
+    def _fetched(self, cells: Iterable[Cell]) -> Iterator[tuple[Cell, Mapping[int, Payload]]]:
         """Yield each cell with stored bytes, of which the next group is fetched meanwhile."""
         groups = group_cells(cells, self._reader, self._windows.level)
         with ThreadPoolExecutor(1, thread_name_prefix="fetch") as fetcher:

@@ -118,7 +118,8 @@ class TiffReader:
         pieces = source.read_ranges(
             [(offset, length) for _, offset, length in ranges], max_gap_bytes=self._max_gap_bytes
         )
-        return {ranges[index][0]: piece for index, piece in pieces}
+        # Copies, because views would each be looked at by every run of the garbage collector.
+        return {ranges[index][0]: bytes(piece) for index, piece in pieces}
 
     def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:
         """See `Reader.decode`."""

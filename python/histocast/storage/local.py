@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Self
 
 from histocast.errors import DataError, HistocastError, MissingInputError, StorageUnavailable
-from histocast.storage.ranges import plan_requests
+from histocast.storage.ranges import MAX_READ_BYTES, plan_requests
 from histocast.storage.source import ObjectStat, Piece, Range, overwritten
 
 # What a path can be wrong about, as opposed to a disk or a network file system that failed.
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
-_MAX_READ_BYTES = 1_000_000
 
 
 class LocalSource:
@@ -66,7 +65,7 @@ class LocalSource:
     def read_ranges(self, ranges: Sequence[Range], *, max_gap_bytes: int | None = None) -> Iterator[Piece]:  # noqa: ARG002 - the protocol's parameter
         """See `Source.read_ranges`; in the order of the file, which spares a disk its seeks."""
         # What lies side by side comes in one call; to read over a gap would be slower than to leap it.
-        for request in plan_requests(ranges, max_gap_bytes=0, max_request_bytes=_MAX_READ_BYTES):
+        for request in plan_requests(ranges, max_gap_bytes=0, max_request_bytes=MAX_READ_BYTES):
             yield from request.pieces(ranges, self.read(request.start, request.length))
 
     def local_copy(self, scratch: Path) -> Path:  # noqa: ARG002 - the protocol's parameter

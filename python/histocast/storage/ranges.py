@@ -17,6 +17,8 @@ from histocast.storage.source import Piece, Range
 SMALL_GAP_BYTES = 64_000
 MAX_GAP_BYTES = 1_000_000
 MAX_REQUEST_BYTES = 8_000_000
+# From a disk: as much as is soon decoded.
+MAX_READ_BYTES = 1_000_000
 MAX_WASTE = 0.25
 """Bytes read in gaps, as a share of those asked for."""
 
