@@ -105,12 +105,13 @@ workflow TRAIN_MODELS {
         fold: true
             return folder
     }
-    EVALUATE(trained.fold.toSortedList(), sections)
+    // Where planning fails the channels above end empty, and nothing must come of nothing.
+    EVALUATE(trained.fold.toSortedList().filter { folders -> folders }, sections)
     EXPORT(trained.bundle, EVALUATE.out.evaluation, PREPARE.out.encoders.first())
 
     LINEAGE(
         run,
-        PREPARE.out.section.map { folder -> folder.resolve('section.json') }.toList(),
+        PREPARE.out.section.map { folder -> folder.resolve('section.json') }.toList().filter { records -> records },
         TRAIN.out.model.map { _model, folder -> folder.resolve('train.json') }.toList(),
         EXPORT.out.bundle.map { _name, folder -> folder.resolve('bundle.json') }.toList(),
         EVALUATE.out.evaluation.mix(EVALUATE.out.tables).flatten().toList(),

@@ -209,4 +209,4 @@ def test_nothing_is_encoded_for_a_plan_that_cannot_work(launch: Launcher, traini
 
     assert run.code != 0
     assert "did you mean dkan:no-gene-text?" in run.output
-    assert not run.tasks("COMPLETED")
+    assert {row["process"] for row in run.trace()} == {"TRAIN_MODELS:PLAN"}
