@@ -19,7 +19,7 @@ from histocast.slide.reader import Level, Payload, Pixels, Reader, UnreadableBlo
 from histocast.slide.stacks import WHITE, Stack, StackGrid
 from histocast.slide.windows import Windows
 
-# What stays in the cache of one core: a megabyte on today's servers, of which the decoder needs some.
+# Some eight blocks: fewer wait for the lock more often, and more leave the cache before they are shrunk.
 _RUN_BYTES = 1536 * 1024
 
 
