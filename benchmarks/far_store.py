@@ -123,7 +123,10 @@ def servers_cpu_s() -> float:
 
 def part_cores() -> None:
     """Leave server and proxy one core and this process another: a store elsewhere takes none of the reader's."""
-    ours, theirs, *_ = sorted(os.sched_getaffinity(0))
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise SystemExit("one core cannot be parted: leave --own-core out")
+    ours, theirs = cores[:2]
     for process, core in [("self", ours), *((child, theirs) for child in _children())]:
         for thread in Path(f"/proc/{process}/task").iterdir():
             os.sched_setaffinity(int(thread.name), {core})
