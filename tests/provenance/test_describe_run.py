@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from histocast.provenance import describe_run
-from histocast.provenance.entities import container_image
+from histocast.provenance.entities import container_image, software
 from histocast.provenance.redact import redact
 from histocast.records import (
     BatchStatus,
@@ -169,3 +169,26 @@ def test_an_image_is_told_by_its_parts(image: str, registry, name: str, tag, sha
     assert (entity.get("registry"), entity["name"], entity.get("tag"), entity.get("sha256")) == (
         *(registry, name, tag, sha256),
     )
+
+
+def test_a_tag_that_meant_two_images_during_a_run_is_two_images() -> None:
+    met = [
+        {"numpy": "2.1", "image": "lab.org/client:1", "image_digest": "sha256:ab"},
+        {"numpy": "2.1", "image": "lab.org/client:1", "image_digest": "sha256:cd"},
+        {"numpy": "2.1", "image": "lab.org/client:1"},
+        {"numpy": "2.1", "image": "/images/client.sif", "image_digest": "sampled-sha256:ef"},
+        {"numpy": "2.1"},
+    ]
+    images, libraries = software(met)
+
+    assert [library["name"] for library in libraries] == ["numpy"]
+    assert len({image["@id"] for image in images}) == 4
+    told = [(image["name"], image.get("tag"), image.get("identifier"), image.get("sha256")) for image in images]
+    assert told == [
+        ("/images/client.sif", None, "sampled-sha256:ef", None),
+        ("client", "1", None, None),
+        ("client", "1", "sha256:ab", "ab"),
+        ("client", "1", "sha256:cd", "cd"),
+    ]
+    kinds = [image["additionalType"]["@id"].partition("#")[2] for image in images]
+    assert kinds == ["SIFImage", "DockerImage", "DockerImage", "DockerImage"]

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import anndata
 import pytest
 
 from histocast import __version__
@@ -148,6 +149,7 @@ def test_the_demo_archive_gives_the_same_in_containers_of_a_user_who_can_write_n
     new_launcher: Callable[[str], Launcher],
     on_this_machine: Run,
     engine: dict[str, str],
+    call: Call,
     client: str,
     open_folder: Path,
 ) -> None:
@@ -170,3 +172,15 @@ def test_the_demo_archive_gives_the_same_in_containers_of_a_user_who_can_write_n
     owners = {path.stat().st_uid for path in (launch.folder / "work").rglob("*.h5ad")}
     assert owners == {int(SOME_USER.split(":", maxsplit=1)[0])}
     assert_same_results(run, on_this_machine)
+    (image,) = json.loads(call("podman", "image", "inspect", IMAGE))
+    assert_it_says_which_image(run, image["Digest"])
+
+
+def assert_it_says_which_image(run: Run, digest: str) -> None:
+    """The run's provenance, and a result on its own, name the image by tag and digest."""
+    graph = json.loads((run.outdir / "pipeline_info" / "provenance.json").read_text())["@graph"]
+    (entity,) = (entity for entity in graph if entity["@type"] == "ContainerImage")
+    assert (entity["registry"], entity["name"], entity["tag"]) == ("localhost", "histocast/client", __version__)
+    assert f"sha256:{entity['sha256']}" == digest
+    data = anndata.read_h5ad(run.outdir / "D1" / "D1.h5ad", backed="r")
+    assert json.loads(data.uns["histocast"])["software"]["image_digest"] == digest

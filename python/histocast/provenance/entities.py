@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from histocast.provenance.redact import redact
-from histocast.software import IMAGE
+from histocast.software import IMAGE, IMAGE_DIGEST
 
 Entity = dict[str, Any]
 
@@ -20,6 +20,8 @@ MEDIA_TYPES = {
     "md": "text/markdown",
 }
 BYTES = "application/octet-stream"
+
+TERMS = "https://w3id.org/ro/terms/workflow-run"
 
 
 def reference(identifier: str) -> Entity:
@@ -45,20 +47,30 @@ def add_file(graph: dict[str, Entity], path: str, name: str, *, sha256: str | No
     return entity
 
 
-def container_image(image: str) -> Entity:
-    """Return an image by its parts: ``[registry/]name[:tag][@sha256:digest]``."""
-    named, _, digest = image.partition("@")
+def container_image(image: str, found: str | None = None) -> Entity:
+    """Return an image by its parts: ``[registry/]name[:tag][@sha256:digest]``.
+
+    Parameters
+    ----------
+    image:
+        As the configuration names it.
+    found:
+        The digest that its name does not say: ``sha256:...``, or ``sampled-sha256:...`` of an image's file.
+    """
+    named, _, pinned = image.partition("@")
     path, _, tag = named.rpartition(":") if ":" in named.rpartition("/")[2] else (named, "", "")
     first, _, rest = path.partition("/")
     # As container engines tell a registry from a user: by a dot, a port, or this name.
     has_registry = bool(rest) and ("." in first or ":" in first or first == "localhost")
+    digest = pinned or found or ""
     entity: Entity = {
-        "@id": f"#image/{quote(image)}",
+        "@id": f"#image/{quote(f'{image}@{found}' if found else image)}",
         "@type": "ContainerImage",
         "name": rest if has_registry else path,
-        "additionalType": reference("https://w3id.org/ro/terms/workflow-run#DockerImage"),
+        "additionalType": reference(f"{TERMS}#{'SIFImage' if path.endswith('.sif') else 'DockerImage'}"),
     }
-    parts = {"registry": first if has_registry else "", "tag": tag, "sha256": digest.removeprefix("sha256:")}
+    parts = {"registry": first if has_registry else "", "tag": tag, "identifier": digest}
+    parts["sha256"] = digest.removeprefix("sha256:") if digest.startswith("sha256:") else ""
     return entity | {key: value for key, value in parts.items() if value}
 
 
@@ -78,15 +90,16 @@ def parameter_values(parameters: Mapping[str, str | float | int | bool | None]) 
 
 def software(versions: Iterable[Mapping[str, str]]) -> tuple[list[Entity], list[Entity]]:
     """Return the images, and every version of every library, that any task met: machines of one run need not be alike."""
-    met = sorted({pair for by_name in versions for pair in by_name.items()})
-    libraries = [
+    met = list(versions)
+    images = {(by_name[IMAGE], by_name.get(IMAGE_DIGEST, "")) for by_name in met if IMAGE in by_name}
+    libraries = {pair for by_name in met for pair in by_name.items() if pair[0] not in (IMAGE, IMAGE_DIGEST)}
+    described = [
         {
             "@id": f"#software/{quote(name)}-{quote(version)}",
             "@type": "SoftwareApplication",
             "name": name,
             "softwareVersion": version,
         }
-        for name, version in met
-        if name != IMAGE
+        for name, version in sorted(libraries)
     ]
-    return [container_image(version) for name, version in met if name == IMAGE], libraries
+    return [container_image(image, digest or None) for image, digest in sorted(images)], described
