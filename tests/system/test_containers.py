@@ -183,4 +183,4 @@ def assert_it_says_which_image(run: Run, digest: str) -> None:
     assert (entity["registry"], entity["name"], entity["tag"]) == ("localhost", "histocast/client", __version__)
     assert f"sha256:{entity['sha256']}" == digest
     data = anndata.read_h5ad(run.outdir / "D1" / "D1.h5ad", backed="r")
-    assert json.loads(data.uns["histocast"])["software"]["image_digest"] == digest
+    assert data.uns["histocast"]["software"]["image_digest"] == digest
