@@ -33,7 +33,7 @@ class WatchedSource(LocalSource):
         ranges: Sequence[tuple[int, int]],
         *,
         max_gap_bytes: int | None = None,  # noqa: ARG002
-    ) -> Iterator[tuple[int, bytes | memoryview]]:
+    ) -> Iterator[tuple[int, bytes]]:
         for index, (start, length) in enumerate(ranges):
             yield index, self.read(start, length)
 

@@ -10,7 +10,7 @@ import imagecodecs
 import numpy as np
 
 from histocast.slide.jpeg2000 import read_codestream
-from histocast.slide.reader import Payload, Pixels, UnreadableBlock
+from histocast.slide.reader import Pixels, UnreadableBlock
 
 Compression = Literal["none", "jpeg", "jpeg2000", "deflate", "lzw", "zstd"]
 
@@ -47,7 +47,7 @@ class BlockFormat:
     """Whether rows are stored as horizontal differences (predictor 2)."""
 
 
-def decode_block(payload: Payload, block: BlockFormat, *, visible: tuple[int, int], into: Pixels) -> None:
+def decode_block(payload: bytes, block: BlockFormat, *, visible: tuple[int, int], into: Pixels) -> None:
     """Write the pixels of a block, at least the visible part of it.
 
     Parameters
@@ -66,14 +66,13 @@ def decode_block(payload: Payload, block: BlockFormat, *, visible: tuple[int, in
     UnreadableBlock
         The data is damaged, or of another size than the block's.
     """
-    data = bytes(payload)
     try:
         if block.compression == "jpeg":
-            pixels = _decode_jpeg(data, block, visible, into)
+            pixels = _decode_jpeg(payload, block, visible, into)
         elif block.compression == "jpeg2000":
-            pixels = _decode_jpeg2000(data, block, visible)
+            pixels = _decode_jpeg2000(payload, block, visible)
         else:
-            pixels = _decode_plain(data, block, visible[0])
+            pixels = _decode_plain(payload, block, visible[0])
     except _DECODER_ERRORS as error:
         raise UnreadableBlock(f"the {block.compression} data cannot be decoded") from error
     if pixels.shape[0] < visible[0] or pixels.shape[1] < visible[1] or pixels.shape[2:] != (3,):
@@ -82,7 +81,7 @@ def decode_block(payload: Payload, block: BlockFormat, *, visible: tuple[int, in
         into[: visible[0], : visible[1]] = pixels[: visible[0], : visible[1]]
 
 
-def jpeg_frame_size(data: Payload) -> tuple[int, int, int]:
+def jpeg_frame_size(data: bytes) -> tuple[int, int, int]:
     """Width, height and number of components from a JPEG's frame header.
 
     Raises
@@ -90,7 +89,7 @@ def jpeg_frame_size(data: Payload) -> tuple[int, int, int]:
     UnreadableBlock
         It is no JPEG, or of a kind slides do not hold (lossless, arithmetic).
     """
-    if bytes(data[:2]) != b"\xff\xd8":
+    if data[:2] != b"\xff\xd8":
         raise UnreadableBlock("no JPEG data")
     position = 2
     try:
@@ -111,7 +110,7 @@ def jpeg_frame_size(data: Payload) -> tuple[int, int, int]:
         raise UnreadableBlock("the JPEG data ends within its header") from error
 
 
-def check_jpeg_end(data: Payload) -> None:
+def check_jpeg_end(data: bytes) -> None:
     """Refuse a JPEG whose end is missing: decoders would fill the rest with grey and say nothing.
 
     Raises
@@ -119,7 +118,7 @@ def check_jpeg_end(data: Payload) -> None:
     UnreadableBlock
         There is no end marker at the end of the data.
     """
-    if _END_OF_IMAGE not in bytes(data[-_PADDING_BYTES:]):
+    if _END_OF_IMAGE not in data[-_PADDING_BYTES:]:
         raise UnreadableBlock("the JPEG data ends before its end marker")
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from histocast.slide.per_thread import PerThread
-from histocast.slide.reader import Level, Payload, Pixels, Reader, UnreadableBlock
+from histocast.slide.reader import Level, Pixels, Reader, UnreadableBlock
 from histocast.slide.stacks import WHITE, Stack, StackGrid
 from histocast.slide.windows import Windows
 
@@ -47,7 +47,7 @@ class Filler:
             follower = block + self._full.block_columns
         return runs
 
-    def fill(self, stack: Stack, run: Sequence[int], payloads: Mapping[int, Payload]) -> None:
+    def fill(self, stack: Stack, run: Sequence[int], payloads: Mapping[int, bytes]) -> None:
         """Write the pixels of a run of blocks to their stack, or why one of them has none."""
         full, row = self._full, self.grid.row(run[0])
         block_px, into_px = full.block_height_px, self.grid.level.block_height_px

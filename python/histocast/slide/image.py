@@ -22,7 +22,6 @@ from histocast.slide.reader import (
     Blocks,
     CannotOpen,
     Level,
-    Payload,
     Pixels,
     SlideMetadata,
     UnreadableBlock,
@@ -81,11 +80,11 @@ class ImageReader:
     def expect(self, level: int, blocks: Blocks) -> None:
         """Do nothing: the image is read whole."""
 
-    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:  # noqa: ARG002
+    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, bytes]:  # noqa: ARG002
         """Return nothing: the image is read whole."""
         return {}
 
-    def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:  # noqa: ARG002
+    def decode(self, level: int, block: int, payload: bytes | None, into: Pixels) -> None:  # noqa: ARG002
         """Copy the block; the first call decodes the image.
 
         Raises

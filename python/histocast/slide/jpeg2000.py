@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from histocast.slide.reader import Payload, UnreadableBlock
+from histocast.slide.reader import UnreadableBlock
 
 _SIZ_BYTES = 38
 # A 256-px block has five decompositions, one layer and one tile; these bounds are generous and still keep
@@ -32,7 +32,7 @@ class Codestream:
     """Whether a component has fewer samples than pixels."""
 
 
-def read_codestream(data: Payload) -> Codestream:
+def read_codestream(data: bytes) -> Codestream:
     """Return what the main header claims.
 
     Raises
@@ -40,10 +40,10 @@ def read_codestream(data: Payload) -> Codestream:
     UnreadableBlock
         It is no codestream, or claims more than any block of a slide needs.
     """
-    if bytes(data[:4]) != b"\xff\x4f\xff\x51":
+    if data[:4] != b"\xff\x4f\xff\x51":
         raise UnreadableBlock("no JPEG 2000 codestream")
     try:
-        return _read_main_header(bytes(data[:4096]))
+        return _read_main_header(data[:4096])
     except struct.error as error:
         raise UnreadableBlock("the JPEG 2000 header is incomplete") from error
 

@@ -17,7 +17,6 @@ from histocast.slide.reader import (
     Blocks,
     CannotOpen,
     Level,
-    Payload,
     Pixels,
     SlideMetadata,
     UnreadableBlock,
@@ -111,11 +110,11 @@ class OpenSlideReader:
     def expect(self, level: int, blocks: Blocks) -> None:
         """Do nothing: the file is local already."""
 
-    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:  # noqa: ARG002
+    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, bytes]:  # noqa: ARG002
         """Return nothing: the library reads by itself."""
         return {}
 
-    def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:  # noqa: ARG002
+    def decode(self, level: int, block: int, payload: bytes | None, into: Pixels) -> None:  # noqa: ARG002
         """See `Reader.decode`."""
         slide = self._slide
         try:

@@ -25,8 +25,6 @@ Integers = NDArray[np.int64]
 Blocks = Sequence[int] | Integers
 """Numbers of blocks."""
 
-Payload = bytes | memoryview
-
 
 class CannotOpen(Exception):
     """Another reader has to open this file; the message says why, and names neither file nor folder."""
@@ -88,7 +86,7 @@ class Reader(Protocol):
         """Bytes that `fetch` would read for ``blocks``; 0 where the library reads by itself."""
         ...
 
-    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:
+    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, bytes]:
         """Return the stored bytes of ``blocks``; a block that has none is left out.
 
         Raises
@@ -98,7 +96,7 @@ class Reader(Protocol):
         """
         ...
 
-    def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:
+    def decode(self, level: int, block: int, payload: bytes | None, into: Pixels) -> None:
         """Write a block's pixels, at least as far as they lie within the level.
 
         Parameters

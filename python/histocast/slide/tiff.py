@@ -22,7 +22,6 @@ from histocast.slide.reader import (
     Blocks,
     CannotOpen,
     Level,
-    Payload,
     Pixels,
     SlideMetadata,
     UnreadableBlock,
@@ -111,17 +110,16 @@ class TiffReader:
             self._copy = ArrivingCopy(self._source, self._scratch)
             self.far = False
 
-    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:
+    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, bytes]:
         """See `Reader.fetch`."""
         ranges = self._ranges(level, blocks)
         source = self._copy or self._source
         pieces = source.read_ranges(
             [(offset, length) for _, offset, length in ranges], max_gap_bytes=self._max_gap_bytes
         )
-        # Copies, because views would each be looked at by every run of the garbage collector.
-        return {ranges[index][0]: bytes(piece) for index, piece in pieces}
+        return {ranges[index][0]: piece for index, piece in pieces}
 
-    def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:
+    def decode(self, level: int, block: int, payload: bytes | None, into: Pixels) -> None:
         """See `Reader.decode`."""
         stored = self._stored[level]
         stated = int(stored.byte_counts[block])

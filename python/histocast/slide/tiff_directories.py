@@ -124,4 +124,4 @@ class _SourceFile(io.RawIOBase):
             wanted |= {*range(min(_FIRST_CHUNKS, count)), max(0, count - 1)}
         numbers = sorted(wanted)
         for index, piece in self._source.read_ranges([(number * _CHUNK_BYTES, _CHUNK_BYTES) for number in numbers]):
-            self._chunks[numbers[index]] = bytes(piece)
+            self._chunks[numbers[index]] = piece

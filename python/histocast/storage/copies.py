@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from histocast.errors import HistocastError, OutputError, StorageUnavailable
-from histocast.storage.ranges import MAX_READ_BYTES, MAX_REQUEST_BYTES, plan_requests
+from histocast.storage.ranges import MAX_REQUEST_BYTES
 from histocast.storage.source import ObjectStat, Piece, Range, Source
 
 
@@ -103,8 +103,8 @@ class ArrivingCopy:
 
     def read_ranges(self, ranges: Sequence[Range], *, max_gap_bytes: int | None = None) -> Iterator[Piece]:  # noqa: ARG002 - the protocol's parameter
         """See `Source.read_ranges`; in the order of the file, which is that of its arrival."""
-        for request in plan_requests(ranges, max_gap_bytes=0, max_request_bytes=MAX_READ_BYTES):
-            yield from request.pieces(ranges, self.read(request.start, request.length))
+        for index in sorted(range(len(ranges)), key=ranges.__getitem__):
+            yield index, self.read(*ranges[index])
 
     def local_copy(self, scratch: Path) -> Path:
         """Return a copy that has a name."""

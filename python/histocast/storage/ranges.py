@@ -17,8 +17,6 @@ from histocast.storage.source import Piece, Range
 SMALL_GAP_BYTES = 64_000
 MAX_GAP_BYTES = 1_000_000
 MAX_REQUEST_BYTES = 8_000_000
-# From a disk: as much as is soon decoded.
-MAX_READ_BYTES = 1_000_000
 MAX_WASTE = 0.25
 """Bytes read in gaps, as a share of those asked for."""
 
@@ -34,10 +32,10 @@ class Request:
 
     def pieces(self, ranges: Sequence[Range], body: bytes) -> Iterator[Piece]:
         """Yield what it brought of each of ``ranges``, which are those it was planned for."""
-        view = memoryview(body)
         for index in self.members:
             start, length = ranges[index]
-            yield index, view[start - self.start : start - self.start + length]
+            # Copies, because views would each be looked at by every run of the garbage collector.
+            yield index, body[start - self.start : start - self.start + length]
 
 
 def affordable_gap(

@@ -16,7 +16,7 @@ from histocast.errors import DataError
 Range = tuple[int, int]
 """Start and length in bytes."""
 
-Piece = tuple[int, bytes | memoryview]
+Piece = tuple[int, bytes]
 """Position of a range among those asked for, and its bytes."""
 
 
