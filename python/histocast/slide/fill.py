@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from histocast.slide.per_thread import PerThread
+from histocast.slide.pixel_memory import OFF_GRID_BYTES, PixelMemory
 from histocast.slide.reader import Level, Pixels, Reader, UnreadableBlock
 from histocast.slide.stacks import WHITE, Stack, StackGrid
 from histocast.slide.windows import Windows
@@ -34,7 +35,7 @@ class Filler:
         self.grid = StackGrid(_shrunk(full, factor))
         self._run_blocks = max(1, _RUN_BYTES // (3 * full.block_height_px * full.block_width_px))
         size = (self._run_blocks * full.block_height_px, full.block_width_px, 3)
-        self._whole = PerThread(lambda: np.empty(size, np.uint8))
+        self._whole = PerThread(PixelMemory(size, offset_bytes=OFF_GRID_BYTES).array)
 
     def runs(self, blocks: Sequence[int]) -> list[list[int]]:
         """Divide blocks of one stack, in ascending order, into those to fill at once: a few that are neighbours."""

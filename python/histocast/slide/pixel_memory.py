@@ -18,12 +18,18 @@ from histocast.slide.reader import Pixels
 
 _HUGE_PAGE_BYTES = 2 * 1024 * 1024
 
+OFF_GRID_BYTES = 8
+"""Where to begin what a JPEG decoder writes to. libjpeg-turbo sends rows that begin at a multiple of 16 or 32 bytes past
+the processor's caches to memory: it waits for that, a sixth longer in all, and so does whoever reads the pixels next.
+Rows are mostly multiples of 16 bytes long, so that from here none begins there."""
+
 
 class PixelMemory:
     """Hands out arrays of one shape."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], *, offset_bytes: int = 0) -> None:
         self._shape = shape
+        self._offset_bytes = offset_bytes
         self._free: deque[mmap.mmap] = deque()
 
     def array(self) -> Pixels:
@@ -31,8 +37,8 @@ class PixelMemory:
         try:
             memory = self._free.pop()
         except IndexError:
-            memory = _mapped(max(1, math.prod(self._shape)))
-        flat = np.frombuffer(memory, np.uint8, math.prod(self._shape))
+            memory = _mapped(max(1, math.prod(self._shape)) + self._offset_bytes)
+        flat = np.frombuffer(memory, np.uint8, math.prod(self._shape), self._offset_bytes)
         # Whatever is cut from this array refers to `flat`, and not to `memory`: while a view lives, `flat` does.
         weakref.finalize(flat, self._free.append, memory).atexit = False
         return flat.reshape(self._shape)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.slide.pixel_memory import PixelMemory
+from histocast.slide.pixel_memory import OFF_GRID_BYTES, PixelMemory
 from histocast.slide.reader import Integers, Level, Pixels
 from histocast.slide.windows import block_parts
 
@@ -41,7 +41,8 @@ class StackGrid:
         fitting = _STACK_BYTES // (3 * level.block_width_px * level.block_height_px)
         self._rows = max(1, min(_STACK_PX // level.block_height_px, fitting))
         self._columns = level.block_columns
-        self._memory = PixelMemory((self._rows * level.block_height_px, level.block_width_px, 3))
+        shape = (self._rows * level.block_height_px, level.block_width_px, 3)
+        self._memory = PixelMemory(shape, offset_bytes=OFF_GRID_BYTES)
 
     def stacks_of(self, blocks: Integers) -> Integers:
         """Return the stack of each block."""
