@@ -16,6 +16,7 @@ import openslide
 
 from histocast.slide import Slide, open_slide
 from histocast.slide.pixel_memory import OFF_GRID_BYTES, PixelMemory
+from histocast.slide.reader import Level
 from histocast.slide.tiff import open_reader
 from histocast.slide.windows import blocks_of, choose_level, place_windows
 from histocast.storage import open_source
@@ -64,7 +65,22 @@ def prepare_odd(path: Path, threads: int) -> Run:
 
 
 def prepare_ceiling(path: Path, threads: int) -> Run:
-    """Every block the tiles touch, decoded once, from memory."""
+    """Every block the tiles touch, decoded once, from memory, into an array of numpy's."""
+    return _decode_only(path, threads, lambda level: np.empty(_block_shape(level), np.uint8))
+
+
+def prepare_placed_ceiling(path: Path, threads: int) -> Run:
+    """Do the same, into arrays that begin where those of histocast do."""
+    return _decode_only(
+        path, threads, lambda level: PixelMemory(_block_shape(level), offset_bytes=OFF_GRID_BYTES).array()
+    )
+
+
+def _block_shape(level: Level) -> tuple[int, int, int]:
+    return level.block_height_px, level.block_width_px, 3
+
+
+def _decode_only(path: Path, threads: int, new_block: Callable[[Level], np.ndarray]) -> Run:
     source = open_source(str(path))
     reader = open_reader(source, scratch=path.parent)
     um_per_px = reader.metadata.um_per_px or 0.25
@@ -77,10 +93,8 @@ def prepare_ceiling(path: Path, threads: int) -> Run:
     payloads = reader.fetch(number, blocks)
     runs = [blocks[start : start + 64] for start in range(0, len(blocks), 64)]
 
-    memory = PixelMemory((level.block_height_px, level.block_width_px, 3), offset_bytes=OFF_GRID_BYTES)
-
     def decode(run: list[int]) -> None:
-        into = memory.array()
+        into = new_block(level)
         for block in run:
             reader.decode(number, block, payloads[block], into)
 
