@@ -22,7 +22,8 @@ from far_store import far_store, part_cores, servers_cpu_s, traffic_since
 from histocast.slide import open_slide
 from histocast.storage import open_source
 from make_slide import make_slide
-from tiling import LEVEL_PX, TILE_PX, UM_PER_PX, Corners, grid, scanner_slide
+from tile_readers import LEVEL_PX, TILE_PX, UM_PER_PX, Corners, grid
+from tiling import scanner_slide
 
 
 def tissue(corners: Corners, side_px: int) -> Corners:

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from histocast.slide.pixel_memory import PixelMemory
+from histocast.slide.tiff import TiffReader
 from made_slides import Pixels, Recipe, paint_arrays, write_slide
 
 READ_ALL = """
@@ -64,6 +66,27 @@ def test_memory_comes_back_only_when_no_view_is_left() -> None:
     for number, array in enumerate(again):
         array[:] = number
     assert [int(array.max()) for array in again] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("um_per_px", [0.25, 0.5])
+def test_no_row_that_a_decoder_writes_begins_where_it_would_pass_by_the_caches(
+    texture: Pixels, tmp_path: Path, open_at, monkeypatch: pytest.MonkeyPatch, um_per_px: float
+) -> None:
+    decode = TiffReader.decode
+    starts = set()
+
+    def watched(self: TiffReader, level: int, block: int, payload: bytes | None, into: Pixels) -> None:
+        starts.add((into.ctypes.data % 16, into.strides[0] % 16))
+        decode(self, level, block, payload, into)
+
+    monkeypatch.setattr(TiffReader, "decode", watched)
+    path = write_slide(tmp_path / "slide.svs", Recipe(1000, 777, (240, 240)), paint_arrays(texture))
+    x, y = np.meshgrid(np.arange(40, 900, 64.0), np.arange(40, 700, 64.0))
+    centres = np.stack([x.ravel(), y.ravel()], axis=1)
+    for _ in open_at(path).read_tiles(centres, tile_px=64, um_per_px=um_per_px, batch_tiles=8, threads=2):
+        pass
+
+    assert starts == {(8, 0)}
 
 
 def test_tiles_kept_by_the_caller_stay_as_they_were(texture: Pixels, tmp_path: Path, open_at) -> None:
