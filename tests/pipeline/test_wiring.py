@@ -387,8 +387,10 @@ def test_a_container_is_handed_keys_by_name_and_the_folder_of_keys_as_the_manual
     assert run.code != 0
     script = next((tmp_path / "work").rglob(".command.run")).read_text()
     name_alone = '${{{0}:+APPTAINERENV_{0}="${0}"}}' if engine == "apptainer" else '-e "{0}"'
-    assert all(name_alone.format(name) in script for name in STORE_VARIABLES)
+    assert all(name_alone.format(name) in script for name in (*STORE_VARIABLES, "HISTOCAST_IMAGE_DIGEST"))
     assert "hunter2" not in script
+    asked = '"$0"' if engine == "apptainer" else "'/here/histocast.sif'"
+    assert f"/bin/image-digest' {engine} {asked}" in script
     command = next((tmp_path / "work").rglob(".command.sh")).read_text()
     for told in (
         "HISTOCAST_THREADS=1 ",
