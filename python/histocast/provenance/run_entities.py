@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import RootModel
 
-from histocast.provenance.entities import Entity, reference, references
+from histocast.provenance.entities import TERMS, Entity, reference, references
 from histocast.records import RunRecord
 
-CONTEXT = ["https://w3id.org/ro/crate/1.1/context", "https://w3id.org/ro/terms/workflow-run/context"]
+CONTEXT = ["https://w3id.org/ro/crate/1.1/context", f"{TERMS}/context"]
 SPECIFICATION = "https://w3id.org/ro/crate/1.1"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 

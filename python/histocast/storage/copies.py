@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from histocast.errors import HistocastError, OutputError, StorageUnavailable
-from histocast.storage.ranges import MAX_REQUEST_BYTES
+from histocast.storage.ranges import MAX_REQUEST_BYTES, file_order
 from histocast.storage.source import ObjectStat, Piece, Range, Source
 
 
@@ -103,7 +103,7 @@ class ArrivingCopy:
 
     def read_ranges(self, ranges: Sequence[Range], *, max_gap_bytes: int | None = None) -> Iterator[Piece]:  # noqa: ARG002 - the protocol's parameter
         """See `Source.read_ranges`; in the order of the file, which is that of its arrival."""
-        for index in sorted(range(len(ranges)), key=ranges.__getitem__):
+        for index in file_order(ranges):
             yield index, self.read(*ranges[index])
 
     def local_copy(self, scratch: Path) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from histocast.errors import DataError, HistocastError, MissingInputError, StorageUnavailable
+from histocast.storage.ranges import file_order
 from histocast.storage.source import ObjectStat, Piece, Range, overwritten
 
 # What a path can be wrong about, as opposed to a disk or a network file system that failed.
@@ -64,7 +65,7 @@ class LocalSource:
     def read_ranges(self, ranges: Sequence[Range], *, max_gap_bytes: int | None = None) -> Iterator[Piece]:  # noqa: ARG002 - the protocol's parameter
         """See `Source.read_ranges`; in the order of the file, which spares a disk its seeks."""
         # A call each: what is read ahead comes at once, and a copy out of a longer piece costs more than the call.
-        for index in sorted(range(len(ranges)), key=ranges.__getitem__):
+        for index in file_order(ranges):
             yield index, self.read(*ranges[index])
 
     def local_copy(self, scratch: Path) -> Path:  # noqa: ARG002 - the protocol's parameter

@@ -38,6 +38,11 @@ class Request:
             yield index, body[start - self.start : start - self.start + length]
 
 
+def file_order(ranges: Sequence[Range]) -> list[int]:
+    """Return the positions of the ranges, in the order of the file."""
+    return sorted(range(len(ranges)), key=ranges.__getitem__)
+
+
 def affordable_gap(
     ranges: Sequence[Range], *, max_waste: float = MAX_WASTE, least: int = SMALL_GAP_BYTES, most: int = MAX_GAP_BYTES
 ) -> int:
@@ -72,7 +77,7 @@ def plan_requests(
     """
     members: list[int] = []
     start = end = 0
-    for index in sorted(range(len(ranges)), key=ranges.__getitem__):
+    for index in file_order(ranges):
         range_start, length = ranges[index]
         range_end = range_start + length
         if members and (range_start - end > max_gap_bytes or max(end, range_end) - start > max_request_bytes):
