@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,8 @@ from histocast.records import SlideRecord
 from histocast.serving import open_predictor
 from histocast.serving.fusion_inputs import SpotFeatures
 from histocast.slide import Slide, open_slide
-from histocast.storage import open_source
+from histocast.storage import Range, open_source
 from histocast.storage.local import LocalSource
-from histocast.storage.source import Piece, Range
 from known_encoders import expected_embedding, write_encoder, write_shipped_bundle
 from made_slides import Recipe, paint_arrays, write_slide
 from spot_files import SLIDE_DIGEST, square_array, write_tiles
@@ -187,7 +186,7 @@ class SlowDisk(LocalSource):
 
     pause_s = 0.0
 
-    def read_ranges(self, ranges: Sequence[Range], *, max_gap_bytes: int | None = None) -> Iterator[Piece]:
+    def read_ranges(self, ranges: Mapping[int, Range], *, max_gap_bytes: int | None = None) -> Mapping[int, bytes]:
         time.sleep(self.pause_s)
         return super().read_ranges(ranges, max_gap_bytes=max_gap_bytes)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 import tifffile
 
 from histocast.slide import open_slide
+from histocast.storage import Range
 from histocast.storage.local import LocalSource
 from made_slides import PATIENT, Pixels, Recipe, halved, paint_arrays, write_slide
 from read_back import read_all
@@ -30,12 +31,11 @@ class WatchedSource(LocalSource):
 
     def read_ranges(
         self,
-        ranges: Sequence[tuple[int, int]],
+        ranges: Mapping[int, Range],
         *,
         max_gap_bytes: int | None = None,  # noqa: ARG002
-    ) -> Iterator[tuple[int, bytes]]:
-        for index, (start, length) in enumerate(ranges):
-            yield index, self.read(start, length)
+    ) -> Mapping[int, bytes]:
+        return {key: self.read(start, length) for key, (start, length) in ranges.items()}
 
     def local_copy(self, scratch: Path) -> Path:  # noqa: ARG002
         raise AssertionError("the whole file was asked for")

@@ -7,35 +7,35 @@ from hypothesis import strategies as st
 
 from histocast.storage.ranges import affordable_gap, plan_requests
 
-RANGES = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 500)), max_size=60)
+RANGES = st.dictionaries(st.integers(), st.tuples(st.integers(0, 10_000), st.integers(0, 500)), max_size=60)
 
 
 @given(ranges=RANGES, gap=st.integers(0, 800), most=st.integers(1, 3_000))
-def test_every_range_is_covered_once(ranges: list[tuple[int, int]], gap: int, most: int) -> None:
+def test_every_range_is_covered_once(ranges: dict[int, tuple[int, int]], gap: int, most: int) -> None:
     requests = list(plan_requests(ranges, max_gap_bytes=gap, max_request_bytes=most))
-    assert sorted(index for request in requests for index in request.members) == list(range(len(ranges)))
+    assert sorted(key for request in requests for key in request.members) == sorted(ranges)
     for request in requests:
         ends = [request.start]
-        for index in sorted(request.members, key=lambda member: ranges[member]):
-            start, length = ranges[index]
+        for key in sorted(request.members, key=lambda member: ranges[member]):
+            start, length = ranges[key]
             assert request.start <= start
             assert start + length <= request.start + request.length
             assert start - max(ends) <= gap, "a gap too wide was read"
             ends.append(start + length)
-        longest = max(ranges[index][1] for index in request.members)
+        longest = max(ranges[key][1] for key in request.members)
         assert request.length <= max(most, longest)
 
 
 @given(ranges=RANGES)
-def test_requests_go_through_the_file_once(ranges: list[tuple[int, int]]) -> None:
+def test_requests_go_through_the_file_once(ranges: dict[int, tuple[int, int]]) -> None:
     starts = [request.start for request in plan_requests(ranges, max_gap_bytes=50, max_request_bytes=1000)]
     assert starts == sorted(starts)
 
 
 @given(ranges=RANGES, waste=st.floats(0, 2))
-def test_gaps_cost_what_was_allowed(ranges: list[tuple[int, int]], waste: float) -> None:
-    gap = affordable_gap(ranges, max_waste=waste, least=0)
-    asked = sum(length for _, length in ranges)
+def test_gaps_cost_what_was_allowed(ranges: dict[int, tuple[int, int]], waste: float) -> None:
+    gap = affordable_gap(ranges.values(), max_waste=waste, least=0)
+    asked = sum(length for _, length in ranges.values())
     assert sum(request.length for request in plan_requests(ranges, max_gap_bytes=gap)) <= asked * (1 + waste)
 
 

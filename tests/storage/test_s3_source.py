@@ -29,7 +29,7 @@ def ranges() -> list[tuple[int, int]]:
 
 def read(ranges: list[tuple[int, int]], uri: str = URI, **options: object) -> dict[int, bytes]:
     with open_source(uri, **options) as source:
-        return {index: bytes(piece) for index, piece in source.read_ranges(ranges)}
+        return dict(source.read_ranges(dict(enumerate(ranges))))
 
 
 def check(pieces: dict[int, bytes], ranges: list[tuple[int, int]], content: bytes) -> None:

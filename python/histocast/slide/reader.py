@@ -112,7 +112,7 @@ class Reader(Protocol):
         ...
 
     def expect(self, level: int, blocks: Blocks) -> None:
-        """Hear which blocks of a level are about to be fetched, to choose between ranges and a whole copy."""
+        """Hear which blocks of a level are about to be fetched, to plan for all of them."""
         ...
 
     def close(self) -> None:

@@ -7,7 +7,6 @@ Only the directories of label and macro images are walked over; their pixels are
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from histocast.slide.reader import (
 )
 from histocast.slide.resolution import aperio_objective_power, aperio_um_per_px, ome_um_per_px, tag_um_per_px
 from histocast.slide.tiff_directories import open_directories
-from histocast.storage import ArrivingCopy, Source, affordable_gap
+from histocast.storage import Range, Source, affordable_gap
 
 NAME = "tiff"
 
@@ -49,8 +48,6 @@ _APERIO_YCBCR_JPEG2000 = 33003
 _RGB, _YCBCR = 2, 6
 _MAX_PAGES = 1000
 _MAX_BLOCK_PX = 4096 * 4096
-# Beyond this share of the bytes one download is cheaper than many ranges.
-_WHOLE_COPY_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -64,13 +61,13 @@ class _StoredLevel:
     byte_counts: NDArray[np.int64]
 
 
-def open_reader(source: Source, *, scratch: Path) -> TiffReader:
+def open_reader(source: Source, *, scratch: Path) -> TiffReader:  # noqa: ARG001 - the protocol's parameter
     """See `histocast.slide.reader.OpenReader`."""
     with open_directories(source) as file:
         stored = _stored_levels(file)
         metadata = _metadata(file)
     _check_jpeg2000(source, stored[0])
-    return TiffReader(source, stored, metadata, scratch=scratch)
+    return TiffReader(source, stored, metadata)
 
 
 class TiffReader:
@@ -78,9 +75,7 @@ class TiffReader:
 
     name = NAME
 
-    def __init__(
-        self, source: Source, stored: Sequence[_StoredLevel], metadata: SlideMetadata, *, scratch: Path
-    ) -> None:
+    def __init__(self, source: Source, stored: Sequence[_StoredLevel], metadata: SlideMetadata) -> None:
         self.metadata = metadata
         self.levels: tuple[Level, ...] = make_levels(
             [(level.width_px, level.height_px) for level in stored],
@@ -89,9 +84,7 @@ class TiffReader:
         self._stored = stored
         self.far = not source.is_local
         self._source = source
-        self._copy: Source | None = None
         self._max_gap_bytes: int | None = None
-        self._scratch = scratch
 
     def block_bytes(self, level: int, blocks: Blocks) -> int:
         """See `Reader.block_bytes`."""
@@ -99,25 +92,13 @@ class TiffReader:
         return int(counts[counts <= self._most_bytes(level)].sum())
 
     def expect(self, level: int, blocks: Blocks) -> None:
-        """Copy a remote slide whole where more than half of its bytes are needed and the scratch disk has room."""
-        if self._source.is_local or self._copy is not None:
-            return
-        self._max_gap_bytes = affordable_gap([(offset, length) for _, offset, length in self._ranges(level, blocks)])
-        size_bytes = self._source.stat().size_bytes
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        most = self.block_bytes(level, blocks) > _WHOLE_COPY_SHARE * size_bytes
-        if most and shutil.disk_usage(self._scratch).free > 2 * size_bytes:
-            self._copy = ArrivingCopy(self._source, self._scratch)
-            self.far = False
+        """See `Reader.expect`; it is decided once up to which width gaps between blocks are read over."""
+        if self.far:
+            self._max_gap_bytes = affordable_gap(self._ranges(level, blocks).values())
 
     def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, bytes]:
         """See `Reader.fetch`."""
-        ranges = self._ranges(level, blocks)
-        source = self._copy or self._source
-        pieces = source.read_ranges(
-            [(offset, length) for _, offset, length in ranges], max_gap_bytes=self._max_gap_bytes
-        )
-        return {ranges[index][0]: piece for index, piece in pieces}
+        return self._source.read_ranges(self._ranges(level, blocks), max_gap_bytes=self._max_gap_bytes)
 
     def decode(self, level: int, block: int, payload: bytes | None, into: Pixels) -> None:
         """See `Reader.decode`."""
@@ -134,24 +115,21 @@ class TiffReader:
         decode_block(payload, stored.block, visible=visible, into=into)
 
     def close(self) -> None:
-        """See `Reader.close`."""
-        if self._copy is not None:
-            self._copy.close()
-            self._copy = None
+        """See `Reader.close`; only the source is open."""
 
     def _most_bytes(self, level: int) -> int:
         # No codec makes a block much larger than its pixels: a longer one is damage, not worth its memory.
         block = self._stored[level].block
         return 4 * 3 * block.width_px * block.height_px + 65536
 
-    def _ranges(self, level: int, blocks: Blocks) -> list[tuple[int, int, int]]:
+    def _ranges(self, level: int, blocks: Blocks) -> dict[int, Range]:
         stored = self._stored[level]
         numbers = np.asarray(blocks, np.int64)
         counts = stored.byte_counts[numbers]
         sound = (counts > 0) & (counts <= self._most_bytes(level))
         numbers = numbers[sound]
-        columns = (numbers, stored.offsets[numbers], counts[sound])
-        return list(zip(*(column.tolist() for column in columns), strict=True))
+        ranges = zip(stored.offsets[numbers].tolist(), counts[sound].tolist(), strict=True)
+        return dict(zip(numbers.tolist(), ranges, strict=True))
 
 
 def _stored_levels(file: tifffile.TiffFile) -> list[_StoredLevel]:

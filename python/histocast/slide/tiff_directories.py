@@ -122,6 +122,6 @@ class _SourceFile(io.RawIOBase):
             # Directories stand at the start or at the end of a file, or are chained through it to the end.
             count = -(-self._size_bytes // _CHUNK_BYTES)
             wanted |= {*range(min(_FIRST_CHUNKS, count)), max(0, count - 1)}
-        numbers = sorted(wanted)
-        for index, piece in self._source.read_ranges([(number * _CHUNK_BYTES, _CHUNK_BYTES) for number in numbers]):
-            self._chunks[numbers[index]] = piece
+        self._chunks.update(
+            self._source.read_ranges({number: (number * _CHUNK_BYTES, _CHUNK_BYTES) for number in wanted})
+        )

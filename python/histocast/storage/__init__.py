@@ -1,15 +1,14 @@
 """Slides and tables where they lie: local files and S3 objects."""
 
-from histocast.storage.copies import ArrivingCopy
 from histocast.storage.digest import sampled_digest
 from histocast.storage.fetch import fetch_bundle, fetch_file
 from histocast.storage.open import open_source
 from histocast.storage.ranges import affordable_gap
-from histocast.storage.source import ObjectStat, Source
+from histocast.storage.source import ObjectStat, Range, Source
 
 __all__ = [
-    "ArrivingCopy",
     "ObjectStat",
+    "Range",
     "Source",
     "affordable_gap",
     "fetch_bundle",

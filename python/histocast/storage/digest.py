@@ -18,7 +18,7 @@ def sampled_digest(source: Source) -> str:
     size_bytes = source.stat().size_bytes
     middle = max(0, size_bytes // 2 - DIGEST_WINDOW_BYTES // 2)
     last = max(0, size_bytes - DIGEST_WINDOW_BYTES)
-    pieces = dict(source.read_ranges([(start, DIGEST_WINDOW_BYTES) for start in (0, middle, last)]))
+    pieces = source.read_ranges({index: (start, DIGEST_WINDOW_BYTES) for index, start in enumerate((0, middle, last))})
     digest = hashlib.sha256(size_bytes.to_bytes(8, "big"))
     for index in range(3):
         digest.update(pieces[index])

@@ -6,13 +6,13 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 from histocast.errors import DataError, HistocastError, MissingInputError, StorageUnavailable
 from histocast.storage.ranges import file_order
-from histocast.storage.source import ObjectStat, Piece, Range, overwritten
+from histocast.storage.source import ObjectStat, Range, overwritten
 
 # What a path can be wrong about, as opposed to a disk or a network file system that failed.
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
@@ -62,11 +62,10 @@ class LocalSource:
             length -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def read_ranges(self, ranges: Sequence[Range], *, max_gap_bytes: int | None = None) -> Iterator[Piece]:  # noqa: ARG002 - the protocol's parameter
+    def read_ranges(self, ranges: Mapping[int, Range], *, max_gap_bytes: int | None = None) -> Mapping[int, bytes]:  # noqa: ARG002 - the protocol's parameter
         """See `Source.read_ranges`; in the order of the file, which spares a disk its seeks."""
         # A call each: what is read ahead comes at once, and a copy out of a longer piece costs more than the call.
-        for index in file_order(ranges):
-            yield index, self.read(*ranges[index])
+        return {key: self.read(*ranges[key]) for key in file_order(ranges)}
 
     def local_copy(self, scratch: Path) -> Path:  # noqa: ARG002 - the protocol's parameter
         """Return the file itself."""

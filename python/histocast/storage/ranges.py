@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.storage.source import Piece, Range
+from histocast.storage.source import Range
 
 # Measured at 30 ms latency: gaps up to 1 MB cost a quarter more bytes and spare three quarters of the
 # requests. A gap of 64 kB takes less than a millisecond and is always read over; larger ones are as long as
@@ -28,23 +28,22 @@ class Request:
     start: int
     length: int
     members: tuple[int, ...]
-    """Positions of the ranges among those asked for."""
+    """Keys of the ranges."""
 
-    def pieces(self, ranges: Sequence[Range], body: bytes) -> Iterator[Piece]:
-        """Yield what it brought of each of ``ranges``, which are those it was planned for."""
-        for index in self.members:
-            start, length = ranges[index]
-            # Copies, because views would each be looked at by every run of the garbage collector.
-            yield index, body[start - self.start : start - self.start + length]
+    def cut(self, body: bytes, ranges: Mapping[int, Range]) -> dict[int, bytes]:
+        """Return what it brought of each of ``ranges``, which are those it was planned for."""
+        places = ((key, ranges[key][0] - self.start, ranges[key][1]) for key in self.members)
+        # Copies, because views would each be looked at by every run of the garbage collector, and keep the gaps.
+        return {key: body[start : start + length] for key, start, length in places}
 
 
-def file_order(ranges: Sequence[Range]) -> list[int]:
-    """Return the positions of the ranges, in the order of the file."""
-    return sorted(range(len(ranges)), key=ranges.__getitem__)
+def file_order(ranges: Mapping[int, Range]) -> list[int]:
+    """Return the keys of the ranges, in the order of the file."""
+    return sorted(ranges, key=ranges.__getitem__)
 
 
 def affordable_gap(
-    ranges: Sequence[Range], *, max_waste: float = MAX_WASTE, least: int = SMALL_GAP_BYTES, most: int = MAX_GAP_BYTES
+    ranges: Iterable[Range], *, max_waste: float = MAX_WASTE, least: int = SMALL_GAP_BYTES, most: int = MAX_GAP_BYTES
 ) -> int:
     """Return how wide a gap between ranges may be to be read over, so that few requests are made at a bounded price.
 
@@ -65,34 +64,35 @@ def affordable_gap(
 
 
 def plan_requests(
-    ranges: Sequence[Range], *, max_gap_bytes: int, max_request_bytes: int = MAX_REQUEST_BYTES
+    ranges: Mapping[int, Range], *, max_gap_bytes: int, max_request_bytes: int = MAX_REQUEST_BYTES
 ) -> Iterator[Request]:
     """Yield the requests that cover every range, in the order of the file; gaps up to ``max_gap_bytes`` are read over.
 
     A range is never split, so one longer than ``max_request_bytes`` is a request of its own. Ranges may overlap or
     repeat.
 
-    >>> [(r.start, r.length, r.members) for r in plan_requests([(90, 10), (0, 30), (32, 5)], max_gap_bytes=10)]
-    [(0, 37, (1, 2)), (90, 10, (0,))]
+    >>> ranges = {6: (90, 10), 7: (0, 30), 8: (32, 5)}
+    >>> [(r.start, r.length, r.members) for r in plan_requests(ranges, max_gap_bytes=10)]
+    [(0, 37, (7, 8)), (90, 10, (6,))]
     """
     members: list[int] = []
     start = end = 0
-    for index in file_order(ranges):
-        range_start, length = ranges[index]
+    for key in file_order(ranges):
+        range_start, length = ranges[key]
         range_end = range_start + length
         if members and (range_start - end > max_gap_bytes or max(end, range_end) - start > max_request_bytes):
             yield Request(start, end - start, tuple(members))
             members = []
         if not members:
             start, end = range_start, range_end
-        members.append(index)
+        members.append(key)
         end = max(end, range_end)
     if members:
         yield Request(start, end - start, tuple(members))
 
 
-def _in_order(ranges: Sequence[Range]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _in_order(ranges: Iterable[Range]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Starts and ends, sorted by start."""
-    table = np.array(ranges, np.int64).reshape(-1, 2)
+    table = np.array(list(ranges), np.int64).reshape(-1, 2)
     table = table[np.argsort(table[:, 0], kind="stable")]
     return table[:, 0], table.sum(axis=1)

@@ -6,7 +6,7 @@ opens one can still say how errors shall name it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -15,9 +15,6 @@ from histocast.errors import DataError
 
 Range = tuple[int, int]
 """Start and length in bytes."""
-
-Piece = tuple[int, bytes]
-"""Position of a range among those asked for, and its bytes."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +61,15 @@ class Source(Protocol):
         """
         ...
 
-    def read_ranges(self, ranges: Sequence[Range], *, max_gap_bytes: int | None = None) -> Iterator[Piece]:
-        """Yield the bytes of every range, in any order; near ones are read in one request.
+    def read_ranges(self, ranges: Mapping[int, Range], *, max_gap_bytes: int | None = None) -> Mapping[int, bytes]:
+        """Return the bytes of every range, by its key; near ones are read in one request.
 
-        A range that reaches beyond the object's end comes back short. Memory is bounded however long the
-        list is, as long as the caller does not keep what it was given.
+        A range that reaches beyond the object's end comes back short.
 
         Parameters
         ----------
         ranges:
-            Start and length of each.
+            Start and length of each, by any key.
         max_gap_bytes:
             Up to which width gaps are read over where each request takes a round trip; chosen for these ranges
             where it is not given. Who reads in several calls chooses it for all of them by
