@@ -83,13 +83,15 @@ def test_a_stall_is_given_up_and_asked_again(stored, proxy, content: bytes) -> N
     assert proxy.stalled.is_set()
 
 
-@pytest.mark.parametrize("fate", ["503", "cut", "reset"])
-def test_a_lasting_fault_is_transient_and_ends(fate: str, stored, proxy) -> None:
+@pytest.mark.parametrize("fate", ["503", "cut", "reset", "stall"])
+def test_a_lasting_fault_is_transient_and_ends(fate: str, stored, proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("histocast.storage.s3.READ_TIMEOUT_S", 0.5)
     proxy.fate = lambda number: fate if number else "ok"
     started = time.monotonic()
-    with pytest.raises(StorageUnavailable) as caught:
-        read([(0, 1000)])
+    with pytest.raises(StorageUnavailable, match=r"^slide of sample S1: the store") as caught:
+        read([(0, 1000)], name="slide of sample S1")
     assert caught.value.exit_code == 75
+    assert "svs" not in str(caught.value), "keys can hold patients' names"
     assert len(proxy.requests) == 1 + ATTEMPTS
     assert time.monotonic() - started < 10
 
@@ -153,8 +155,21 @@ def test_without_credentials(bucket, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch, s3_endpoint: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("histocast.storage.s3.BACKOFF_S", 0.01)
-    with open_source(URI) as source, pytest.raises(StorageUnavailable):
+    with open_source(URI, name="slide of sample S1") as source, pytest.raises(StorageUnavailable) as caught:
         source.stat()
+    assert "127.0.0.1:9" in str(caught.value)
+    assert "svs" not in str(caught.value), "keys can hold patients' names"
+
+
+def test_a_proxy_that_is_not_there_keeps_its_password(bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store.invalid")
+    monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setattr("histocast.storage.s3.BACKOFF_S", 0.01)
+    with open_source(URI, name="slide of sample S1") as source, pytest.raises(StorageUnavailable) as caught:
+        source.stat()
+    assert "127.0.0.1:9" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "svs" not in str(caught.value)
 
 
 def test_an_unknown_profile_is_said(bucket, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import threading
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import quote
 
 import boto3
 import botocore.session
@@ -60,6 +62,7 @@ _TRANSIENT = (
     urllib3.exceptions.HTTPError,
     OSError,
 )
+_ADDRESS = re.compile(r"""\bhttps?://(?:[^/@\s"']*@)?([^/\s"']+)[^\s"']*""")
 
 
 def connect(connections: int) -> S3Client:
@@ -251,8 +254,17 @@ class S3Source:
                 advice="set AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the task a role",
             )
         if isinstance(error, _TRANSIENT):
-            return StorageUnavailable(f"the store did not answer: {error}", where=self.name)
-        return MissingInputError(f"boto3 cannot ask for it: {error}", where=self.name, advice="check the AWS settings")
+            return StorageUnavailable(f"the store did not answer: {self._told(error)}", where=self.name)
+        return MissingInputError(
+            f"boto3 cannot ask for it: {self._told(error)}", where=self.name, advice="check the AWS settings"
+        )
+
+    def _told(self, error: Exception) -> str:
+        """What boto3 says, of addresses the host alone: keys can hold names, and a proxy's address its password."""
+        words = _ADDRESS.sub(r"\1", str(error))
+        for key in (self._key, quote(self._key)):
+            words = words.replace(key, "<key>")
+        return words
 
     def _mapped_answer(self, error: boto_errors.ClientError) -> HistocastError:
         code = str(error.response.get("Error", {}).get("Code", ""))
