@@ -152,8 +152,7 @@ class S3Source:
 
     def read(self, start: int, length: int) -> bytes:
         """See `Source.read`; parts of a long range are asked for at once."""
-        pieces = self.read_ranges(_parts(start, length))
-        return b"".join(pieces.values())
+        return b"".join(self.read_ranges(_parts(start, length)).values())
 
     def read_ranges(self, ranges: Mapping[int, Range], *, max_gap_bytes: int | None = None) -> Mapping[int, bytes]:
         """See `Source.read_ranges`; `CONCURRENCY` requests at a time."""

@@ -64,7 +64,8 @@ class Source(Protocol):
     def read_ranges(self, ranges: Mapping[int, Range], *, max_gap_bytes: int | None = None) -> Mapping[int, bytes]:
         """Return the bytes of every range, by its key; near ones are read in one request.
 
-        A range that reaches beyond the object's end comes back short.
+        A range that reaches beyond the object's end comes back short. All of them are in memory when it returns:
+        who needs many asks in several calls.
 
         Parameters
         ----------
