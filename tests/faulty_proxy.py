@@ -15,7 +15,8 @@ import pytest
 BUCKET = "archive"
 
 Fate = str
-"""What becomes of a request: ``ok``, ``503``, ``500``, ``429``, ``403``, ``cut``, ``reset`` or ``stall``."""
+"""What becomes of a request: ``ok``, ``503``, ``500``, ``429``, ``403``, ``cut``, ``reset``, ``stall``, or ``untagged``,
+which is an answer without an ETag."""
 
 
 class FaultyProxy(ThreadingHTTPServer):
@@ -88,8 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = answer.read()
         connection.close()
         self.send_response(answer.status)
+        dropped = {"connection", "transfer-encoding", "date", "server", *(("etag",) if fate == "untagged" else ())}
         for name, value in answer.getheaders():
-            if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
+            if name.lower() not in dropped:
                 self.send_header(name, value)
         self.end_headers()
         if fate == "cut":

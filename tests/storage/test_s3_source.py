@@ -106,6 +106,14 @@ def test_an_object_overwritten_between_stages_is_refused(stored, bucket, content
     assert caught.value.exit_code == 65
 
 
+@pytest.mark.parametrize("first", [0, 1], ids=["the first answer", "a later one"])
+def test_an_object_without_an_etag_is_refused(first: int, stored, proxy) -> None:
+    proxy.fate = lambda number: "untagged" if number >= first else "ok"
+    with pytest.raises(DataError, match="no ETag") as caught:
+        read([(0, 5)])
+    assert caught.value.exit_code == 65
+
+
 def test_an_object_overwritten_while_it_is_read_never_mixes(stored, proxy, bucket, content: bytes) -> None:
     far = [(start, 10) for start in range(0, 20_000_000, 1_100_000)]
     replaced = False

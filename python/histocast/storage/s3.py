@@ -1,4 +1,4 @@
-"""S3 objects by ranged reads: the only module that knows boto3, and the one that maps its errors.
+"""S3 objects by ranged reads, with boto3.
 
 Credentials, region, profile, role and endpoint (``AWS_ENDPOINT_URL``) are found as boto3 finds them;
 server-side encryption is transparent to readers. ``AWS_REQUEST_PAYER=requester`` pays for requester-pays
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import threading
 import time
 from collections import deque
@@ -18,18 +17,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import quote
 
 import boto3
 import botocore.session
-import urllib3.exceptions
-from botocore import exceptions as boto_errors
 from botocore.config import Config
 from botocore.loaders import Loader, create_loader
 
-from histocast.errors import DataError, HistocastError, MissingInputError, StorageUnavailable, UsageError
+from histocast.errors import DataError, StorageUnavailable, UsageError
 from histocast.storage.copies import write_copy
 from histocast.storage.ranges import MAX_REQUEST_BYTES, Request, affordable_gap, plan_requests
+from histocast.storage.s3_errors import RAISED, our_error
 from histocast.storage.source import ObjectStat, Range, overwritten
 
 if TYPE_CHECKING:
@@ -47,22 +44,6 @@ MAX_BACKOFF_S = 10.0
 CONNECT_TIMEOUT_S = 10
 # A stalled connection is given up and asked again: twenty seconds without one byte is not slowness.
 READ_TIMEOUT_S = 20
-
-_ABSENT = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
-_FORBIDDEN = {"401", "403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"}
-_CHANGED = {"412", "PreconditionFailed", "416", "InvalidRange"}
-_BUSY = {"429", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout", "503"}
-_TRANSIENT = (
-    boto_errors.HTTPClientError,
-    boto_errors.ConnectionError,
-    boto_errors.IncompleteReadError,
-    boto_errors.ResponseStreamingError,
-    boto_errors.CredentialRetrievalError,
-    urllib3.exceptions.HTTPError,
-    OSError,
-)
-_ADDRESS = re.compile(r"""\bhttps?://(?:[^/@\s"']*@)?([^/\s"']+)[^\s"']*""")
 
 
 def connect(connections: int) -> S3Client:
@@ -144,7 +125,7 @@ class S3Source:
             answer = self._retried(
                 lambda client: client.head_object(Bucket=self._bucket, Key=self._key, **self._options)
             )
-            found = ObjectStat(answer["ContentLength"], answer["ETag"].strip('"'))
+            found = ObjectStat(answer["ContentLength"], self._version_of(answer))
             if self._version is not None and found.version != self._version:
                 raise overwritten(self.name, found=found.version, expected=self._version)
             self._stat = found
@@ -223,7 +204,7 @@ class S3Source:
             with answer["Body"] as stream:
                 body = stream.read()
             # A store that ignores If-Match must not mix two versions either.
-            if (found := answer["ETag"].strip('"')) != etag:
+            if (found := self._version_of(answer)) != etag:
                 raise overwritten(self.name, found=found, expected=etag)
             if len(body) != length:
                 raise _ShortBody(f"{len(body)} bytes of {length}")
@@ -231,60 +212,28 @@ class S3Source:
 
         return self._retried(ask)
 
+    def _version_of(self, answer: Mapping[str, Any]) -> str:
+        etag = str(answer.get("ETag", "")).strip('"')
+        if not etag:
+            raise DataError(
+                "the store gives it no ETag",
+                expected="one, by which an object that is overwritten during a run is told",
+                where=self.name,
+                advice="put the object there through S3, not into the folder behind the store",
+            )
+        return etag
+
     def _retried(self, ask: Callable[[S3Client], Answer]) -> Answer:
         for attempt in range(1, self._attempts + 1):
             try:
                 return ask(self._connected())
-            except (boto_errors.BotoCoreError, boto_errors.ClientError, urllib3.exceptions.HTTPError, OSError) as error:
-                mapped = self._mapped(error)
+            except RAISED as error:
+                mapped = our_error(error, name=self.name, key=self._key, version=self._version)
                 if not isinstance(mapped, StorageUnavailable) or attempt == self._attempts:
                     raise mapped from error
             # Full jitter: threads that were throttled together do not come back together.
             time.sleep(random.uniform(0, min(MAX_BACKOFF_S, BACKOFF_S * 2**attempt)))  # noqa: S311
         raise AssertionError(self.name)  # pragma: no cover - the last attempt returns or raises
-
-    def _mapped(self, error: Exception) -> HistocastError:
-        if isinstance(error, boto_errors.ClientError):
-            return self._mapped_answer(error)
-        if isinstance(error, boto_errors.NoCredentialsError | boto_errors.PartialCredentialsError):
-            return MissingInputError(
-                "no credentials for S3",
-                where=self.name,
-                advice="set AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the task a role",
-            )
-        if isinstance(error, _TRANSIENT):
-            return StorageUnavailable(f"the store did not answer: {self._told(error)}", where=self.name)
-        return MissingInputError(
-            f"boto3 cannot ask for it: {self._told(error)}", where=self.name, advice="check the AWS settings"
-        )
-
-    def _told(self, error: Exception) -> str:
-        """What boto3 says, of addresses the host alone: keys can hold names, and a proxy's address its password."""
-        words = _ADDRESS.sub(r"\1", str(error))
-        for key in (self._key, quote(self._key)):
-            words = words.replace(key, "<key>")
-        return words
-
-    def _mapped_answer(self, error: boto_errors.ClientError) -> HistocastError:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        if code in _ABSENT:
-            missing = "no such bucket" if code == "NoSuchBucket" else "no such object"
-            return MissingInputError(missing, where=self.name, advice="check the bucket and the key")
-        if code in _CHANGED:
-            return overwritten(self.name, found="another", expected=self._version or "the one read first")
-        if code in _EXPIRED:
-            return MissingInputError("the credentials have expired", where=self.name, advice="renew them")
-        if status >= 500 or code in _BUSY or status == 429:
-            return StorageUnavailable(f"the store answered {status} {code}", where=self.name)
-        if code in _FORBIDDEN or status in (401, 403):
-            return MissingInputError(
-                f"access is forbidden ({code})",
-                expected="s3:GetObject on the object, and s3:ListBucket for a missing one to be told as missing",
-                where=self.name,
-                advice="grant the permission, choose another AWS_PROFILE, or set AWS_REQUEST_PAYER=requester",
-            )
-        return DataError(f"the store refused with {status} {code}", where=self.name)
 
 
 def _parts(start: int, length: int) -> dict[int, Range]:
