@@ -56,6 +56,15 @@ def test_raw_counts_of_all_genes_are_kept_as_anndata(made_set: Path) -> None:
     assert list(data.obs_names) == spot_names()
 
 
+def test_features_of_an_open_section_lie_on_the_scratch_disk(
+    made_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HISTOCAST_SCRATCH", str(tmp_path))
+    with open_section(made_set / "A1"):
+        assert list(tmp_path.rglob("*.bin"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_counts_of_another_section_are_refused(stages: Path, tmp_path: Path, encoder_bundle: Bundle) -> None:
     table = write_counts(tmp_path / "c.tsv", np.ones((2, len(GENES)), int), spots=["AACGT-1", "TTGCA-1"])
     with pytest.raises(DataError, match="none of which has a tile"):

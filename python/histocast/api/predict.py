@@ -10,11 +10,11 @@ from histocast.api.surroundings import (
     fetch_bundle,
     opened_predictor,
     opened_slide,
-    scratch_folder,
     triton_url,
 )
 from histocast.errors import ConfigError, UsageError
 from histocast.processors import available_threads
+from histocast.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from histocast.records import CheckRecord, SlideRecord

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from histocast.api.predict import encode, tile
-from histocast.api.surroundings import SlideLocation, opened_slide, scratch_folder
+from histocast.api.surroundings import SlideLocation, opened_slide
 from histocast.errors import UsageError
 from histocast.processors import available_threads
+from histocast.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from histocast.bundle import TileGeometry

@@ -1,4 +1,4 @@
-"""What a stage works on and with: the slide, the bundle, whoever runs the graphs, a folder for scratch."""
+"""What a stage works on and with: the slide, the bundle, whoever runs the graphs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypedDict
 
-from histocast.errors import OutputError, UsageError
+from histocast.errors import UsageError
 
 if TYPE_CHECKING:
     from histocast.bundle import Bundle
@@ -30,23 +29,6 @@ class SlideLocation:
     """ETag, or size and time, as CHECK saw it; another one is refused."""
     mpp: float | None = None
     """Micrometres per pixel, where the file does not say or says it wrong."""
-
-
-@contextmanager
-def scratch_folder(outdir: Path) -> Iterator[Path]:
-    """Yield a folder for large temporary files: ``HISTOCAST_SCRATCH``, else one within ``outdir``."""
-    parent = Path(os.environ.get("HISTOCAST_SCRATCH", outdir))
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = TemporaryDirectory(prefix=".scratch-", dir=parent)
-    except OSError as error:
-        raise OutputError(
-            f"cannot make a folder here: {error.strerror}",
-            where=str(parent),
-            advice="choose a folder that can be written by --outdir, or for scratch by HISTOCAST_SCRATCH",
-        ) from error
-    with folder as name:
-        yield Path(name)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from histocast.bundle import Bundle, EncoderSpec, read_bundle
 from histocast.errors import UsageError
 from histocast.progress import log, track
 from histocast.records import read_record
+from histocast.scratch import scratch_folder
 from histocast.serving.fusion_inputs import regions
 from histocast.serving.panel import gene_inputs
 from histocast.serving.predictor import Predictor
@@ -26,7 +27,7 @@ from histocast.training.folds import model_name, split_sections
 from histocast.training.judge import JudgedModel, Measures, SectionJudge
 from histocast.training.labels import PROTOCOLS, Protocol
 from histocast.training.recipe import Recipe
-from histocast.training.section import Section, temporary_folder
+from histocast.training.section import Section
 from histocast.training.summary import Evaluation, GeneRow, SectionRow, summarise_rows
 from histocast.training.tables import render_markdown
 from histocast.training.train import TRAIN_FILE, TrainRecord, train_fold
@@ -138,7 +139,7 @@ def encoded_section(section: Section, trained: EncoderSpec | None, predictor: Pr
         return predictor.infer(trained.name, {"tiles": tiles})[TOKENS]
 
     shape = tuple(int(size) for size in trained.outputs[0].shape[1:])
-    with temporary_folder() as folder:
+    with scratch_folder() as folder:
         yield with_tokens(section, encode, shape=shape, folder=folder)
 
 

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,8 +23,9 @@ from numpy.typing import NDArray
 
 from histocast.artifacts import PIXELS_FILE, TILES, read_table, write_atomically, write_json
 from histocast.bundle import Bundle, EncoderSpec, TileGeometry, sha256_of_file
-from histocast.errors import DataError, OutputError
+from histocast.errors import DataError
 from histocast.records import Record, SlideRecord, read_record
+from histocast.scratch import scratch_folder
 from histocast.serving.fusion_inputs import SpotFeatures
 from histocast.training.counts import CountMatrix, GeneIdSource
 from histocast.training.read_counts import read_counts
@@ -217,7 +217,7 @@ class Section:
 
 
 @contextmanager
-def open_section(folder: Path, *, scratch: Path | None = None) -> Iterator[Section]:
+def open_section(folder: Path) -> Iterator[Section]:
     """Yield a prepared section; its features live in temporary files while it is open.
 
     Raises
@@ -231,7 +231,7 @@ def open_section(folder: Path, *, scratch: Path | None = None) -> Iterator[Secti
     for name in STAGE_FILES:
         refuse_exchanged(name, f"sha256:{sha256_of_file(folder / name)}", record.digests.get(name), where=str(folder))
     columns = {name: spec for encoder in record.encoders for name, spec in encoder.columns().items()}
-    with temporary_folder(scratch) as arrays:
+    with scratch_folder() as arrays:
         store = SpotFeatures.open(
             folder / "tiles.parquet", folder / "features.parquet", columns=columns, scratch=arrays
         )
@@ -247,27 +247,6 @@ def refuse_exchanged(name: str, found: str, expected: str | None, *, where: str)
             where=where,
             advice="run prepare again for this section",
         )
-
-
-@contextmanager
-def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
-    """Yield a folder for files that live as long as the block.
-
-    Raises
-    ------
-    OutputError
-        None can be made.
-    """
-    try:
-        folder = TemporaryDirectory(prefix="histocast-", dir=parent)
-    except OSError as error:
-        raise OutputError(
-            f"no scratch folder: {error.strerror or error}",
-            where=str(parent),
-            advice="point TMPDIR at a disk with room",
-        ) from error
-    with folder as name:
-        yield Path(name)
 
 
 def _with_counts(folder: Path, record: SectionRecord, store: SpotFeatures) -> Section:

@@ -23,8 +23,9 @@ from histocast.errors import ConfigError, DataError
 from histocast.methods.foundation_export import TOLERANCE, example_tiles, largest_difference
 from histocast.methods.onnx_export import EncoderRecipe, write_encoder
 from histocast.methods.target_encoder import CHUNK, EncoderOptions, TargetEncoder
+from histocast.scratch import scratch_folder
 from histocast.serving.scratch import scratch_array
-from histocast.training.section import Section, refuse_exchanged, temporary_folder
+from histocast.training.section import Section, refuse_exchanged
 from histocast.training.training_set import TrainingSet
 
 TRAINED, TOKENS = "trained", "tokens"
@@ -172,7 +173,7 @@ def seen_by(encoder: TrainedEncoder | None, section: Section) -> Iterator[Sectio
         yield section
         return
     module = encoder.module.eval()
-    with temporary_folder() as folder:
+    with scratch_folder() as folder:
         yield with_tokens(section, encode_with(module), shape=(module.tokens, module.width), folder=folder)
 
 
