@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from histocast.bundle import read_bundle
 from histocast.cli import app
 from histocast.errors import ConfigError, UsageError
-from histocast.genes.ask import open_encoder
+from histocast.genes.ask import encoder_of
 from histocast.genes.encoders import SentenceEncoder
 from histocast.serving.asked_genes import EVIDENCE, ask_genes
 
@@ -54,9 +54,9 @@ def test_another_encoder_or_none_is_refused(demo_bundle: Path, minilm: SentenceE
 
     def told(**changes: object) -> None:
         text = bundle.gene_text.model_copy(update=changes)
-        open_encoder(bundle.model_copy(update={"gene_text": text}), weights=None)
+        encoder_of(bundle.model_copy(update={"gene_text": text}), weights=None)
 
-    assert open_encoder(bundle, weights=None).label == minilm.label == bundle.gene_text.encoder
+    assert encoder_of(bundle, weights=None).label == minilm.label == bundle.gene_text.encoder
     with pytest.raises(ConfigError, match=r"(?s)of revision sha256:53aa.*of revision another"):
         told(encoder_revision="another")
     with pytest.raises(ConfigError, match="no word of the text encoder"):
@@ -67,4 +67,4 @@ def test_another_encoder_or_none_is_refused(demo_bundle: Path, minilm: SentenceE
         told(encoder="endpoint:words/own/raw/0")
     fusion = bundle.fusion.model_copy(update={"inputs": ()})
     with pytest.raises(ConfigError, match="predicts the genes it was trained on alone"):
-        open_encoder(bundle.model_copy(update={"fusion": fusion}), weights=None)
+        encoder_of(bundle.model_copy(update={"fusion": fusion}), weights=None)

@@ -201,10 +201,10 @@ def embed(
     outdir: options.Outdir = Path(),
 ) -> None:
     """Embed the texts about genes: <outdir>/genes.parquet."""
-    from histocast.errors import UsageError
     from histocast.genes import encoders
     from histocast.genes.embed import embed_genes
     from histocast.genes.endpoint import Endpoint
+    from histocast.genes.open_encoder import open_encoder
     from histocast.progress import log
 
     if encoder.startswith(encoders.ENDPOINT):
@@ -213,22 +213,17 @@ def embed(
         )
         with endpoint.connect() as connection:
             facts = embed_genes(texts, encoder=encoders.EndpointEncoder(endpoint, connection), outdir=outdir)
-    elif encoder == encoders.CONCH:
-        if weights is None:
-            raise UsageError("no checkpoint of CONCH", expected="--weights")
-        from histocast.genes.conch import ConchEncoder
-
-        facts = embed_genes(texts, encoder=ConchEncoder(weights), outdir=outdir)
     else:
-        choice = encoders.choose_encoder(
+        local = open_encoder(
             encoder,
             pooling=pooling.value if pooling else None,
             normalise=normalise,
             max_tokens=max_tokens,
             revision=revision,
-            folder=weights,
+            weights=weights,
+            device=device,
         )
-        facts = embed_genes(texts, encoder=encoders.SentenceEncoder(choice, device=device), outdir=outdir)
+        facts = embed_genes(texts, encoder=local, outdir=outdir)
     log(f"{facts.genes} genes in {facts.dim} dimensions, {facts.truncated} texts cut short: {facts.path}")
 
 

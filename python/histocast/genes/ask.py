@@ -14,6 +14,7 @@ from histocast.genes.catalogue import Species
 from histocast.genes.describe import Sources, describe_genes
 from histocast.genes.embed import EmbedFacts, embed_genes
 from histocast.genes.name_tables import open_catalogue
+from histocast.genes.open_encoder import open_encoder
 from histocast.genes.resolve import resolve_genes
 from histocast.serving.asked_genes import takes_descriptions
 
@@ -56,13 +57,13 @@ def embed_asked_genes(
     MissingInputError, DataError
         Genes, names, sources or weights are absent or faulty.
     """
-    encoder = open_encoder(read_bundle(bundle), weights=weights, device=device)
+    encoder = encoder_of(read_bundle(bundle), weights=weights, device=device)
     found = resolve_genes(genes, catalogue=open_catalogue(names, species=species), outdir=outdir)
     described = describe_genes(found.path, outdir=outdir, sources=sources)
     return embed_genes(described.path, encoder=encoder, outdir=outdir)
 
 
-def open_encoder(bundle: Bundle, *, weights: Path | None, device: str = "cpu") -> TextEncoder:
+def encoder_of(bundle: Bundle, *, weights: Path | None, device: str = "cpu") -> TextEncoder:
     """The text encoder that a bundle's own genes went through, and no other; see `embed_asked_genes`."""
     text, where = bundle.gene_text, f"bundle {bundle.name}"
     if not takes_descriptions(bundle):
@@ -79,7 +80,6 @@ def open_encoder(bundle: Bundle, *, weights: Path | None, device: str = "cpu") -
             advice="export it again",
         )
     name, pooling, length, tokens = text.encoder.rsplit("/", 3)
-    encoder: TextEncoder
     if name.startswith(encoders.ENDPOINT):
         raise UsageError(
             f"texts embedded by {name!r}",
@@ -87,22 +87,15 @@ def open_encoder(bundle: Bundle, *, weights: Path | None, device: str = "cpu") -
             where=where,
             advice=f"run 'histocast genes resolve', 'describe' and 'embed --encoder {name}'",
         )
-    if name == encoders.CONCH:
-        if weights is None:
-            raise UsageError("no checkpoint of CONCH", expected="--weights", where=where)
-        from histocast.genes.conch import ConchEncoder
-
-        encoder = ConchEncoder(weights)
-    else:
-        choice = encoders.choose_encoder(
-            name,
-            pooling=cast("encoders.Pooling", pooling),
-            normalise=length == "normalised",
-            max_tokens=int(tokens),
-            revision=text.encoder_revision if _COMMIT.fullmatch(text.encoder_revision or "") else None,
-            folder=weights,
-        )
-        encoder = encoders.SentenceEncoder(choice, device=device)
+    encoder = open_encoder(
+        name,
+        pooling=cast("encoders.Pooling", pooling),
+        normalise=length == "normalised",
+        max_tokens=int(tokens),
+        revision=text.encoder_revision if _COMMIT.fullmatch(text.encoder_revision or "") else None,
+        weights=weights,
+        device=device,
+    )
     if (encoder.label, encoder.revision) != (text.encoder, text.encoder_revision):
         raise ConfigError(
             f"text encoder {encoder.label} of revision {encoder.revision}",
