@@ -246,7 +246,7 @@ def test_the_encoder_has_a_learning_rate_of_its_own() -> None:
         first = {name: value.detach().clone() for name, value in network.named_parameters()}
         # One step of Adam moves each weight by about its learning rate.
         run_training(network, epochs=1, steps_per_region=1, weight_decay=0.0, schedule="constant")
-        steps = {name: float((value - first[name]).abs().mean()) for name, value in network.named_parameters()}
+        steps = {name: float((value.detach() - first[name]).abs().mean()) for name, value in network.named_parameters()}
         return steps["encoder.body.stem.0.weight"], steps["network.head.1.weight"]
 
     (slow, head), (fast, same) = moved(1e-6), moved(1e-3)

@@ -156,13 +156,20 @@ def train(
     outdir: options.Outdir = Path(),
 ) -> None:
     """Train one method on one fold: a model folder. What was stopped goes on from its last checkpoint."""
-    from histocast.training import hold_out_genes, read_recipe
+    from histocast.training import read_recipe
     from histocast.training import train as train_fold
 
-    chosen = read_recipe(recipe, panel=panel, method=method, options=option or (), encoder_weights=encoder_weights)
+    chosen = read_recipe(
+        recipe,
+        panel=panel,
+        method=method,
+        options=option or (),
+        encoder_weights=encoder_weights,
+        unseen_genes=unseen_genes,
+    )
     train_fold(
         set_folder,
-        recipe=hold_out_genes(chosen, unseen_genes) if unseen_genes else chosen,
+        recipe=chosen,
         fold=fold,
         protocol=protocol.value if protocol else None,
         outdir=outdir,
@@ -190,15 +197,21 @@ def evaluate(
     """Judge models on their held-out sections, beside controls: evaluation.json, evaluation.md."""
     from histocast.api import available_threads
     from histocast.errors import UsageError
-    from histocast.training import cross_validate, hold_out_genes, read_recipe
+    from histocast.training import cross_validate, read_recipe
     from histocast.training import evaluate as judge
 
     if (model is None) == (recipe is None):
         raise UsageError("both or none of --model and --recipe", expected="one of them")
     threads = threads or available_threads()
     if recipe is not None:
-        chosen = read_recipe(recipe, panel=panel, method=method, options=option or (), encoder_weights=encoder_weights)
-        chosen = hold_out_genes(chosen, unseen_genes) if unseen_genes else chosen
+        chosen = read_recipe(
+            recipe,
+            panel=panel,
+            method=method,
+            options=option or (),
+            encoder_weights=encoder_weights,
+            unseen_genes=unseen_genes,
+        )
         cross_validate(set_folder, recipe=chosen, outdir=outdir, threads=threads, gene_text=gene_text)
     elif model:
         judge(set_folder, models=model, outdir=outdir, threads=threads)

@@ -10,7 +10,7 @@ from histocast.errors import ConfigError, UsageError
 from histocast.records import Record
 from histocast.training.folds import ALL, model_name, split_sections
 from histocast.training.labels import PROTOCOLS, Protocol
-from histocast.training.recipe import Recipe, hold_out_genes, read_recipe
+from histocast.training.recipe import Recipe, read_recipe
 from histocast.training.sheet import read_training_sheet
 
 PLAN_FILE = "plan.json"
@@ -80,7 +80,7 @@ def plan_models(
         Methods and variants (``dkan:no-gene-text``), in place of the recipe's method. A variant is judged under the
         recipe's protocol alone, and becomes no bundle.
     unseen_genes:
-        Genes to leave out of training, a line each; see `hold_out_genes`.
+        Genes to leave out of training, a line each; see `read_recipe`.
 
     Raises
     ------
@@ -92,9 +92,9 @@ def plan_models(
         A method is asked for twice.
     """
     rows = read_training_sheet(sheet)
-    recipes = [read_recipe(recipe, panel=panel, method=method) for method in methods or (None,)]
-    if unseen_genes is not None:
-        recipes = [hold_out_genes(chosen, unseen_genes) for chosen in recipes]
+    recipes = [
+        read_recipe(recipe, panel=panel, method=method, unseen_genes=unseen_genes) for method in methods or (None,)
+    ]
     labels = [chosen.label for chosen in recipes]
     if len(set(labels)) < len(labels):
         raise UsageError(f"methods {', '.join(labels)}", expected="each once")

@@ -112,6 +112,7 @@ def read_recipe(
     options: Sequence[str] = (),
     exported: Sequence[Path] = (),
     encoder_weights: Path | None = None,
+    unseen_genes: Path | None = None,
 ) -> Recipe:
     """Read a recipe by file, or by the name of one that ships with histocast.
 
@@ -128,6 +129,8 @@ def read_recipe(
         Folders of 'export-encoder', besides those the recipe names.
     encoder_weights:
         File that a trained target encoder starts from, in place of the recipe's.
+    unseen_genes:
+        Genes to leave out of training, a line each; see `hold_out_genes`, also for what it raises.
 
     Raises
     ------
@@ -163,11 +166,12 @@ def read_recipe(
         content = apply_variant(content, method, variant)
     content = add_nuclei(content)
     try:
-        return Recipe.model_validate(content)
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(str(part) for part in fault["loc"])
         raise ConfigError(f"{place or 'content'}: {fault['msg']}", expected="a recipe", where=str(name)) from error
+    return hold_out_genes(recipe, unseen_genes) if unseen_genes else recipe
 
 
 def _options_of_others(content: dict[str, Any], *, where: str) -> dict[str, dict[str, Any]]:
