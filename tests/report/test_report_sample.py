@@ -97,6 +97,7 @@ class TestPage:
         assert f"30 genes predicted at {data.n_obs - 2:,} tiles" in page.text
         assert "2 tiles (" in page.text
         assert "could not be read and hold no prediction" in page.text
+        assert "The slide as it was read; what could not be read is filled in from around it." in page.text
 
     def test_it_states_scale_accuracy_protocol_and_use(self, page):
         for said in (
@@ -130,6 +131,7 @@ class TestOtherSlides:
         predict(files, bundle_folder, tmp_path)
         page = write_report(files, tmp_path)
         assert "No tissue found" in page.text
+        assert "The slide as it was read." in page.text
         assert len(page.images) == 2
         assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
 
