@@ -121,15 +121,12 @@ def servers_cpu_s() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def part_cores() -> None:
-    """Leave server and proxy one core and this process another: a store elsewhere takes none of the reader's."""
+def part_cores(ours: int) -> None:
+    """Keep so many cores for this process and leave server and proxy the others, as a store elsewhere has its own."""
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        raise SystemExit("one core cannot be parted: leave --own-core out")
-    ours, theirs = cores[:2]
-    for process, core in [("self", ours), *((child, theirs) for child in _children())]:
+    for process, part in [("self", cores[:ours]), *((child, cores[ours:]) for child in _children())]:
         for thread in Path(f"/proc/{process}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), {core})
+            os.sched_setaffinity(int(thread.name), part)
 
 
 def _children() -> list[str]:

@@ -1,16 +1,17 @@
-"""Tiles a second from an S3 server at a given latency, against the same tiles from disk; counts requests and bytes.
+"""Tiles a second from an S3 server at a given latency, from disk, and of decoding alone; counts requests and bytes.
 
 Two cases: tissue on a third of the slide, and tissue everywhere. The slide is as wide as glass is, 24 mm; a smaller
 one (``--side-px``) pays more for its start, which is .3 s whatever the size. The server is versitygw on loopback, found
-on PATH, or ``--endpoint``; before it stands a proxy that holds each request back for the latency. Server, proxy and
-reader share the machine, which a real store does not; with ``--own-core`` the reader has one core, and one thread, and
-server and proxy have another.
+on PATH, or ``--endpoint``; before it stands a proxy that holds each request back for the latency. The reader has as
+many cores as threads, and server and proxy the others, because a real store takes none of the reader's; with
+``--shared-cores`` all have all.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -21,10 +22,13 @@ import numpy as np
 
 from far_store import far_store, part_cores, servers_cpu_s, traffic_since
 from histocast.slide import open_slide
+from histocast.slide.tiff import open_reader
 from histocast.storage import open_source
 from make_slide import make_slide
-from tile_readers import LEVEL_PX, TILE_PX, UM_PER_PX, Corners, grid
+from tile_readers import LEVEL_PX, TILE_PX, UM_PER_PX, Corners, decode_blocks, grid, touched_blocks
 from tiling import scanner_slide
+
+BLOCKS_IN_MEMORY = 4096
 
 
 def tissue(corners: Corners, side_px: int) -> Corners:
@@ -57,34 +61,41 @@ def read(uri: str, corners: Corners, scratch: Path, threads: int) -> Spent:
     return Spent(*(end - start for start, end in zip(before, after, strict=True)))
 
 
-def needed_bytes(path: Path, corners: Corners) -> int:
-    """Return the bytes of the blocks the tiles touch."""
-    from histocast.slide.tiff import open_reader
-    from histocast.slide.windows import blocks_of, place_windows
-
+def decode_only(path: Path, corners: Corners, threads: int) -> tuple[float, int]:
+    """Return how long the blocks of the tiles take to be decoded from memory, in seconds, and their bytes."""
+    wall_s = 0.0
     with open_source(str(path)) as source:
         reader = open_reader(source, scratch=path.parent)
-        windows = place_windows(corners + LEVEL_PX / 2, reader.levels[0], number=0, extent_level0_px=LEVEL_PX)
-        return reader.block_bytes(0, blocks_of(windows, np.arange(len(corners)), reader.levels[0]))
+        blocks = touched_blocks(reader, 0, corners)
+        for start in range(0, len(blocks), BLOCKS_IN_MEMORY):
+            payloads = reader.fetch(0, blocks[start : start + BLOCKS_IN_MEMORY].tolist())
+            before = time.perf_counter()
+            decode_blocks(reader, 0, payloads, threads)
+            wall_s += time.perf_counter() - before
+        return wall_s, reader.block_bytes(0, blocks)
 
 
 def measure(
     path: Path, uri: str, corners: Corners, *, counter: Connection, threads: int, rounds: int
 ) -> dict[str, object]:
-    """Read the same tiles from disk and from the store, in turn."""
-    near, far = [], []
+    """Decode the tiles' blocks and do nothing else, read the tiles from disk, and from the store, in turn."""
+    decoding, near, far = [], [], []
     for _ in range(rounds):
+        wall_s, needed = decode_only(path, corners, threads)
+        decoding.append(wall_s)
         near.append(read(str(path), corners, path.parent, threads))
         traffic_since(counter)
         far.append(read(uri, corners, path.parent / "scratch", threads))
         traffic = traffic_since(counter)
-    needed = needed_bytes(path, corners)
     near_s, far_s = (min(spent.wall_s for spent in given) for given in (near, far))
     return {
         "tiles": len(corners),
         "needed_share_of_object": round(needed / path.stat().st_size, 3),
         "local_tiles_per_s": round(len(corners) / near_s, 1),
         "s3_tiles_per_s": round(len(corners) / far_s, 1),
+        "decode_only_tiles_per_s": round(len(corners) / min(decoding), 1),
+        "local_to_decode_only": round(min(decoding) / near_s, 3),
+        "s3_to_decode_only": round(min(decoding) / far_s, 3),
         "s3_to_local": round(near_s / far_s, 3),
         "s3_to_local_by_round": [round(one.wall_s / other.wall_s, 3) for one, other in zip(near, far, strict=True)],
         "cpu_s": {
@@ -101,26 +112,28 @@ def measure(
 def main() -> None:
     """Read the command line, measure, print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side-px", type=int, default=96_000)
     parser.add_argument("--latency-ms", type=float, default=30)
     parser.add_argument("--endpoint", help="http URL of an S3 server; credentials come from the environment")
-    parser.add_argument("--own-core", action="store_true", help="part the cores between the reader and the store")
+    parser.add_argument("--shared-cores", action="store_true", help="let reader and store have the same cores")
     options = parser.parse_args()
-    threads = 1 if options.own_core else options.threads
+    if not options.shared_cores and options.threads >= (cores := len(os.sched_getaffinity(0))):
+        parser.error(f"--threads {options.threads} leaves the store none of {cores} cores: fewer, or --shared-cores")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "slide.svs"
         make_slide(path, scanner_slide(options.side_px, 240, 70))
         everywhere = grid(options.side_px, options.side_px, "even")
         with far_store(path, folder, latency_s=options.latency_ms / 1000, endpoint=options.endpoint) as (uri, counter):
-            if options.own_core:
-                part_cores()
-            settings = {"counter": counter, "threads": threads, "rounds": options.rounds}
+            if not options.shared_cores:
+                part_cores(options.threads)
+            settings = {"counter": counter, "threads": options.threads, "rounds": options.rounds}
             results = {
                 "latency_ms": options.latency_ms,
-                "threads": threads,
+                "threads": options.threads,
+                "shared_cores": options.shared_cores,
                 "server": options.endpoint or "versitygw",
                 "tissue on a third": measure(path, uri, tissue(everywhere, options.side_px), **settings),
                 "tissue everywhere": measure(path, uri, everywhere, **settings),

@@ -6,7 +6,7 @@ environment of their own beside this project's).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import openslide
 
 from histocast.slide import Slide, open_slide
 from histocast.slide.pixel_memory import OFF_GRID_BYTES, PixelMemory
-from histocast.slide.reader import Level
+from histocast.slide.reader import Level, Reader
 from histocast.slide.tiff import open_reader
 from histocast.slide.windows import blocks_of, choose_level, place_windows
 from histocast.storage import open_source
@@ -66,7 +66,7 @@ def prepare_odd(path: Path, threads: int) -> Run:
 
 def prepare_ceiling(path: Path, threads: int) -> Run:
     """Every block the tiles touch, decoded once, from memory, into an array of numpy's."""
-    return _decode_only(path, threads, lambda level: np.empty(_block_shape(level), np.uint8))
+    return _decode_only(path, threads, new_block)
 
 
 def prepare_placed_ceiling(path: Path, threads: int) -> Run:
@@ -76,34 +76,54 @@ def prepare_placed_ceiling(path: Path, threads: int) -> Run:
     )
 
 
+def new_block(level: Level) -> np.ndarray:
+    """Memory for a block's pixels, as numpy gives it."""
+    return np.empty(_block_shape(level), np.uint8)
+
+
 def _block_shape(level: Level) -> tuple[int, int, int]:
     return level.block_height_px, level.block_width_px, 3
 
 
-def _decode_only(path: Path, threads: int, new_block: Callable[[Level], np.ndarray]) -> Run:
-    source = open_source(str(path))
-    reader = open_reader(source, scratch=path.parent)
+def _decode_only(path: Path, threads: int, memory: Callable[[Level], np.ndarray]) -> Run:
+    reader = open_reader(open_source(str(path)), scratch=path.parent)
     um_per_px = reader.metadata.um_per_px or 0.25
     number = choose_level(reader.levels, slide_um_per_px=um_per_px, requested_um_per_px=UM_PER_PX, where=str(path))
     level = reader.levels[number]
     corners = grid(level.width_px, level.height_px, "even")
-    centres = corners + LEVEL_PX / 2
-    windows = place_windows(centres, level, number=number, extent_level0_px=LEVEL_PX)
-    blocks = blocks_of(windows, np.arange(len(corners)), level).tolist()
-    payloads = reader.fetch(number, blocks)
-    runs = [blocks[start : start + 64] for start in range(0, len(blocks), 64)]
-
-    def decode(run: list[int]) -> None:
-        into = new_block(level)
-        for block in run:
-            reader.decode(number, block, payloads[block], into)
+    payloads = reader.fetch(number, touched_blocks(reader, number, corners).tolist())
 
     def ceiling() -> int:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(decode, runs))
+        decode_blocks(reader, number, payloads, threads, memory)
         return len(corners)
 
     return ceiling
+
+
+def touched_blocks(reader: Reader, number: int, corners: Corners) -> np.ndarray:
+    """Return the numbers of the compressed blocks that tiles touch on a level of 0.25 um/px."""
+    level = reader.levels[number]
+    windows = place_windows(corners + LEVEL_PX / 2, level, number=number, extent_level0_px=LEVEL_PX)
+    return blocks_of(windows, np.arange(len(corners)), level)
+
+
+def decode_blocks(
+    reader: Reader,
+    number: int,
+    payloads: Mapping[int, bytes],
+    threads: int,
+    memory: Callable[[Level], np.ndarray] = new_block,
+) -> None:
+    """Decode every block once and do nothing else: the ceiling of whoever reads tiles."""
+    blocks = list(payloads)
+
+    def decode(run: list[int]) -> None:
+        into = memory(reader.levels[number])
+        for block in run:
+            reader.decode(number, block, payloads[block], into)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(decode, (blocks[start : start + 64] for start in range(0, len(blocks), 64))))
 
 
 def prepare_one_by_one(path: Path, threads: int) -> Run:
