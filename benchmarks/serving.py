@@ -128,9 +128,9 @@ def task(place: str, folder: Path, name: str, url: str, threads: int, batches: i
         together.wait()
 
 
-def server_cpu_s(process_group: int | None) -> float:
+def server_cpu_s(session: int | None) -> float:
     """Processor time of a server and of the interpreters it started; NaN of one that is not ours."""
-    if process_group is None:
+    if session is None:
         return float("nan")
     ticks = 0
     for entry in Path("/proc").glob("[0-9]*/stat"):
@@ -138,7 +138,7 @@ def server_cpu_s(process_group: int | None) -> float:
             fields = entry.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[2]) == process_group:
+        if int(fields[3]) == session:
             ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
 
@@ -150,7 +150,7 @@ class Bench:
     folder: Path
     name: str
     url: str
-    process_group: int | None
+    session: int | None
     threads: int
     tiles: int
 
@@ -164,9 +164,9 @@ class Bench:
         for process in processes:
             process.start()
         together.wait(timeout=120)
-        before_s = server_cpu_s(self.process_group)
+        before_s = server_cpu_s(self.session)
         began_s, ended_s, client_s, seconds = zip(*(results.get(timeout=600) for _ in processes), strict=True)
-        server_s = 0.0 if place == "in_process" else server_cpu_s(self.process_group) - before_s
+        server_s = 0.0 if place == "in_process" else server_cpu_s(self.session) - before_s
         together.wait(timeout=120)
         for process in processes:
             process.join()
@@ -228,7 +228,7 @@ def main() -> None:
             folder = scratch / "bundle"
             write_slow_bundle(folder)
         bundle = read_bundle(folder)
-        url, process_group, places = arguments.server, None, ("in_process", "server")
+        url, session, places = arguments.server, None, ("in_process", "server")
         if url is None:
             places = (*places, "shared_memory")
             write_repository(
@@ -240,9 +240,9 @@ def main() -> None:
             )
             server = stack.enter_context(TaskServer(scratch / "models", scratch / "server.log"))
             server.wait(limit_s=120)
-            url, process_group = server.url, server.process_group
+            url, session = server.url, server.session
         name = arguments.encoder or bundle.encoders[0].name
-        bench = Bench(folder, name, url, process_group, arguments.threads, arguments.tiles)
+        bench = Bench(folder, name, url, session, arguments.threads, arguments.tiles)
         found = {
             "encoder": name,
             "tile_px": bundle.geometry.tile_px,

@@ -14,7 +14,7 @@ import pytest
 
 from histocast.errors import ConfigError, MissingInputError, ServingUnavailable
 from histocast.serving import open_predictor, triton_memory
-from histocast.serving.task_server import BACKEND, COMMAND, open_task_predictor
+from histocast.serving.task_server import BACKEND, COMMAND, TaskServer, open_task_predictor
 from known_encoders import expected_embedding
 from triton_server import Served, find_server
 
@@ -195,6 +195,28 @@ def test_a_server_that_does_not_hear_is_ended_by_force(served: Served, tmp_path:
         assert not region.exists()
     finally:
         task.kill()
+
+
+def test_what_a_server_started_does_not_outlive_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends by itself, and nobody can ask the task to see to the rest."""
+    program, left = tmp_path / "brief", tmp_path / "left"
+    program.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {left}\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setenv(COMMAND, str(program))
+    with TaskServer(tmp_path / "models", tmp_path / "log") as server:
+        until_s = time.monotonic() + 30
+        while (server.runs or runs(int(left.read_text()))) and time.monotonic() < until_s:
+            time.sleep(0.1)
+        assert not server.runs
+        assert not runs(int(left.read_text()))
+
+
+def runs(number: int) -> bool:
+    """Whether there is such a process; one that only waits to be reaped runs no more."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def test_a_server_that_does_not_load_shows_its_log(

@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -41,28 +40,27 @@ LINE_LENGTH = 500
 PORT_TRIES = 3
 
 # Stands between task and server, with the end of a pipe whose other end the task holds: it is closed when the task is
-# gone, however it went. A server that loads or compiles a model does not hear a gentle signal for minutes.
+# gone, however it went, and written to when the server is to end. A server that loads or compiles a model does not hear
+# a gentle signal for minutes. What a server started may not notice that it is gone; both are of one process group, whose
+# number nobody else can have while the server is not reaped.
 WARDEN = """
 import contextlib, ctypes, glob, os, signal, subprocess, sys, threading, time
 signal.signal(signal.SIGTERM, lambda *_: None)
 task, patience_s, regions = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
-server = subprocess.Popen(sys.argv[4:], preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL))
-gone = threading.Event()
-def kill():
-    for name in glob.glob(regions):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-    os.killpg(0, signal.SIGKILL)
+kill_with_us = lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+server = subprocess.Popen(sys.argv[4:], process_group=0, preexec_fn=kill_with_us)
 def end():
     os.read(task, 1)
-    gone.set()
-    os.killpg(0, signal.SIGTERM)
+    os.killpg(server.pid, signal.SIGTERM)
     time.sleep(patience_s)
-    kill()
+    os.killpg(server.pid, signal.SIGKILL)
 threading.Thread(target=end, daemon=True).start()
+os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+os.killpg(server.pid, signal.SIGKILL)
+for name in glob.glob(regions):
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name)
 code = server.wait()
-if gone.is_set():
-    kill()
 sys.exit(code if code >= 0 else 128 - code)
 """
 
@@ -125,7 +123,7 @@ class TaskServer:
         return f"grpc://127.0.0.1:{self.port}"
 
     @property
-    def process_group(self) -> int:
+    def session(self) -> int:
         """Of its process and of all that it started."""
         return self._process.pid
 
@@ -172,17 +170,13 @@ class TaskServer:
 
     def stop(self) -> None:
         """Stop it, by force where it does not go, and every program it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process_group, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=STOP_S)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process_group, signal.SIGKILL)
-        self._process.wait()
-        self._regions.remove()
         if self._held is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._held, b"!")
             os.close(self._held)
             self._held = None
+        self._process.wait()
+        self._regions.remove()
 
     def __enter__(self) -> Self:
         return self
