@@ -7,9 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from faulty_proxy import BUCKET
 from histocast.errors import DataError
+from histocast.slide import plan
 from made_slides import Pixels, Recipe, halved, paint_arrays, write_slide
 from read_back import read_all
 
@@ -47,6 +49,12 @@ def test_a_few_tiles_are_a_few_requests_and_no_copy(large: Path, proxy, bucket, 
     np.testing.assert_array_equal(near, far)
 
 
+def lengths_of(requests: list[tuple[str, str]]) -> list[int]:
+    """Bytes of each range asked for."""
+    ends = [asked.removeprefix("bytes=").split("-") for _, asked in requests]
+    return [int(last) - int(first) + 1 for first, last in ends]
+
+
 def test_a_slide_needed_whole_comes_in_few_requests_and_leaves_nothing_on_disk(
     large: Path, proxy, bucket, open_at, tmp_path: Path
 ) -> None:
@@ -55,8 +63,7 @@ def test_a_slide_needed_whole_comes_in_few_requests_and_leaves_nothing_on_disk(
     far = open_at(f"s3://{BUCKET}/large.svs")
     header = len(proxy.requests)
     tiles, _, _ = read_all(far, centres, tile_px=200, um_per_px=0.25)
-    ends = [asked.removeprefix("bytes=").split("-") for _, asked in proxy.requests[header:]]
-    lengths = [int(last) - int(first) + 1 for first, last in ends]
+    lengths = lengths_of(proxy.requests[header:])
     assert len(lengths) == 2, "a small one, so that decoding begins, and the rest"
     assert 0.5 < sum(lengths) / large.stat().st_size < 1
     # A copy on disk would hold the label, too.
@@ -64,9 +71,63 @@ def test_a_slide_needed_whole_comes_in_few_requests_and_leaves_nothing_on_disk(
     np.testing.assert_array_equal(tiles, read_all(open_at(large), centres, tile_px=200, um_per_px=0.25)[0])
 
 
-def test_a_format_only_openslide_reads_is_copied(texture: Pixels, bucket, open_at, tmp_path: Path) -> None:
-    import tifffile
+def move_blocks(path: Path, *, from_row: int) -> None:
+    """Let the lower rows of level 0 lie behind all else, as where a file was written twice."""
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        page, content = file.pages.first, bytearray(path.read_bytes())
+        first = from_row * -(-page.imagewidth // page.tilewidth)
+        offsets = list(page.dataoffsets)
+        for block in range(first, len(offsets)):
+            start, length = offsets[block], page.databytecounts[block]
+            offsets[block] = len(content)
+            content += content[start : start + length]
+        page.tags["TileOffsets"].overwrite(offsets)
+    with path.open("r+b") as file:
+        file.seek(0, 2)
+        file.write(content[file.tell() :])
 
+
+@pytest.mark.parametrize("case", ["over half", "under half", "in two places"])
+def test_all_is_read_where_over_half_is_needed(case: str, large: Path, proxy, bucket, open_at) -> None:
+    """Rows at the top and at the bottom, with more between them than is read over else."""
+    if case == "in two places":
+        move_blocks(large, from_row=5)
+    bucket.upload_file(str(large), BUCKET, "large.svs")
+    edge = 500 if case == "under half" else 850
+    rows = [*range(100, edge, 200), *range(2331 - edge, 2250, 200)]
+    centres = [(x, y) for y in rows for x in range(100, 3950, 200)]
+    far = open_at(f"s3://{BUCKET}/large.svs")
+    header = len(proxy.requests)
+    tiles, _, _ = read_all(far, centres, tile_px=200, um_per_px=0.25)
+    brought, level_bytes = sum(lengths_of(proxy.requests[header:])), bytes_of_level_0(large)
+    assert (brought > 0.5 * large.stat().st_size) == (case != "under half")
+    # Where the label and the other levels lie between the rows, nothing between them is read.
+    assert brought == level_bytes if case == "over half" else brought < 0.92 * level_bytes
+    np.testing.assert_array_equal(tiles, read_all(open_at(large), centres, tile_px=200, um_per_px=0.25)[0])
+
+
+@pytest.mark.parametrize(("most_bytes", "at_most"), [(300_000, 2.0), (3_000_000, 1.25)], ids=["pieces", "whole rows"])
+def test_hardly_anything_is_brought_twice(
+    most_bytes: int, at_most: float, large: Path, proxy, bucket, open_at, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of blocks is 450 kB: bands are as high as fits into one fetch, or come in pieces, without what is between."""
+    monkeypatch.setattr(plan, "FIRST_FAR_FETCH_BYTES", most_bytes)
+    monkeypatch.setattr(plan, "FAR_FETCH_BYTES", most_bytes)
+    bucket.upload_file(str(large), BUCKET, "large.svs")
+    centres = [(x, y) for y in range(100, 2250, 200) for x in range(100, 3950, 200)]
+    far = open_at(f"s3://{BUCKET}/large.svs")
+    header = len(proxy.requests)
+    tiles, _, _ = read_all(far, centres, tile_px=200, um_per_px=0.25)
+    assert 1 <= sum(lengths_of(proxy.requests[header:])) / bytes_of_level_0(large) <= at_most
+    np.testing.assert_array_equal(tiles, read_all(open_at(large), centres, tile_px=200, um_per_px=0.25)[0])
+
+
+def bytes_of_level_0(path: Path) -> int:
+    with tifffile.TiffFile(path) as file:
+        return sum(file.pages.first.databytecounts)
+
+
+def test_a_format_only_openslide_reads_is_copied(texture: Pixels, bucket, open_at, tmp_path: Path) -> None:
     path = tmp_path / "slide.tif"
     rgba = np.dstack([texture, np.full(texture.shape[:2], 255, np.uint8)])
     tifffile.imwrite(path, rgba, photometric="rgb", extrasamples=["unassalpha"], tile=(128, 128), metadata=None)

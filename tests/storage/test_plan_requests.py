@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histocast.storage.ranges import affordable_gap, plan_requests
+from histocast.storage.ranges import SMALL_GAP_BYTES, affordable_gap, plan_requests, should_read_whole
 
 RANGES = st.dictionaries(st.integers(), st.tuples(st.integers(0, 10_000), st.integers(0, 500)), max_size=60)
 
@@ -50,3 +50,23 @@ def test_the_narrowest_gaps_are_read_first() -> None:
 def test_gaps_of_one_width_are_read_all_or_none() -> None:
     ranges = [(0, 100), (110, 100), (220, 100), (325, 100)]
     assert [affordable_gap(ranges, max_waste=waste, least=0) for waste in (0.04, 0.07)] == [5, 10]
+
+
+def test_an_object_is_read_whole_from_half_of_its_bytes_on() -> None:
+    stored = [(start, 100) for start in range(1000, 2000, 100)]
+    for count in range(1, 11):
+        assert should_read_whole(stored[:count], stored=stored, object_bytes=1500) == (100 * count > 750)
+
+
+def test_nothing_is_read_whole_that_has_something_else_in_it() -> None:
+    """Such as a label, from behind which the blocks go on."""
+    for between, whole in ((SMALL_GAP_BYTES, True), (SMALL_GAP_BYTES + 1, False)):
+        stored = [(0, 400_000), (400_000 + between, 400_000)]
+        assert should_read_whole(stored, stored=stored, object_bytes=900_000) == whole
+
+
+def test_what_is_not_needed_in_the_order_of_the_file_is_not_read_whole() -> None:
+    stored = [(start, 100) for start in range(0, 1000, 100)]
+    assert should_read_whole(stored, stored=stored, object_bytes=1000)
+    assert should_read_whole(stored, stored=stored[::-1], object_bytes=1000)
+    assert not should_read_whole([stored[1], stored[0], *stored[2:]], stored=stored, object_bytes=1000)

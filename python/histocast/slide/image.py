@@ -77,7 +77,7 @@ class ImageReader:
         """Return 0: the image is read whole."""
         return 0
 
-    def expect(self, level: int, blocks: Blocks) -> None:
+    def expect(self, level: int, blocks: Blocks, *, in_whole_rows: bool) -> None:
         """Do nothing: the image is read whole."""
 
     def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, bytes]:  # noqa: ARG002

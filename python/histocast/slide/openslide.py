@@ -107,7 +107,7 @@ class OpenSlideReader:
         """Return 0: the library reads by itself."""
         return 0
 
-    def expect(self, level: int, blocks: Blocks) -> None:
+    def expect(self, level: int, blocks: Blocks, *, in_whole_rows: bool) -> None:
         """Do nothing: the file is local already."""
 
     def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, bytes]:  # noqa: ARG002

@@ -2,7 +2,7 @@
 
 Windows are swept in bands from the top, each band in cells from the left. Only the blocks of neighbouring cells are
 held, so that the row of blocks between two bands is decoded twice: bands are tall. A far source needs few requests:
-lower bands, whose rows of blocks lie together in the file.
+lower bands, whose rows of blocks lie together in the file and are fetched whole.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import groupby
 
 import numpy as np
 
-from histocast.slide.reader import Integers, Reader
+from histocast.slide.reader import Integers, Level, Reader
 from histocast.slide.stacks import StackGrid
 from histocast.slide.windows import Windows, blocks_of
 
@@ -23,10 +23,21 @@ FAR_BAND_PX = 4096
 FIRST_FAR_BAND_PX = 2048
 CELL_PX = 256
 # Bytes fetched at once. From afar the first group is small, so that decoding starts early, and each is four
-# times the one before, up to what makes requests of a megabyte a row.
+# times the one before, up to what holds some twenty rows of a slide as wide as glass.
 NEAR_FETCH_BYTES = 2 * 1024 * 1024
 FIRST_FAR_FETCH_BYTES = 4 * 1024 * 1024
-FAR_FETCH_BYTES = 64 * 1024 * 1024
+FAR_FETCH_BYTES = 96 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Bands:
+    """How high bands are, in the pixels of the windows."""
+
+    height_px: int
+    first_px: int
+    """Height of the first: from afar a low one, so that decoding starts early."""
+    fit: bool
+    """Whether the blocks of each are few enough to be fetched at once."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +55,35 @@ class Cell:
     """Those of them that are let go of after it."""
 
 
-def split_windows(windows: Windows, *, far: bool) -> list[tuple[int, Integers]]:
+def plan_bands(windows: Windows, level: Level, reader: Reader, needed: Integers) -> Bands:
+    """Choose the height of bands.
+
+    Parameters
+    ----------
+    level:
+        The level in the pixels of the windows.
+    needed:
+        All blocks that the windows touch, in order.
+    """
+    least_px = 2 * windows.size_px
+    if not reader.far:
+        height_px = max(NEAR_BAND_PX, least_px)
+        return Bands(height_px, first_px=height_px, fit=False)
+    ends_of_rows = np.flatnonzero(np.diff(needed // level.block_columns)) + 1
+    fullest_bytes = max(reader.block_bytes(windows.level, row) for row in np.split(needed, ends_of_rows))
+    # A band begins within a row, and its last windows reach below it.
+    fitting_px = (FAR_FETCH_BYTES // max(fullest_bytes, 1) - 1) * level.block_height_px - windows.size_px
+    height_px = max(min(fitting_px, FAR_BAND_PX), least_px)
+    return Bands(height_px, first_px=min(FIRST_FAR_BAND_PX, height_px), fit=height_px <= fitting_px)
+
+
+def split_windows(windows: Windows, bands: Bands) -> list[tuple[int, Integers]]:
     """Return the band and the members of each cell, in the order of the sweep.
 
     A cell is at least a window wide, so that within a band a block is needed by neighbouring cells alone.
     """
     depth_px = windows.top_px - windows.top_px.min()
-    if far:
-        # The first band is low, so that decoding starts early.
-        depth_px = np.maximum(depth_px + FAR_BAND_PX - FIRST_FAR_BAND_PX, 0)
-    band = depth_px // max(FAR_BAND_PX if far else NEAR_BAND_PX, 2 * windows.size_px)
+    band = (depth_px + bands.height_px - bands.first_px) // bands.height_px
     column = (windows.left_px - windows.left_px.min()) // max(CELL_PX, windows.size_px)
     order = np.lexsort((windows.top_px, windows.left_px, column, band))
     changes = np.flatnonzero((np.diff(band[order]) != 0) | (np.diff(column[order]) != 0)) + 1

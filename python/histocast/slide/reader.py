@@ -111,8 +111,14 @@ class Reader(Protocol):
         """
         ...
 
-    def expect(self, level: int, blocks: Blocks) -> None:
-        """Hear which blocks of a level are about to be fetched, to plan for all of them."""
+    def expect(self, level: int, blocks: Blocks, *, in_whole_rows: bool) -> None:
+        """Hear which blocks of a level are about to be fetched, to plan for all of them.
+
+        Parameters
+        ----------
+        in_whole_rows:
+            Whether each fetch asks for all that is needed of a row of blocks, and goes on below the one before.
+        """
         ...
 
     def close(self) -> None:

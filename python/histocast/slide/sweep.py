@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from histocast.slide.batches import Batches, Place, TileBatch, piles
 from histocast.slide.fill import Filler, plan_filling
 from histocast.slide.per_thread import PerThread
-from histocast.slide.plan import Cell, group_cells, plan_cells, split_windows
+from histocast.slide.plan import Cell, group_cells, plan_bands, plan_cells, split_windows
 from histocast.slide.reader import Reader
 from histocast.slide.resize import resizer
 from histocast.slide.stacks import Stack
@@ -78,11 +78,12 @@ def sweep_tiles(
     if not len(windows.left_px):
         return
     needed = blocks_of(windows, np.arange(len(windows.left_px)), reader.levels[windows.level])
+    filler, windows = plan_filling(reader, windows, tile_px=tile_px)
+    bands = plan_bands(windows, filler.grid.level, reader, needed)
     store_wait = store_wait or StoreWait()
     with store_wait.waiting():
-        reader.expect(windows.level, needed)
-    filler, windows = plan_filling(reader, windows, tile_px=tile_px)
-    split = split_windows(windows, far=reader.far)
+        reader.expect(windows.level, needed, in_whole_rows=bands.fit)
+    split = split_windows(windows, bands)
     order = np.concatenate([members for _, members in split])
     batches = Batches(order, tile_px=tile_px, batch_tiles=batch_tiles)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles")

@@ -29,7 +29,7 @@ from histocast.slide.reader import (
 )
 from histocast.slide.resolution import aperio_objective_power, aperio_um_per_px, ome_um_per_px, tag_um_per_px
 from histocast.slide.tiff_directories import open_directories
-from histocast.storage import Range, Source, affordable_gap
+from histocast.storage import Range, Source, affordable_gap, should_read_whole
 
 NAME = "tiff"
 
@@ -91,10 +91,15 @@ class TiffReader:
         counts = self._stored[level].byte_counts[np.asarray(blocks, np.int64)]
         return int(counts[counts <= self._most_bytes(level)].sum())
 
-    def expect(self, level: int, blocks: Blocks) -> None:
+    def expect(self, level: int, blocks: Blocks, *, in_whole_rows: bool) -> None:
         """See `Reader.expect`; it is decided once up to which width gaps between blocks are read over."""
         if self.far:
-            self._max_gap_bytes = affordable_gap(self._ranges(level, blocks).values())
+            needed = self._ranges(level, blocks).values()
+            stored = self._ranges(level, np.arange(len(self._stored[level].offsets))).values()
+            size_bytes = self._source.stat().size_bytes
+            # In pieces of rows, each piece would bring what lies between its rows, which is the other pieces.
+            whole = in_whole_rows and should_read_whole(needed, stored=stored, object_bytes=size_bytes)
+            self._max_gap_bytes = size_bytes if whole else affordable_gap(needed)
 
     def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, bytes]:
         """See `Reader.fetch`."""

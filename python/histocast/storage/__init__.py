@@ -3,7 +3,7 @@
 from histocast.storage.digest import sampled_digest
 from histocast.storage.fetch import fetch_bundle, fetch_file
 from histocast.storage.open import open_source
-from histocast.storage.ranges import affordable_gap
+from histocast.storage.ranges import affordable_gap, should_read_whole
 from histocast.storage.source import ObjectStat, Range, Source
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "fetch_file",
     "open_source",
     "sampled_digest",
+    "should_read_whole",
 ]

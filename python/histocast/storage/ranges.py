@@ -19,6 +19,8 @@ MAX_GAP_BYTES = 1_000_000
 MAX_REQUEST_BYTES = 8_000_000
 MAX_WASTE = 0.25
 """Bytes read in gaps, as a share of those asked for."""
+WHOLE_FROM = 0.5
+"""Share of an object's bytes: where more of them are needed, it is read whole."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,29 @@ def affordable_gap(
     while 0 < count < len(gaps) and gaps[count - 1] == gaps[count]:
         count -= 1
     return min(max(int(gaps[count - 1]) if count else 0, least), most)
+
+
+def should_read_whole(needed: Iterable[Range], *, stored: Iterable[Range], object_bytes: int) -> bool:
+    """Whether all between the first and the last of the needed ranges is to be read, gaps of any width included.
+
+    Parameters
+    ----------
+    needed:
+        What will be read, in that order: in another than the file's, each part of it would bring other parts as well.
+    stored:
+        What may be read, needed or not: with anything else between them, such as a label, nothing is read whole.
+    object_bytes:
+        Size of the object, over half of which has to be needed.
+
+    >>> few, most = [(0, 20), (70, 20)], [(0, 20), (30, 20), (70, 20)]
+    >>> [should_read_whole(needed, stored=[(0, 50), (50, 50)], object_bytes=100) for needed in (few, most)]
+    [False, True]
+    """
+    wanted = np.array(list(needed), np.int64).reshape(-1, 2)
+    starts, ends = _in_order(stored)
+    together = (starts[1:] - np.maximum.accumulate(ends)[:-1]).max(initial=0) <= SMALL_GAP_BYTES
+    in_order = (np.diff(wanted[:, 0]) >= 0).all()
+    return bool(together and in_order and wanted[:, 1].sum() > WHOLE_FROM * object_bytes)
 
 
 def plan_requests(
