@@ -1,10 +1,10 @@
 """Tiles a second from an S3 server at a given latency, from disk, and of decoding alone; counts requests and bytes.
 
-Two cases: tissue on a third of the slide, and tissue everywhere. The slide is as wide as glass is, 24 mm; a smaller
-one (``--side-px``) pays more for its start, which is .3 s whatever the size. The server is versitygw on loopback, found
-on PATH, or ``--endpoint``; before it stands a proxy that holds each request back for the latency. The reader has as
-many cores as threads, and server and proxy the others, because a real store takes none of the reader's; with
-``--shared-cores`` all have all.
+Three cases: tissue on a third of the slide; on somewhat over half, from where on it is read whole; and everywhere. The
+slide is as wide as glass is, 24 mm; a smaller one (``--side-px``) pays more for its start, which is .3 s whatever the
+size. The server is versitygw on loopback, found on PATH, or ``--endpoint``; before it stands a proxy that holds each
+request back for the latency. The reader has as many cores as threads, and server and proxy the others, because a real
+store takes none of the reader's; with ``--shared-cores`` all have all.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from tiling import scanner_slide
 BLOCKS_IN_MEMORY = 4096
 
 
-def tissue(corners: Corners, side_px: int) -> Corners:
-    """Return the tiles of three round pieces of tissue, a third of the slide's area."""
+def tissue(corners: Corners, side_px: int, *, radius: float) -> Corners:
+    """Return the tiles of three round pieces of tissue of ``radius`` sides of the slide."""
     centres = corners + LEVEL_PX / 2
     inside = np.zeros(len(corners), bool)
     for x, y in ((0.3, 0.3), (0.7, 0.45), (0.4, 0.78)):
-        inside |= np.hypot(*(centres - np.array([x, y]) * side_px).T) < 0.19 * side_px
+        inside |= np.hypot(*(centres - np.array([x, y]) * side_px).T) < radius * side_px
     return corners[inside]
 
 
@@ -126,6 +126,11 @@ def main() -> None:
         path = folder / "slide.svs"
         make_slide(path, scanner_slide(options.side_px, 240, 70))
         everywhere = grid(options.side_px, options.side_px, "even")
+        cases = {
+            "tissue on a third": tissue(everywhere, options.side_px, radius=0.19),
+            "tissue on over half": tissue(everywhere, options.side_px, radius=0.25),
+            "tissue everywhere": everywhere,
+        }
         with far_store(path, folder, latency_s=options.latency_ms / 1000, endpoint=options.endpoint) as (uri, counter):
             if not options.shared_cores:
                 part_cores(options.threads)
@@ -135,8 +140,7 @@ def main() -> None:
                 "threads": options.threads,
                 "shared_cores": options.shared_cores,
                 "server": options.endpoint or "versitygw",
-                "tissue on a third": measure(path, uri, tissue(everywhere, options.side_px), **settings),
-                "tissue everywhere": measure(path, uri, everywhere, **settings),
+                **{case: measure(path, uri, corners, **settings) for case, corners in cases.items()},
             }
     print(json.dumps(results, indent=2))
 

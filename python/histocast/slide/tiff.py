@@ -20,6 +20,7 @@ from histocast.slide.jpeg2000 import read_codestream
 from histocast.slide.reader import (
     Blocks,
     CannotOpen,
+    Integers,
     Level,
     Pixels,
     SlideMetadata,
@@ -94,8 +95,8 @@ class TiffReader:
     def expect(self, level: int, blocks: Blocks, *, in_whole_rows: bool) -> None:
         """See `Reader.expect`; it is decided once up to which width gaps between blocks are read over."""
         if self.far:
-            needed = self._ranges(level, blocks).values()
-            stored = self._ranges(level, np.arange(len(self._stored[level].offsets))).values()
+            _, needed = self._places(level, blocks)
+            _, stored = self._places(level, np.arange(len(self._stored[level].offsets)))
             size_bytes = self._source.stat().size_bytes
             # In pieces of rows, each piece would bring what lies between its rows, which is the other pieces.
             whole = in_whole_rows and should_read_whole(needed, stored=stored, object_bytes=size_bytes)
@@ -127,14 +128,19 @@ class TiffReader:
         block = self._stored[level].block
         return 4 * 3 * block.width_px * block.height_px + 65536
 
-    def _ranges(self, level: int, blocks: Blocks) -> dict[int, Range]:
+    def _places(self, level: int, blocks: Blocks) -> tuple[Integers, Integers]:
+        """Return those of the blocks whose size can be true, and the offset and size of each, [block, 2]."""
         stored = self._stored[level]
         numbers = np.asarray(blocks, np.int64)
         counts = stored.byte_counts[numbers]
-        sound = (counts > 0) & (counts <= self._most_bytes(level))
-        numbers = numbers[sound]
-        ranges = zip(stored.offsets[numbers].tolist(), counts[sound].tolist(), strict=True)
-        return dict(zip(numbers.tolist(), ranges, strict=True))
+        numbers = numbers[(counts > 0) & (counts <= self._most_bytes(level))]
+        return numbers, np.stack([stored.offsets[numbers], stored.byte_counts[numbers]], axis=1)
+
+    def _ranges(self, level: int, blocks: Blocks) -> dict[int, Range]:
+        numbers, places = self._places(level, blocks)
+        return {
+            number: (start, length) for number, (start, length) in zip(numbers.tolist(), places.tolist(), strict=True)
+        }
 
 
 def _stored_levels(file: tifffile.TiffFile) -> list[_StoredLevel]:
