@@ -47,8 +47,8 @@ WARDEN = """
 import contextlib, ctypes, glob, os, signal, subprocess, sys, threading, time
 signal.signal(signal.SIGTERM, lambda *_: None)
 task, patience_s, regions = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
-kill_with_us = lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-server = subprocess.Popen(sys.argv[4:], process_group=0, preexec_fn=kill_with_us)
+die_with_us = lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+server = subprocess.Popen(sys.argv[4:], process_group=0, preexec_fn=die_with_us)
 def end():
     os.read(task, 1)
     os.killpg(server.pid, signal.SIGTERM)

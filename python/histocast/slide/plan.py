@@ -36,8 +36,8 @@ class Bands:
     height_px: int
     first_px: int
     """Height of the first: from afar a low one, so that decoding starts early."""
-    fit: bool
-    """Whether the blocks of each are few enough to be fetched at once."""
+    fetched_at_once: bool
+    """Whether the blocks of each are few enough for it."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ def plan_bands(windows: Windows, level: Level, reader: Reader, needed: Integers)
     least_px = 2 * windows.size_px
     if not reader.far:
         height_px = max(NEAR_BAND_PX, least_px)
-        return Bands(height_px, first_px=height_px, fit=False)
+        return Bands(height_px, first_px=height_px, fetched_at_once=False)
     ends_of_rows = np.flatnonzero(np.diff(needed // level.block_columns)) + 1
     fullest_bytes = max(reader.block_bytes(windows.level, row) for row in np.split(needed, ends_of_rows))
     # A band begins within a row, and its last windows reach below it.
     fitting_px = (FAR_FETCH_BYTES // max(fullest_bytes, 1) - 1) * level.block_height_px - windows.size_px
     height_px = max(min(fitting_px, FAR_BAND_PX), least_px)
-    return Bands(height_px, first_px=min(FIRST_FAR_BAND_PX, height_px), fit=height_px <= fitting_px)
+    return Bands(height_px, first_px=min(FIRST_FAR_BAND_PX, height_px), fetched_at_once=height_px <= fitting_px)
 
 
 def split_windows(windows: Windows, bands: Bands) -> list[tuple[int, Integers]]:

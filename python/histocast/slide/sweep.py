@@ -82,7 +82,7 @@ def sweep_tiles(
     bands = plan_bands(windows, filler.grid.level, reader, needed)
     store_wait = store_wait or StoreWait()
     with store_wait.waiting():
-        reader.expect(windows.level, needed, in_whole_rows=bands.fit)
+        reader.expect(windows.level, needed, in_whole_rows=bands.fetched_at_once)
     split = split_windows(windows, bands)
     order = np.concatenate([members for _, members in split])
     batches = Batches(order, tile_px=tile_px, batch_tiles=batch_tiles)

@@ -59,7 +59,7 @@ def affordable_gap(
     30
     """
     starts, ends = _in_order(ranges)
-    gaps = np.sort(np.maximum(starts[1:] - np.maximum.accumulate(ends)[:-1], 0))
+    gaps = np.sort(_gaps(starts, ends))
     # Of gaps of one width either all are read or none.
     paid = np.flatnonzero(np.cumsum(gaps) <= max_waste * int((ends - starts).sum()))
     count = int(paid[-1]) + 1 if len(paid) else 0
@@ -85,10 +85,9 @@ def should_read_whole(needed: Ranges, *, stored: Ranges, object_bytes: int) -> b
     [False, True]
     """
     wanted = _table(needed)
-    starts, ends = _in_order(stored)
-    together = (starts[1:] - np.maximum.accumulate(ends)[:-1]).max(initial=0) <= SMALL_GAP_BYTES
-    in_order = (np.diff(wanted[:, 0]) >= 0).all()
-    return bool(together and in_order and wanted[:, 1].sum() > WHOLE_FROM * object_bytes)
+    if wanted[:, 1].sum() <= WHOLE_FROM * object_bytes or (np.diff(wanted[:, 0]) < 0).any():
+        return False
+    return bool(_gaps(*_in_order(stored)).max(initial=0) <= SMALL_GAP_BYTES)
 
 
 def plan_requests(
@@ -129,3 +128,8 @@ def _in_order(ranges: Ranges) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     table = _table(ranges)
     table = table[np.argsort(table[:, 0], kind="stable")]
     return table[:, 0], table.sum(axis=1)
+
+
+def _gaps(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many bytes lie between each of the sorted ranges and all before it."""
+    return np.maximum(starts[1:] - np.maximum.accumulate(ends)[:-1], 0)
