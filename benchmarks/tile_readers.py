@@ -14,12 +14,13 @@ import cv2
 import numpy as np
 import openslide
 
+from histocast.array_memory import ArrayMemory
 from histocast.slide import Slide, open_slide
-from histocast.slide.pixel_memory import OFF_GRID_BYTES, PixelMemory
+from histocast.slide.blocks import OFF_GRID_BYTES
 from histocast.slide.reader import Level, Reader
 from histocast.slide.tiff import open_reader
 from histocast.slide.windows import blocks_of, choose_level, place_windows
-from histocast.storage import open_source
+from histocast.storage import Bytes, open_source
 
 TILE_PX = 256
 UM_PER_PX = 0.5
@@ -72,7 +73,7 @@ def prepare_ceiling(path: Path, threads: int) -> Run:
 def prepare_placed_ceiling(path: Path, threads: int) -> Run:
     """Do the same, into arrays that begin where those of histocast do."""
     return _decode_only(
-        path, threads, lambda level: PixelMemory(_block_shape(level), offset_bytes=OFF_GRID_BYTES).array()
+        path, threads, lambda level: ArrayMemory(_block_shape(level), offset_bytes=OFF_GRID_BYTES).array()
     )
 
 
@@ -110,7 +111,7 @@ def touched_blocks(reader: Reader, number: int, corners: Corners) -> np.ndarray:
 def decode_blocks(
     reader: Reader,
     number: int,
-    payloads: Mapping[int, bytes],
+    payloads: Mapping[int, Bytes],
     threads: int,
     memory: Callable[[Level], np.ndarray] = new_block,
 ) -> None:

@@ -15,8 +15,8 @@ import pytest
 BUCKET = "archive"
 
 Fate = str
-"""What becomes of a request: ``ok``, ``503``, ``500``, ``429``, ``403``, ``cut``, ``reset``, ``stall``, or ``untagged``,
-which is an answer without an ETag."""
+"""What becomes of a request: ``ok``, ``503``, ``500``, ``429``, ``403``, ``cut``, ``reset``, ``stall``, ``untagged``,
+which is an answer without an ETag, or ``longer``, which is more than was asked for, as where a store ignores ranges."""
 
 
 class FaultyProxy(ThreadingHTTPServer):
@@ -88,10 +88,14 @@ class _Handler(BaseHTTPRequestHandler):
         answer = connection.getresponse()
         body = answer.read()
         connection.close()
+        if fate == "longer":
+            body *= 2
         self.send_response(answer.status)
         dropped = {"connection", "transfer-encoding", "date", "server", *(("etag",) if fate == "untagged" else ())}
         for name, value in answer.getheaders():
-            if name.lower() not in dropped:
+            if name.lower() == "content-length" and self.command == "GET":
+                self.send_header(name, str(len(body)))
+            elif name.lower() not in dropped:
                 self.send_header(name, value)
         self.end_headers()
         if fate == "cut":

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from histocast.slide.pixel_memory import PixelMemory
+from histocast.array_memory import ArrayMemory
 from histocast.slide.tiff import TiffReader
 from made_slides import Pixels, Recipe, paint_arrays, write_slide
 
@@ -53,7 +53,7 @@ def test_a_nine_times_larger_slide_takes_no_more(texture: Pixels, root: Path, tm
 
 
 def test_memory_comes_back_only_when_no_view_is_left() -> None:
-    memory = PixelMemory((4, 5, 6, 3))
+    memory = ArrayMemory((4, 5, 6, 3))
     first = memory.array()
     first[:] = 7
     view = first[1:2, :, 2].T

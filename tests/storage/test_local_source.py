@@ -24,6 +24,16 @@ def test_reads_what_is_there(tmp_path: Path) -> None:
         assert source.local_copy(tmp_path) == path
 
 
+def test_a_file_cut_short_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(200))
+    with open_source(str(path)) as source:
+        source.read(0, 200)
+        os.truncate(path, 100)
+        with pytest.raises(DataError, match="overwritten"):
+            source.read_ranges({0: (50, 100)})
+
+
 def test_threads_share_a_handle(tmp_path: Path) -> None:
     path = tmp_path / "file"
     data = os.urandom(1 << 20)

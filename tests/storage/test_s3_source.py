@@ -71,7 +71,7 @@ def test_reading_and_copying(stored, content: bytes, tmp_path) -> None:
             assert sampled_digest(source) == sampled_digest(local)
 
 
-@pytest.mark.parametrize("fate", ["503", "500", "429", "cut", "reset"])
+@pytest.mark.parametrize("fate", ["503", "500", "429", "cut", "reset", "longer"])
 def test_passing_faults_are_ridden_out(fate: str, stored, proxy, content: bytes, ranges) -> None:
     proxy.fate = lambda number: fate if number % 3 == 1 else "ok"
     check(read(ranges), ranges, content)
@@ -83,7 +83,7 @@ def test_a_stall_is_given_up_and_asked_again(stored, proxy, content: bytes) -> N
     assert proxy.stalled.is_set()
 
 
-@pytest.mark.parametrize("fate", ["503", "cut", "reset", "stall"])
+@pytest.mark.parametrize("fate", ["503", "cut", "reset", "stall", "longer"])
 def test_a_lasting_fault_is_transient_and_ends(fate: str, stored, proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("histocast.storage.s3.READ_TIMEOUT_S", 0.5)
     proxy.fate = lambda number: fate if number else "ok"

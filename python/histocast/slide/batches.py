@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.slide.pixel_memory import PixelMemory
+from histocast.array_memory import ArrayMemory
 from histocast.slide.reader import Pixels
 from histocast.slide.windows import Windows
 
@@ -58,7 +58,7 @@ class Batches:
         self.tile_px = tile_px
         self._order = order
         self._batch_tiles = min(batch_tiles, len(order))
-        self._memory = PixelMemory((self._batch_tiles, tile_px, tile_px, 3))
+        self._memory = ArrayMemory((self._batch_tiles, tile_px, tile_px, 3))
         self._open: deque[TileBatch] = deque()
         self._started = self._given = 0
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import imagecodecs
 import numpy as np
 
 from histocast.slide.jpeg2000 import read_codestream
 from histocast.slide.reader import Pixels, UnreadableBlock
+from histocast.storage import Bytes
+
+OFF_GRID_BYTES = 8
+"""Where to begin what a JPEG decoder writes to. libjpeg-turbo sends rows that begin at a multiple of 16 or 32 bytes past
+the processor's caches to memory: it waits for that, a sixth longer in all, and so does whoever reads the pixels next.
+Rows are mostly multiples of 16 bytes long, so that from here none begins there."""
 
 Compression = Literal["none", "jpeg", "jpeg2000", "deflate", "lzw", "zstd"]
 
@@ -47,7 +53,7 @@ class BlockFormat:
     """Whether rows are stored as horizontal differences (predictor 2)."""
 
 
-def decode_block(payload: bytes, block: BlockFormat, *, visible: tuple[int, int], into: Pixels) -> None:
+def decode_block(payload: Bytes, block: BlockFormat, *, visible: tuple[int, int], into: Pixels) -> None:
     """Write the pixels of a block, at least the visible part of it.
 
     Parameters
@@ -81,7 +87,7 @@ def decode_block(payload: bytes, block: BlockFormat, *, visible: tuple[int, int]
         into[: visible[0], : visible[1]] = pixels[: visible[0], : visible[1]]
 
 
-def jpeg_frame_size(data: bytes) -> tuple[int, int, int]:
+def jpeg_frame_size(data: Bytes) -> tuple[int, int, int]:
     """Width, height and number of components from a JPEG's frame header.
 
     Raises
@@ -110,7 +116,7 @@ def jpeg_frame_size(data: bytes) -> tuple[int, int, int]:
         raise UnreadableBlock("the JPEG data ends within its header") from error
 
 
-def check_jpeg_end(data: bytes) -> None:
+def check_jpeg_end(data: Bytes) -> None:
     """Refuse a JPEG whose end is missing: decoders would fill the rest with grey and say nothing.
 
     Raises
@@ -118,28 +124,32 @@ def check_jpeg_end(data: bytes) -> None:
     UnreadableBlock
         There is no end marker at the end of the data.
     """
-    if _END_OF_IMAGE not in data[-_PADDING_BYTES:]:
+    if _END_OF_IMAGE not in bytes(data[-_PADDING_BYTES:]):
         raise UnreadableBlock("the JPEG data ends before its end marker")
 
 
-def _decode_jpeg(data: bytes, block: BlockFormat, visible: tuple[int, int], into: Pixels) -> Pixels:
+def _decode_jpeg(data: Bytes, block: BlockFormat, visible: tuple[int, int], into: Pixels) -> Pixels:
     """Return the pixels, which are ``into`` itself where the frame is as large as the block."""
     width, height, components = jpeg_frame_size(data)
     _check_frame((height, width, components), block, visible)
     check_jpeg_end(data)
     whole = (width, height) == (block.width_px, block.height_px)
     pixels: Pixels = imagecodecs.jpeg8_decode(
-        data, tables=block.tables, colorspace=block.colour, outcolorspace="RGB", out=into if whole else None
+        _any_buffer(data),
+        tables=block.tables,
+        colorspace=block.colour,
+        outcolorspace="RGB",
+        out=into if whole else None,
     )
     return into if whole else pixels
 
 
-def _decode_jpeg2000(data: bytes, block: BlockFormat, visible: tuple[int, int]) -> Pixels:
+def _decode_jpeg2000(data: Bytes, block: BlockFormat, visible: tuple[int, int]) -> Pixels:
     stream = read_codestream(data)
     _check_frame((stream.height_px, stream.width_px, stream.components), block, visible)
     if stream.bits != 8 or stream.subsampled:
         raise UnreadableBlock("JPEG 2000 data of another depth or sampling than the slide's")
-    pixels: Pixels = imagecodecs.jpeg2k_decode(data, numthreads=1)
+    pixels: Pixels = imagecodecs.jpeg2k_decode(_any_buffer(data), numthreads=1)
     return pixels if block.colour == "RGB" else _ycbcr_to_rgb(pixels)
 
 
@@ -153,16 +163,16 @@ def _check_frame(frame: tuple[int, int, int], block: BlockFormat, visible: tuple
         )
 
 
-def _decode_plain(data: bytes, block: BlockFormat, visible_height_px: int) -> Pixels:
+def _decode_plain(data: Bytes, block: BlockFormat, visible_height_px: int) -> Pixels:
     row_bytes = 3 * block.width_px
     whole = row_bytes * block.height_px
-    raw: bytes | bytearray
+    raw: Bytes | bytearray
     if block.compression == "deflate":
-        raw = imagecodecs.zlib_decode(data, out=whole)
+        raw = imagecodecs.zlib_decode(_any_buffer(data), out=whole)
     elif block.compression == "lzw":
-        raw = imagecodecs.lzw_decode(data, out=whole)
+        raw = imagecodecs.lzw_decode(_any_buffer(data), out=whole)
     elif block.compression == "zstd":
-        raw = imagecodecs.zstd_decode(data, out=whole)
+        raw = imagecodecs.zstd_decode(_any_buffer(data), out=whole)
     else:
         raw = data
     rows = len(raw) // row_bytes
@@ -173,6 +183,11 @@ def _decode_plain(data: bytes, block: BlockFormat, visible_height_px: int) -> Pi
         return pixels
     summed: Pixels = np.cumsum(pixels, axis=1, dtype=np.uint8)
     return summed
+
+
+def _any_buffer(data: Bytes) -> bytes:
+    """Return it as it is: the decoders take every buffer, and their annotations name fewer."""
+    return cast(bytes, data)
 
 
 def _ycbcr_to_rgb(pixels: Pixels) -> Pixels:

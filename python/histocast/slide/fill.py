@@ -14,11 +14,13 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from histocast.array_memory import ArrayMemory
+from histocast.slide.blocks import OFF_GRID_BYTES
 from histocast.slide.per_thread import PerThread
-from histocast.slide.pixel_memory import OFF_GRID_BYTES, PixelMemory
 from histocast.slide.reader import Level, Pixels, Reader, UnreadableBlock
 from histocast.slide.stacks import WHITE, Stack, StackGrid
 from histocast.slide.windows import Windows
+from histocast.storage import Bytes
 
 # Some eight blocks: fewer wait for the lock more often, and more leave the cache before they are shrunk.
 _RUN_BYTES = 1536 * 1024
@@ -35,7 +37,7 @@ class Filler:
         self.grid = StackGrid(_shrunk(full, factor))
         self._run_blocks = max(1, _RUN_BYTES // (3 * full.block_height_px * full.block_width_px))
         size = (self._run_blocks * full.block_height_px, full.block_width_px, 3)
-        self._whole = PerThread(PixelMemory(size, offset_bytes=OFF_GRID_BYTES).array)
+        self._whole = PerThread(ArrayMemory(size, offset_bytes=OFF_GRID_BYTES).array)
 
     def runs(self, blocks: Sequence[int]) -> list[list[int]]:
         """Divide blocks of one stack, in ascending order, into those to fill at once: a few that are neighbours."""
@@ -48,7 +50,7 @@ class Filler:
             follower = block + self._full.block_columns
         return runs
 
-    def fill(self, stack: Stack, run: Sequence[int], payloads: Mapping[int, bytes]) -> None:
+    def fill(self, stack: Stack, run: Sequence[int], payloads: Mapping[int, Bytes]) -> None:
         """Write the pixels of a run of blocks to their stack, or why one of them has none."""
         full, row = self._full, self.grid.row(run[0])
         block_px, into_px = full.block_height_px, self.grid.level.block_height_px

@@ -28,7 +28,7 @@ from histocast.slide.reader import (
     make_levels,
 )
 from histocast.slide.tiff_directories import MAGIC, open_directories
-from histocast.storage import Source
+from histocast.storage import Bytes, Source
 
 NAME = "image"
 
@@ -80,11 +80,11 @@ class ImageReader:
     def expect(self, level: int, blocks: Blocks, *, in_whole_rows: bool) -> None:
         """Do nothing: the image is read whole."""
 
-    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, bytes]:  # noqa: ARG002
+    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Bytes]:  # noqa: ARG002
         """Return nothing: the image is read whole."""
         return {}
 
-    def decode(self, level: int, block: int, payload: bytes | None, into: Pixels) -> None:  # noqa: ARG002
+    def decode(self, level: int, block: int, payload: Bytes | None, into: Pixels) -> None:  # noqa: ARG002
         """Copy the block; the first call decodes the image.
 
         Raises

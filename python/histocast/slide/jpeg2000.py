@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass
 
 from histocast.slide.reader import UnreadableBlock
+from histocast.storage import Bytes
 
 _SIZ_BYTES = 38
 # A 256-px block has five decompositions, one layer and one tile; these bounds are generous and still keep
@@ -32,7 +33,7 @@ class Codestream:
     """Whether a component has fewer samples than pixels."""
 
 
-def read_codestream(data: bytes) -> Codestream:
+def read_codestream(data: Bytes) -> Codestream:
     """Return what the main header claims.
 
     Raises
@@ -48,7 +49,7 @@ def read_codestream(data: bytes) -> Codestream:
         raise UnreadableBlock("the JPEG 2000 header is incomplete") from error
 
 
-def _read_main_header(data: bytes) -> Codestream:
+def _read_main_header(data: Bytes) -> Codestream:
     right, bottom, left, top, tile_width, tile_height, tile_left, tile_top, components = struct.unpack(
         ">8IH", data[8 : 8 + 34]
     )
@@ -68,7 +69,7 @@ def _read_main_header(data: bytes) -> Codestream:
     )
 
 
-def _check_coding_style(data: bytes, position: int) -> None:
+def _check_coding_style(data: Bytes, position: int) -> None:
     while True:
         marker, length = struct.unpack(">2H", data[position : position + 4])
         if marker == 0xFF90:  # start of the first tile part
@@ -80,7 +81,7 @@ def _check_coding_style(data: bytes, position: int) -> None:
         position += 2 + length
 
 
-def _check_coding_segment(marker: int, segment: bytes) -> None:
+def _check_coding_segment(marker: int, segment: Bytes) -> None:
     # COD: Scod, progression, layers, transform, then the SPcod fields; COC: component, Scoc, then the same.
     if marker == 0xFF52:
         style, _, layers, _ = struct.unpack(">BBHB", segment[:5])

@@ -24,7 +24,7 @@ from histocast.slide.reader import (
     number_or_none,
 )
 from histocast.slide.resolution import tag_um_per_px
-from histocast.storage import Source
+from histocast.storage import Bytes, Source
 from histocast.units import MAX_UM_PER_PX, MIN_UM_PER_PX
 
 NAME = "openslide"
@@ -110,11 +110,11 @@ class OpenSlideReader:
     def expect(self, level: int, blocks: Blocks, *, in_whole_rows: bool) -> None:
         """Do nothing: the file is local already."""
 
-    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, bytes]:  # noqa: ARG002
+    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Bytes]:  # noqa: ARG002
         """Return nothing: the library reads by itself."""
         return {}
 
-    def decode(self, level: int, block: int, payload: bytes | None, into: Pixels) -> None:  # noqa: ARG002
+    def decode(self, level: int, block: int, payload: Bytes | None, into: Pixels) -> None:  # noqa: ARG002
         """See `Reader.decode`."""
         slide = self._slide
         try:

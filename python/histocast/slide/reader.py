@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.storage import Source
+from histocast.storage import Bytes, Source
 
 Pixels = NDArray[np.uint8]
 """RGB, uint8 [row, column, 3]."""
@@ -86,7 +86,7 @@ class Reader(Protocol):
         """Bytes that `fetch` would read for ``blocks``; 0 where the library reads by itself."""
         ...
 
-    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, bytes]:
+    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Bytes]:
         """Return the stored bytes of ``blocks``; a block that has none is left out.
 
         Raises
@@ -96,7 +96,7 @@ class Reader(Protocol):
         """
         ...
 
-    def decode(self, level: int, block: int, payload: bytes | None, into: Pixels) -> None:
+    def decode(self, level: int, block: int, payload: Bytes | None, into: Pixels) -> None:
         """Write a block's pixels, at least as far as they lie within the level.
 
         Parameters

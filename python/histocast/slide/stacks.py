@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.slide.pixel_memory import OFF_GRID_BYTES, PixelMemory
+from histocast.array_memory import ArrayMemory
+from histocast.slide.blocks import OFF_GRID_BYTES
 from histocast.slide.reader import Integers, Level, Pixels
 from histocast.slide.windows import block_parts
 
@@ -42,7 +43,7 @@ class StackGrid:
         self._rows = max(1, min(_STACK_PX // level.block_height_px, fitting))
         self._columns = level.block_columns
         shape = (self._rows * level.block_height_px, level.block_width_px, 3)
-        self._memory = PixelMemory(shape, offset_bytes=OFF_GRID_BYTES)
+        self._memory = ArrayMemory(shape, offset_bytes=OFF_GRID_BYTES)
 
     def stacks_of(self, blocks: Integers) -> Integers:
         """Return the stack of each block."""

@@ -27,6 +27,7 @@ from histocast.slide.resize import resizer
 from histocast.slide.stacks import Stack
 from histocast.slide.store_wait import StoreWait
 from histocast.slide.windows import Windows, blocks_of
+from histocast.storage import Bytes
 
 # Threads are ours; a library that starts its own for each resize would have them fight.
 cv2.setNumThreads(1)
@@ -133,12 +134,12 @@ class _Sweep:
         while cutting:
             yield from self._finish(*cutting.popleft())
 
-    def _fetched(self, cells: Iterable[Cell]) -> Iterator[tuple[Cell, Mapping[int, bytes]]]:
+    def _fetched(self, cells: Iterable[Cell]) -> Iterator[tuple[Cell, Mapping[int, Bytes]]]:
         """Yield each cell with stored bytes, of which the next group is fetched meanwhile."""
         groups = group_cells(cells, self._reader, self._windows.level)
         with ThreadPoolExecutor(1, thread_name_prefix="fetch") as fetcher:
 
-            def begin() -> tuple[list[Cell], Future[Mapping[int, bytes]]] | None:
+            def begin() -> tuple[list[Cell], Future[Mapping[int, Bytes]]] | None:
                 group = next(groups, None)
                 if group is None:
                     return None
@@ -154,7 +155,7 @@ class _Sweep:
                 for cell in group:
                     yield cell, payloads
 
-    def _decode(self, cell: Cell, payloads: Mapping[int, bytes]) -> list[Future[None]]:
+    def _decode(self, cell: Cell, payloads: Mapping[int, Bytes]) -> list[Future[None]]:
         jobs: list[tuple[Stack, list[int]]] = []
         for number, blocks in self._grid.by_stack(cell.new_blocks):
             stack = self._stacks.get(number)
@@ -165,7 +166,7 @@ class _Sweep:
             self._pool.submit(self._decode_runs, share, payloads) for share in _shares(jobs, self._threads, _MOST_RUNS)
         ]
 
-    def _decode_runs(self, jobs: Sequence[tuple[Stack, list[int]]], payloads: Mapping[int, bytes]) -> None:
+    def _decode_runs(self, jobs: Sequence[tuple[Stack, list[int]]], payloads: Mapping[int, Bytes]) -> None:
         for stack, run in jobs:
             self._filler.fill(stack, run, payloads)
 

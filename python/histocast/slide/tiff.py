@@ -30,7 +30,7 @@ from histocast.slide.reader import (
 )
 from histocast.slide.resolution import aperio_objective_power, aperio_um_per_px, ome_um_per_px, tag_um_per_px
 from histocast.slide.tiff_directories import open_directories
-from histocast.storage import Range, Source, affordable_gap, should_read_whole
+from histocast.storage import Bytes, Range, Source, affordable_gap, should_read_whole
 
 NAME = "tiff"
 
@@ -102,11 +102,11 @@ class TiffReader:
             whole = in_whole_rows and should_read_whole(needed, stored=stored, object_bytes=size_bytes)
             self._max_gap_bytes = size_bytes if whole else affordable_gap(needed)
 
-    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, bytes]:
+    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Bytes]:
         """See `Reader.fetch`."""
         return self._source.read_ranges(self._ranges(level, blocks), max_gap_bytes=self._max_gap_bytes)
 
-    def decode(self, level: int, block: int, payload: bytes | None, into: Pixels) -> None:
+    def decode(self, level: int, block: int, payload: Bytes | None, into: Pixels) -> None:
         """See `Reader.decode`."""
         stored = self._stored[level]
         stated = int(stored.byte_counts[block])

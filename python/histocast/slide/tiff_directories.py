@@ -122,6 +122,5 @@ class _SourceFile(io.RawIOBase):
             # Directories stand at the start or at the end of a file, or are chained through it to the end.
             count = -(-self._size_bytes // _CHUNK_BYTES)
             wanted |= {*range(min(_FIRST_CHUNKS, count)), max(0, count - 1)}
-        self._chunks.update(
-            self._source.read_ranges({number: (number * _CHUNK_BYTES, _CHUNK_BYTES) for number in wanted})
-        )
+        chunks = self._source.read_ranges({number: (number * _CHUNK_BYTES, _CHUNK_BYTES) for number in wanted})
+        self._chunks.update({number: bytes(chunk) for number, chunk in chunks.items()})

@@ -4,9 +4,10 @@ from histocast.storage.digest import sampled_digest
 from histocast.storage.fetch import fetch_bundle, fetch_file
 from histocast.storage.open import open_source
 from histocast.storage.ranges import affordable_gap, should_read_whole
-from histocast.storage.source import ObjectStat, Range, Source
+from histocast.storage.source import Bytes, ObjectStat, Range, Source
 
 __all__ = [
+    "Bytes",
     "ObjectStat",
     "Range",
     "Source",

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from histocast.errors import HistocastError, OutputError
+from histocast.storage.source import Bytes
 
 
-def write_copy(pieces: Iterable[tuple[int, bytes]], folder: Path, *, suffix: str) -> Path:
+def write_copy(pieces: Iterable[tuple[int, Bytes]], folder: Path, *, suffix: str) -> Path:
     """Write pieces, each at its place (start, bytes), to a new file and return its path; a failed copy is removed.
 
     Raises
@@ -36,7 +37,7 @@ def write_copy(pieces: Iterable[tuple[int, bytes]], folder: Path, *, suffix: str
     return Path(path)
 
 
-def _write(descriptor: int, start: int, piece: bytes, folder: Path) -> None:
+def _write(descriptor: int, start: int, piece: Bytes, folder: Path) -> None:
     view = memoryview(piece)
     try:
         while view:

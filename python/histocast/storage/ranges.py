@@ -35,12 +35,6 @@ class Request:
     members: tuple[int, ...]
     """Keys of the ranges."""
 
-    def cut(self, body: bytes, ranges: Mapping[int, Range]) -> dict[int, bytes]:
-        """Return what it brought of each of ``ranges``, which are those it was planned for."""
-        places = ((key, ranges[key][0] - self.start, ranges[key][1]) for key in self.members)
-        # Copies, because views would each be looked at by every run of the garbage collector, and keep the gaps.
-        return {key: body[start : start + length] for key, start, length in places}
-
 
 def file_order(ranges: Mapping[int, Range]) -> list[int]:
     """Return the keys of the ranges, in the order of the file."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import boto3
 import botocore.session
@@ -25,11 +25,13 @@ from botocore.loaders import Loader, create_loader
 
 from histocast.errors import DataError, StorageUnavailable, UsageError
 from histocast.storage.copies import write_copy
-from histocast.storage.ranges import MAX_REQUEST_BYTES, Request, affordable_gap, plan_requests
+from histocast.storage.pieces import Pieces, piece_memory
+from histocast.storage.ranges import MAX_REQUEST_BYTES, affordable_gap, plan_requests
 from histocast.storage.s3_errors import RAISED, our_error
-from histocast.storage.source import ObjectStat, Range, overwritten
+from histocast.storage.source import Bytes, ObjectStat, Range, clipped, overwritten
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
 
 Answer = TypeVar("Answer")
@@ -44,6 +46,8 @@ MAX_BACKOFF_S = 10.0
 CONNECT_TIMEOUT_S = 10
 # A stalled connection is given up and asked again: twenty seconds without one byte is not slowness.
 READ_TIMEOUT_S = 20
+# As much as stays in the processor's cache on its way through the HTTP library.
+_RECEIVE_BYTES = 256 * 1024
 
 
 def connect(connections: int) -> S3Client:
@@ -70,8 +74,8 @@ def _service_descriptions() -> Loader:
     return create_loader()
 
 
-class _ShortBody(OSError):
-    """The connection closed before the whole body came."""
+class _WrongBody(OSError):
+    """The body is shorter than what was asked for, because the connection closed, or longer."""
 
 
 class S3Source:
@@ -101,6 +105,7 @@ class S3Source:
         self._attempts = attempts
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
+        self._memory = piece_memory()
         payer = os.environ.get("AWS_REQUEST_PAYER")
         self._options: dict[str, Any] = {"RequestPayer": payer} if payer else {}
 
@@ -135,31 +140,28 @@ class S3Source:
         """See `Source.read`; parts of a long range are asked for at once."""
         return b"".join(self.read_ranges(_parts(start, length)).values())
 
-    def read_ranges(self, ranges: Mapping[int, Range], *, max_gap_bytes: int | None = None) -> Mapping[int, bytes]:
+    def read_ranges(self, ranges: Mapping[int, Range], *, max_gap_bytes: int | None = None) -> Mapping[int, Bytes]:
         """See `Source.read_ranges`; `CONCURRENCY` requests at a time."""
-        size_bytes = self.stat().size_bytes
-        clipped = {
-            key: (min(start, size_bytes), max(0, min(length, size_bytes - start)))
-            for key, (start, length) in ranges.items()
-        }
+        within = clipped(ranges, self.stat().size_bytes)
         if max_gap_bytes is None:
-            max_gap_bytes = affordable_gap(clipped.values())
-
-        def read(request: Request) -> dict[int, bytes]:
-            # Here and not later: what just came is in the processor's cache, and the body's memory serves the next.
-            return request.cut(self._get(request.start, request.length), clipped)
-
-        pieces: dict[int, bytes] = {}
-        for some in self._at_once(read, plan_requests(clipped, max_gap_bytes=max_gap_bytes)):
-            pieces.update(some)
+            max_gap_bytes = affordable_gap(within.values())
+        pieces = Pieces(plan_requests(within, max_gap_bytes=max_gap_bytes), within, self._memory)
+        for _ in self._at_once(lambda place: self._read_into(*place), pieces.places):
+            pass
         return pieces
 
     def local_copy(self, scratch: Path) -> Path:
         """Download the object into ``scratch`` and return the file, whole and of the recorded version."""
+
+        def get(part: Range) -> tuple[int, Bytes]:
+            start, length = part
+            body = self._memory.array()[:length].data
+            self._read_into(start, body)
+            return start, body
+
         parts = _parts(0, self.stat().size_bytes).values()
-        bodies = self._at_once(lambda part: (part[0], self._get(*part)), parts)
         # The suffix stays, because some formats are told by it; the name does not.
-        return write_copy(bodies, scratch, suffix=PurePosixPath(self._key).suffix)
+        return write_copy(self._at_once(get, parts), scratch, suffix=PurePosixPath(self._key).suffix)
 
     def _at_once(self, read: Callable[[Wanted], Answer], wanted: Iterable[Wanted]) -> Iterator[Answer]:
         """Yield what ``read`` returns of each, in their order, `CONCURRENCY` at a time."""
@@ -188,29 +190,26 @@ class S3Source:
                 self._client = connect(CONCURRENCY)
             return self._client
 
-    def _get(self, start: int, length: int) -> bytes:
-        if length == 0:
-            return b""
+    def _read_into(self, start: int, into: memoryview) -> None:
+        if not into:
+            return
         etag = self.stat().version
 
-        def ask(client: S3Client) -> bytes:
+        def ask(client: S3Client) -> None:
             answer = client.get_object(
                 Bucket=self._bucket,
                 Key=self._key,
-                Range=f"bytes={start}-{start + length - 1}",
+                Range=f"bytes={start}-{start + len(into) - 1}",
                 IfMatch=f'"{etag}"',
                 **self._options,
             )
             with answer["Body"] as stream:
-                body = stream.read()
-            # A store that ignores If-Match must not mix two versions either.
-            if (found := self._version_of(answer)) != etag:
-                raise overwritten(self.name, found=found, expected=etag)
-            if len(body) != length:
-                raise _ShortBody(f"{len(body)} bytes of {length}")
-            return body
+                # A store that ignores If-Match must not mix two versions either.
+                if (found := self._version_of(answer)) != etag:
+                    raise overwritten(self.name, found=found, expected=etag)
+                _receive(stream, into)
 
-        return self._retried(ask)
+        self._retried(ask)
 
     def _version_of(self, answer: Mapping[str, Any]) -> str:
         etag = str(answer.get("ETag", "")).strip('"')
@@ -234,6 +233,16 @@ class S3Source:
             # Full jitter: threads that were throttled together do not come back together.
             time.sleep(random.uniform(0, min(MAX_BACKOFF_S, BACKOFF_S * 2**attempt)))  # noqa: S311
         raise AssertionError(self.name)  # pragma: no cover - the last attempt returns or raises
+
+
+def _receive(stream: StreamingBody, into: memoryview) -> None:
+    received = 0
+    # Its annotations ask for a file there.
+    while count := stream.readinto(cast(Any, into[received : received + _RECEIVE_BYTES])):
+        received += count
+    # A store that ignores Range sends the object from its start.
+    if received != len(into) or stream.read(1):
+        raise _WrongBody(f"{received} bytes of {len(into)}, or more")
 
 
 def _parts(start: int, length: int) -> dict[int, Range]:

@@ -15,6 +15,8 @@ from histocast.errors import DataError
 
 Range = tuple[int, int]
 """Start and length in bytes."""
+Bytes = bytes | memoryview
+"""Of their own, or a read-only view of others."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,11 @@ class Source(Protocol):
         """
         ...
 
-    def read_ranges(self, ranges: Mapping[int, Range], *, max_gap_bytes: int | None = None) -> Mapping[int, bytes]:
+    def read_ranges(self, ranges: Mapping[int, Range], *, max_gap_bytes: int | None = None) -> Mapping[int, Bytes]:
         """Return the bytes of every range, by its key; near ones are read in one request.
 
-        A range that reaches beyond the object's end comes back short. All of them are in memory when it returns:
-        who needs many asks in several calls.
+        A range that reaches beyond the object's end comes back short. All of them are in memory when it returns, and
+        stay there while one of them is held: who needs many asks in several calls, who keeps a few copies them.
 
         Parameters
         ----------
@@ -94,6 +96,14 @@ class Source(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+def clipped(ranges: Mapping[int, Range], size_bytes: int) -> dict[int, Range]:
+    """Return as much of each range as an object of this size has."""
+    return {
+        key: (min(start, size_bytes), max(0, min(length, size_bytes - start)))
+        for key, (start, length) in ranges.items()
+    }
 
 
 def overwritten(name: str, *, found: str, expected: str) -> DataError:

@@ -1,4 +1,4 @@
-"""Memory of large pixel arrays, used again once nobody holds the array.
+"""Memory of large arrays of bytes, used again once nobody holds the array.
 
 An allocator either keeps what was freed, and a long slide's memory creeps up, or gives it back, and each new
 array is paid for page by page: a sixth of all processor time. Here a few buffers go round.
@@ -13,18 +13,12 @@ from collections import deque
 from contextlib import suppress
 
 import numpy as np
-
-from histocast.slide.reader import Pixels
+from numpy.typing import NDArray
 
 _HUGE_PAGE_BYTES = 2 * 1024 * 1024
 
-OFF_GRID_BYTES = 8
-"""Where to begin what a JPEG decoder writes to. libjpeg-turbo sends rows that begin at a multiple of 16 or 32 bytes past
-the processor's caches to memory: it waits for that, a sixth longer in all, and so does whoever reads the pixels next.
-Rows are mostly multiples of 16 bytes long, so that from here none begins there."""
 
-
-class PixelMemory:
+class ArrayMemory:
     """Hands out arrays of one shape."""
 
     def __init__(self, shape: tuple[int, ...], *, offset_bytes: int = 0) -> None:
@@ -32,7 +26,7 @@ class PixelMemory:
         self._offset_bytes = offset_bytes
         self._free: deque[mmap.mmap] = deque()
 
-    def array(self) -> Pixels:
+    def array(self) -> NDArray[np.uint8]:
         """Return an uninitialised uint8 array; its memory comes back when it and every view of it are gone."""
         try:
             memory = self._free.pop()
