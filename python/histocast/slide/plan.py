@@ -2,14 +2,15 @@
 
 Windows are swept in bands from the top, each band in cells from the left. Only the blocks of neighbouring cells are
 held, so that the row of blocks between two bands is decoded twice: bands are tall. A far source needs few requests:
-lower bands, whose rows of blocks lie together in the file and are fetched whole.
+lower bands, whose rows of blocks lie together in the file and are fetched whole. They are many, so that each hands the
+blocks on that the next one needs too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, zip_longest
 
 import numpy as np
 
@@ -26,7 +27,11 @@ CELL_PX = 256
 # times the one before, up to what holds some twenty rows of a slide as wide as glass.
 NEAR_FETCH_BYTES = 2 * 1024 * 1024
 FIRST_FAR_FETCH_BYTES = 4 * 1024 * 1024
-FAR_FETCH_BYTES = 96 * 1024 * 1024
+FAR_FETCH_BYTES = 48 * 1024 * 1024
+# Pixels handed on from band to band: a row of blocks of a slide as wide as glass, if they are shrunk.
+FAR_HANDED_ON_BYTES = 32 * 1024 * 1024
+
+_NOTHING: Integers = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,12 @@ class Bands:
     height_px: int
     first_px: int
     """Height of the first: from afar a low one, so that decoding starts early."""
+    cell_px: int
+    """Width of their cells."""
     fetched_at_once: bool
     """Whether the blocks of each are few enough for it."""
+    handed_on_bytes: int
+    """How many pixels at most a band hands on to the next."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,10 @@ class Cell:
     """Positions into the windows."""
     new_blocks: Integers
     """The blocks that have to be decoded for this cell."""
+    taken_over: Integers
+    """Those that the band before has handed on."""
+    handed_on: Integers
+    """Those that the next band takes over."""
     stacks: Integers
     """What they touch."""
     last_stacks: Integers
@@ -68,13 +81,20 @@ def plan_bands(windows: Windows, level: Level, reader: Reader, needed: Integers)
     least_px = 2 * windows.size_px
     if not reader.far:
         height_px = max(NEAR_BAND_PX, least_px)
-        return Bands(height_px, first_px=height_px, fetched_at_once=False)
+        return Bands(height_px, first_px=height_px, cell_px=CELL_PX, fetched_at_once=False, handed_on_bytes=0)
     ends_of_rows = np.flatnonzero(np.diff(needed // level.block_columns)) + 1
     fullest_bytes = max(reader.block_bytes(windows.level, row) for row in np.split(needed, ends_of_rows))
     # A band begins within a row, and its last windows reach below it.
     fitting_px = (FAR_FETCH_BYTES // max(fullest_bytes, 1) - 1) * level.block_height_px - windows.size_px
     height_px = max(min(fitting_px, FAR_BAND_PX), least_px)
-    return Bands(height_px, first_px=min(FIRST_FAR_BAND_PX, height_px), fetched_at_once=height_px <= fitting_px)
+    return Bands(
+        height_px,
+        first_px=min(FIRST_FAR_BAND_PX, height_px),
+        # The lower, the wider: each cell has to be planned and waited for.
+        cell_px=max(CELL_PX, CELL_PX * FAR_BAND_PX // height_px),
+        fetched_at_once=height_px <= fitting_px,
+        handed_on_bytes=FAR_HANDED_ON_BYTES,
+    )
 
 
 def split_windows(windows: Windows, bands: Bands) -> list[tuple[int, Integers]]:
@@ -84,26 +104,53 @@ def split_windows(windows: Windows, bands: Bands) -> list[tuple[int, Integers]]:
     """
     depth_px = windows.top_px - windows.top_px.min()
     band = (depth_px + bands.height_px - bands.first_px) // bands.height_px
-    column = (windows.left_px - windows.left_px.min()) // max(CELL_PX, windows.size_px)
+    column = (windows.left_px - windows.left_px.min()) // max(bands.cell_px, windows.size_px)
     order = np.lexsort((windows.top_px, windows.left_px, column, band))
     changes = np.flatnonzero((np.diff(band[order]) != 0) | (np.diff(column[order]) != 0)) + 1
     return [(int(band[members[0]]), members) for members in np.split(order, changes)]
 
 
-def plan_cells(windows: Windows, split: Iterable[tuple[int, Integers]], grid: StackGrid) -> Iterator[Cell]:
+def plan_cells(
+    windows: Windows, split: Sequence[tuple[int, Integers]], grid: StackGrid, *, handed_on_bytes: int
+) -> Iterator[Cell]:
     """Yield the cells of `split_windows`, each as late as it is needed: a slide has thousands."""
-    nothing = np.empty(0, np.int64)
-    earlier_blocks = nothing
+    earlier_blocks = _NOTHING
     waiting: Cell | None = None
-    for band, members in split:
-        blocks = blocks_of(windows, members, grid.level)
-        stacks = np.unique(grid.stacks_of(blocks))
-        if waiting is not None:
-            yield replace(waiting, last_stacks=_without(waiting.stacks, stacks))
-        waiting = Cell(band, members, _without(blocks, earlier_blocks), stacks, last_stacks=stacks)
-        earlier_blocks = blocks
+    for band, cells, taken_over, handed_on in _handing_on(windows, split, grid, handed_on_bytes):
+        blocks_before = _NOTHING
+        for members in cells:
+            blocks = blocks_of(windows, members, grid.level)
+            stacks = np.unique(grid.stacks_of(blocks))
+            if waiting is not None:
+                yield replace(waiting, last_stacks=_without(waiting.stacks, stacks))
+            met = _without(blocks, blocks_before)
+            waiting = Cell(
+                band,
+                members,
+                new_blocks=_without(_without(met, taken_over), earlier_blocks),
+                taken_over=_both(met, taken_over),
+                handed_on=_both(met, handed_on),
+                stacks=stacks,
+                last_stacks=stacks,
+            )
+            earlier_blocks = blocks_before = blocks
     if waiting is not None:
         yield waiting
+
+
+def _handing_on(
+    windows: Windows, split: Sequence[tuple[int, Integers]], grid: StackGrid, handed_on_bytes: int
+) -> Iterator[tuple[int, list[Integers], Integers, Integers]]:
+    """Yield each band, the members of its cells, the blocks that it takes over and those that it hands on."""
+    bands = [(band, [members for _, members in cells]) for band, cells in groupby(split, key=lambda cell: cell[0])]
+    most = handed_on_bytes // grid.block_bytes
+    taken_over = _NOTHING
+    blocks = blocks_of(windows, np.concatenate(bands[0][1]), grid.level)
+    for (band, cells), (_, next_cells) in zip_longest(bands, bands[1:], fillvalue=(0, [_NOTHING])):
+        next_blocks = blocks_of(windows, np.concatenate(next_cells), grid.level)
+        handed_on = _both(blocks, next_blocks)[:most]
+        yield band, cells, taken_over, handed_on
+        blocks, taken_over = next_blocks, handed_on
 
 
 def group_cells(cells: Iterable[Cell], reader: Reader, level: int) -> Iterator[list[Cell]]:
@@ -138,3 +185,7 @@ def _parts(cells: Iterable[Cell], reader: Reader, level: int) -> Iterator[list[C
 
 def _without(blocks: Integers, others: Integers) -> Integers:
     return np.setdiff1d(blocks, others, assume_unique=True)
+
+
+def _both(blocks: Integers, others: Integers) -> Integers:
+    return np.intersect1d(blocks, others, assume_unique=True)

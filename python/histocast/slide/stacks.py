@@ -39,7 +39,7 @@ class StackGrid:
 
     def __init__(self, level: Level) -> None:
         self.level = level
-        fitting = _STACK_BYTES // (3 * level.block_width_px * level.block_height_px)
+        fitting = _STACK_BYTES // self.block_bytes
         self._rows = max(1, min(_STACK_PX // level.block_height_px, fitting))
         self._columns = level.block_columns
         shape = (self._rows * level.block_height_px, level.block_width_px, 3)
@@ -62,9 +62,27 @@ class StackGrid:
         """Return a stack of which nothing is decoded; its memory comes back when nobody holds it."""
         return Stack(self._memory.array())
 
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block's pixels."""
+        return 3 * self.level.block_width_px * self.level.block_height_px
+
     def row(self, block: int) -> int:
         """Return a block's row in its stack."""
         return block // self._columns % self._rows
+
+    def copy_block(self, block: int, stack: Stack) -> Stack:
+        """Return one block of a stack, as a stack of its own."""
+        row, block_px = self.row(block), self.level.block_height_px
+        damage = {0: stack.damage[row]} if row in stack.damage else {}
+        return Stack(stack.pixels[row * block_px : (row + 1) * block_px].copy(), damage)
+
+    def put_block(self, block: int, copy: Stack, stack: Stack) -> None:
+        """Write what `copy_block` returned to the block's stack."""
+        row, block_px = self.row(block), self.level.block_height_px
+        stack.pixels[row * block_px : (row + 1) * block_px] = copy.pixels
+        if copy.damage:
+            stack.damage[row] = copy.damage[0]
 
     def copy_window(self, window: NDArray[Any], left: int, top: int, stacks: Mapping[int, Stack]) -> str | None:
         """Copy the rectangle at ``left`` and ``top`` together, white outside the level.

@@ -36,6 +36,7 @@ cv2.setNumThreads(1)
 # because the end of a cell waits for the last of them.
 _MOST_RUNS, _MOST_TILES = 8, 32
 _BATCHES_AHEAD = 2
+_CELLS_AT_WORK = 2
 
 Job = TypeVar("Job")
 
@@ -90,7 +91,7 @@ def sweep_tiles(
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
     try:
         sweep = _Sweep(reader, windows, filler, batches=batches, pool=pool, threads=threads, store_wait=store_wait)
-        yield from sweep.run(plan_cells(windows, split, filler.grid))
+        yield from sweep.run(plan_cells(windows, split, filler.grid, handed_on_bytes=bands.handed_on_bytes))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -119,6 +120,7 @@ class _Sweep:
         self._threads = threads
         self._store_wait = store_wait
         self._stacks: dict[int, Stack] = {}
+        self._handed_on: dict[int, Stack] = {}
         self._placed = 0
 
     def run(self, cells: Iterable[Cell]) -> Iterator[TileBatch]:
@@ -126,9 +128,9 @@ class _Sweep:
         cutting: deque[tuple[int, list[Future[None]]]] = deque()
         for cell, payloads in self._fetched(cells):
             decoding.append((cell, self._decode(cell, payloads)))
-            if len(decoding) == 2:
+            if len(decoding) == _CELLS_AT_WORK:
                 cutting.append(self._cut(*decoding.popleft()))
-            if len(cutting) == 2:
+            if len(cutting) == _CELLS_AT_WORK:
                 yield from self._finish(*cutting.popleft())
         cutting.append(self._cut(*decoding.popleft()))
         while cutting:
@@ -151,16 +153,17 @@ class _Sweep:
                 group, future = coming
                 with self._store_wait.waiting():
                     payloads = future.result()
-                coming = begin()
-                for cell in group:
+                coming = None
+                for number, cell in enumerate(group):
+                    if number == min(_CELLS_AT_WORK, len(group) - 1):
+                        # Not before: the bytes of the last group are let go of once its last cells are decoded.
+                        coming = begin()
                     yield cell, payloads
 
     def _decode(self, cell: Cell, payloads: Mapping[int, Bytes]) -> list[Future[None]]:
         jobs: list[tuple[Stack, list[int]]] = []
         for number, blocks in self._grid.by_stack(cell.new_blocks):
-            stack = self._stacks.get(number)
-            if stack is None:
-                stack = self._stacks[number] = self._grid.empty()
+            stack = self._stack(number)
             jobs += [(stack, run) for run in self._filler.runs(blocks)]
         return [
             self._pool.submit(self._decode_runs, share, payloads) for share in _shares(jobs, self._threads, _MOST_RUNS)
@@ -174,6 +177,7 @@ class _Sweep:
         """Start to cut a cell's tiles once its blocks are there, and let go of the stacks it is the last to need."""
         for future in decoding:
             future.result()
+        self._hand_on(cell)
         stacks = {stack: self._stacks[stack] for stack in cell.stacks.tolist()}
         for stack in cell.last_stacks.tolist():
             del self._stacks[stack]
@@ -183,6 +187,22 @@ class _Sweep:
             self._pool.submit(self._cut_tiles, share, stacks) for share in _shares(jobs, self._threads, _MOST_TILES)
         ]
         return self._placed, futures
+
+    def _hand_on(self, cell: Cell) -> None:
+        """Write the blocks to their stacks that the band above has decoded, and keep those that the next one needs."""
+        for number, blocks in self._grid.by_stack(cell.taken_over):
+            stack = self._stack(number)
+            for block in blocks:
+                self._grid.put_block(block, self._handed_on.pop(block), stack)
+        for number, blocks in self._grid.by_stack(cell.handed_on):
+            for block in blocks:
+                self._handed_on[block] = self._grid.copy_block(block, self._stacks[number])
+
+    def _stack(self, number: int) -> Stack:
+        stack = self._stacks.get(number)
+        if stack is None:
+            stack = self._stacks[number] = self._grid.empty()
+        return stack
 
     def _cut_tiles(self, jobs: Sequence[Place], stacks: Mapping[int, Stack]) -> None:
         resize = self._resizer.get()

@@ -1,0 +1,70 @@
+"""The order of a sweep: from afar every block is fetched and decoded once, and let go of as soon as nobody needs it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from histocast.slide.plan import Bands, plan_cells, split_windows
+from histocast.slide.reader import Level
+from histocast.slide.stacks import StackGrid
+from histocast.slide.windows import Windows, blocks_of
+
+LEVEL = Level(3000, 2000, 1.0, 1.0, 60, 50)
+ALL = 1 << 40
+
+
+def bands(height_px: int, handed_on_bytes: int) -> Bands:
+    return Bands(height_px, first_px=height_px, cell_px=128, fetched_at_once=True, handed_on_bytes=handed_on_bytes)
+
+
+def decoded(windows: Windows, planned: Bands) -> tuple[list[int], list[int]]:
+    """Sweep as the plan says; return the blocks in the order they are decoded, and how many are handed on at a time."""
+    grid = StackGrid(LEVEL)
+    blocks: list[int] = []
+    present: dict[int, set[int]] = {}
+    handed_on: set[int] = set()
+    carried = []
+    for cell in plan_cells(windows, split_windows(windows, planned), grid, handed_on_bytes=planned.handed_on_bytes):
+        assert set(cell.taken_over.tolist()) <= handed_on
+        blocks += cell.new_blocks.tolist()
+        for block in (*cell.new_blocks, *cell.taken_over):
+            present.setdefault(int(grid.stacks_of(block)), set()).add(int(block))
+        handed_on -= set(cell.taken_over.tolist())
+        for block in blocks_of(windows, cell.members, LEVEL).tolist():
+            assert block in present[int(grid.stacks_of(np.int64(block)))], "a tile would be cut from nothing"
+        handed_on |= set(cell.handed_on.tolist())
+        carried.append(len(handed_on))
+        for stack in cell.last_stacks.tolist():
+            del present[stack]
+    assert not present
+    assert not handed_on
+    return blocks, carried
+
+
+@given(
+    corners=st.lists(st.tuples(st.integers(-80, 2990), st.integers(-80, 1990)), min_size=1, max_size=60),
+    height_px=st.integers(130, 900),
+    handed_on_bytes=st.sampled_from([0, 40_000, ALL]),
+)
+def test_every_tile_finds_its_blocks(corners: list[tuple[int, int]], height_px: int, handed_on_bytes: int) -> None:
+    left, top = np.array(corners).T
+    windows = Windows(0, left, top, 64)
+    blocks, _ = decoded(windows, bands(height_px, handed_on_bytes))
+    needed = blocks_of(windows, np.arange(len(left)), LEVEL)
+    assert set(blocks) == set(needed.tolist())
+
+
+@pytest.mark.parametrize(("handed_on_bytes", "twice"), [(0, 1.0), (ALL, 0.0), (20 * 60 * 50 * 3, 0.6)])
+def test_the_row_between_two_bands_is_decoded_once_as_far_as_it_may_be_kept(handed_on_bytes: int, twice: float) -> None:
+    top, left = np.mgrid[0:1936:64, 0:2936:64].reshape(2, -1)
+    windows = Windows(0, left, top, 64)
+    blocks, carried = decoded(windows, bands(320, handed_on_bytes))
+    needed = blocks_of(windows, np.arange(len(left)), LEVEL)
+    without, _ = decoded(windows, bands(320, 0))
+    assert len(without) > 1.1 * len(needed)
+    assert len(blocks) - len(needed) == pytest.approx(twice * (len(without) - len(needed)), abs=10)
+    # Of the band above and of the band below, at the worst.
+    assert max(carried) * 60 * 50 * 3 <= 2 * handed_on_bytes
