@@ -24,7 +24,8 @@ FAR_BAND_PX = 4096
 FIRST_FAR_BAND_PX = 2048
 CELL_PX = 256
 # Bytes fetched at once. From afar the first group is small, so that decoding starts early, and each is four
-# times the one before, up to what holds some twenty rows of a slide as wide as glass.
+# times the one before, up to a dozen rows of a slide as wide as glass: with the gaps between them, about as much as the
+# requests that are made at a time bring.
 NEAR_FETCH_BYTES = 2 * 1024 * 1024
 FIRST_FAR_FETCH_BYTES = 4 * 1024 * 1024
 FAR_FETCH_BYTES = 48 * 1024 * 1024
