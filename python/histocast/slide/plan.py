@@ -144,7 +144,7 @@ def _handing_on(
 ) -> Iterator[tuple[int, list[Integers], Integers, Integers]]:
     """Yield each band, the members of its cells, the blocks that it takes over and those that it hands on."""
     bands = [(band, [members for _, members in cells]) for band, cells in groupby(split, key=lambda cell: cell[0])]
-    most = handed_on_bytes // grid.block_bytes
+    most = handed_on_bytes // grid.decoded_block_bytes
     taken_over = _NOTHING
     blocks = blocks_of(windows, np.concatenate(bands[0][1]), grid.level)
     for (band, cells), (_, next_cells) in zip_longest(bands, bands[1:], fillvalue=(0, [_NOTHING])):

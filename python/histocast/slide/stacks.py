@@ -39,7 +39,7 @@ class StackGrid:
 
     def __init__(self, level: Level) -> None:
         self.level = level
-        fitting = _STACK_BYTES // self.block_bytes
+        fitting = _STACK_BYTES // self.decoded_block_bytes
         self._rows = max(1, min(_STACK_PX // level.block_height_px, fitting))
         self._columns = level.block_columns
         shape = (self._rows * level.block_height_px, level.block_width_px, 3)
@@ -63,7 +63,7 @@ class StackGrid:
         return Stack(self._memory.array())
 
     @property
-    def block_bytes(self) -> int:
+    def decoded_block_bytes(self) -> int:
         """Bytes of a block's pixels."""
         return 3 * self.level.block_width_px * self.level.block_height_px
 
