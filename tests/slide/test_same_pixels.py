@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from time import sleep
 
 import cv2
 import numpy as np
@@ -12,6 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from histocast.slide.stacks import StackGrid
+from histocast.slide.tiff import TiffReader
+from histocast.storage.local import LocalSource
 from made_slides import Pixels, Recipe, paint_arrays, write_slide
 from read_back import read_all
 
@@ -105,3 +109,31 @@ def test_striped_tiff_equals_the_painted_pixels(texture: Pixels, tmp_path: Path,
     assert slide.facts.reader == "tiff"
     tiles, _, _ = read_all(slide, [[500, 388.5]], tile_px=1000, um_per_px=0.25)
     np.testing.assert_array_equal(tiles[0][111:888], texture)
+
+
+@pytest.mark.parametrize("near", [True, False], ids=["near", "far"])
+def test_no_block_is_decoded_again_while_tiles_are_cut_from_it(
+    near: bool, texture: Pixels, tmp_path: Path, open_at, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first and the third tile lie in one block, which the second, between them and lower down, does without.
+    centres = [[50, 50], [350, 650], [650, 50]]
+    path = write_slide(tmp_path / "slide.svs", Recipe(1000, 777, (768, 256)), paint_arrays(texture))
+    decode, copy_window = TiffReader.decode, StackGrid.copy_window
+
+    def decode_late(self: TiffReader, level: int, block: int, payload: object, into: Pixels) -> None:
+        # As the JPEG library does, which begins with black.
+        into[:] = 0
+        sleep(0.1)
+        decode(self, level, block, payload, into)
+
+    def copy_late(self: StackGrid, *wanted: object) -> str | None:
+        sleep(0.05)
+        return copy_window(self, *wanted)
+
+    monkeypatch.setattr(LocalSource, "is_local", near)
+    monkeypatch.setattr(TiffReader, "decode", decode_late)
+    monkeypatch.setattr(StackGrid, "copy_window", copy_late)
+    tiles, _, _ = read_all(open_at(path), centres, tile_px=100, um_per_px=0.25)
+    with openslide.OpenSlide(path) as oracle:
+        for tile, (x, y) in zip(tiles, centres, strict=True):
+            np.testing.assert_array_equal(tile, openslide_region(oracle, x - 50, y - 50, 100))

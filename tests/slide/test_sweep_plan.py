@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from histocast.slide.plan import Bands, plan_cells, split_windows
@@ -13,30 +13,38 @@ from histocast.slide.stacks import StackGrid
 from histocast.slide.windows import Windows, blocks_of
 
 LEVEL = Level(3000, 2000, 1.0, 1.0, 60, 50)
+LARGE_BLOCKS = Level(3000, 2000, 1.0, 1.0, 240, 256)
 ALL = 1 << 40
 
 
-def bands(height_px: int, handed_on_bytes: int) -> Bands:
-    return Bands(height_px, first_px=height_px, cell_px=128, fetched_at_once=True, handed_on_bytes=handed_on_bytes)
+def bands(height_px: int, handed_on_bytes: int, *, cell_px: int = 128) -> Bands:
+    return Bands(height_px, first_px=height_px, cell_px=cell_px, fetched_at_once=True, handed_on_bytes=handed_on_bytes)
 
 
-def decoded(windows: Windows, planned: Bands) -> tuple[list[int], list[int]]:
+def decoded(windows: Windows, planned: Bands, level: Level = LEVEL) -> tuple[list[int], list[int]]:
     """Sweep as the plan says; return the blocks in the order they are decoded, and how many are handed on at a time."""
-    grid = StackGrid(LEVEL)
+    grid = StackGrid(level)
     blocks: list[int] = []
     present: dict[int, set[int]] = {}
+    taken_over: set[int] = set()
     handed_on: set[int] = set()
     carried = []
+    band = -1
     for cell in plan_cells(windows, split_windows(windows, planned), grid, handed_on_bytes=planned.handed_on_bytes):
-        assert set(cell.taken_over.tolist()) <= handed_on
+        if cell.band != band:
+            band, taken_over, handed_on = cell.band, handed_on, set()
+        assert set(cell.taken_over.tolist()) <= taken_over
+        taken_over -= set(cell.taken_over.tolist())
         blocks += cell.new_blocks.tolist()
         for block in (*cell.new_blocks, *cell.taken_over):
-            present.setdefault(int(grid.stacks_of(block)), set()).add(int(block))
-        handed_on -= set(cell.taken_over.tolist())
-        for block in blocks_of(windows, cell.members, LEVEL).tolist():
+            stack = present.setdefault(int(grid.stacks_of(block)), set())
+            assert block not in stack, "it would be black again while tiles are cut from it"
+            stack.add(int(block))
+        for block in blocks_of(windows, cell.members, level).tolist():
             assert block in present[int(grid.stacks_of(np.int64(block)))], "a tile would be cut from nothing"
+        assert not handed_on & set(cell.handed_on.tolist())
         handed_on |= set(cell.handed_on.tolist())
-        carried.append(len(handed_on))
+        carried.append(len(taken_over) + len(handed_on))
         for stack in cell.last_stacks.tolist():
             del present[stack]
     assert not present
@@ -46,14 +54,27 @@ def decoded(windows: Windows, planned: Bands) -> tuple[list[int], list[int]]:
 
 @given(
     corners=st.lists(st.tuples(st.integers(-80, 2990), st.integers(-80, 1990)), min_size=1, max_size=60),
-    height_px=st.integers(130, 900),
-    handed_on_bytes=st.sampled_from([0, 40_000, ALL]),
+    size_px=st.sampled_from([20, 64, 130]),
+    level=st.sampled_from([LEVEL, LARGE_BLOCKS]),
+    height_px=st.integers(260, 900),
+    cell_px=st.sampled_from([20, 128]),
+    handed_on_bytes=st.sampled_from([0, 400_000, ALL]),
 )
-def test_every_tile_finds_its_blocks(corners: list[tuple[int, int]], height_px: int, handed_on_bytes: int) -> None:
+@example(
+    corners=[(0, 0), (0, 231), (0, 300), (20, 260)],
+    size_px=20,
+    level=LEVEL,
+    height_px=260,
+    cell_px=20,
+    handed_on_bytes=0,
+)
+def test_every_tile_finds_its_blocks(
+    corners: list[tuple[int, int]], size_px: int, level: Level, height_px: int, cell_px: int, handed_on_bytes: int
+) -> None:
     left, top = np.array(corners).T
-    windows = Windows(0, left, top, 64)
-    blocks, _ = decoded(windows, bands(height_px, handed_on_bytes))
-    needed = blocks_of(windows, np.arange(len(left)), LEVEL)
+    windows = Windows(0, left, top, size_px)
+    blocks, _ = decoded(windows, bands(height_px, handed_on_bytes, cell_px=cell_px), level)
+    needed = blocks_of(windows, np.arange(len(left)), level)
     assert set(blocks) == set(needed.tolist())
 
 

@@ -60,9 +60,9 @@ class Cell:
     new_blocks: Integers
     """The blocks that have to be decoded for this cell."""
     taken_over: Integers
-    """Those that the band before has handed on."""
+    """Those to be had from the band before, which has handed them on."""
     handed_on: Integers
-    """Those that the next band takes over."""
+    """Those to be kept for the next band, which may find that it holds them still."""
     stacks: Integers
     """What they touch."""
     last_stacks: Integers
@@ -101,7 +101,7 @@ def plan_bands(windows: Windows, level: Level, reader: Reader, needed: Integers)
 def split_windows(windows: Windows, bands: Bands) -> list[tuple[int, Integers]]:
     """Return the band and the members of each cell, in the order of the sweep.
 
-    A cell is at least a window wide, so that within a band a block is needed by neighbouring cells alone.
+    A cell is at least a window wide, so that tiles reach into the next cell and no further.
     """
     depth_px = windows.top_px - windows.top_px.min()
     band = (depth_px + bands.height_px - bands.first_px) // bands.height_px
@@ -114,27 +114,33 @@ def split_windows(windows: Windows, bands: Bands) -> list[tuple[int, Integers]]:
 def plan_cells(
     windows: Windows, split: Sequence[tuple[int, Integers]], grid: StackGrid, *, handed_on_bytes: int
 ) -> Iterator[Cell]:
-    """Yield the cells of `split_windows`, each as late as it is needed: a slide has thousands."""
-    earlier_blocks = _NOTHING
+    """Yield the cells of `split_windows`, each as late as it is needed: a slide has thousands.
+
+    While a stack is held, none of its blocks is written a second time: tiles of earlier cells may still be cut from it,
+    and a decoder begins with black.
+    """
+    held = _NOTHING
     waiting: Cell | None = None
     for band, cells, taken_over, handed_on in _handing_on(windows, split, grid, handed_on_bytes):
-        blocks_before = _NOTHING
+        to_take_over, to_hand_on = taken_over, handed_on
         for members in cells:
             blocks = blocks_of(windows, members, grid.level)
             stacks = np.unique(grid.stacks_of(blocks))
             if waiting is not None:
                 yield replace(waiting, last_stacks=_without(waiting.stacks, stacks))
-            met = _without(blocks, blocks_before)
+            missing = _without(blocks, held)
             waiting = Cell(
                 band,
                 members,
-                new_blocks=_without(_without(met, taken_over), earlier_blocks),
-                taken_over=_both(met, taken_over),
-                handed_on=_both(met, handed_on),
+                new_blocks=_without(missing, to_take_over),
+                taken_over=_both(missing, to_take_over),
+                handed_on=_both(blocks, to_hand_on),
                 stacks=stacks,
                 last_stacks=stacks,
             )
-            earlier_blocks = blocks_before = blocks
+            # Each of them once, though a block can be met again later in the band.
+            to_take_over, to_hand_on = _without(to_take_over, missing), _without(to_hand_on, blocks)
+            held = np.union1d(held[np.isin(grid.stacks_of(held), stacks)], blocks)
     if waiting is not None:
         yield waiting
 

@@ -120,7 +120,11 @@ class _Sweep:
         self._threads = threads
         self._store_wait = store_wait
         self._stacks: dict[int, Stack] = {}
+        self._band = -1
+        self._taken_over: dict[int, Stack] = {}
+        """Blocks that this band may take over, by their numbers."""
         self._handed_on: dict[int, Stack] = {}
+        """Those that it keeps for the next."""
         self._placed = 0
 
     def run(self, cells: Iterable[Cell]) -> Iterator[TileBatch]:
@@ -190,10 +194,12 @@ class _Sweep:
 
     def _hand_on(self, cell: Cell) -> None:
         """Write the blocks to their stacks that the band above has decoded, and keep those that the next one needs."""
+        if cell.band != self._band:
+            self._band, self._taken_over, self._handed_on = cell.band, self._handed_on, {}
         for number, blocks in self._grid.by_stack(cell.taken_over):
             stack = self._stack(number)
             for block in blocks:
-                self._grid.put_block(block, self._handed_on.pop(block), stack)
+                self._grid.put_block(block, self._taken_over.pop(block), stack)
         for number, blocks in self._grid.by_stack(cell.handed_on):
             for block in blocks:
                 self._handed_on[block] = self._grid.copy_block(block, self._stacks[number])
