@@ -119,28 +119,36 @@ def plan_cells(
     While a stack is held, none of its blocks is written a second time: tiles of earlier cells may still be cut from it,
     and a decoder begins with black.
     """
-    held = _NOTHING
+    count = grid.level.block_columns * grid.level.block_rows
+    # A block is held if it was written since its stack was begun for the last time.
+    begun, written = np.ones(count, np.int32), np.zeros(count, np.int32)
+    to_take_over, to_hand_on = np.zeros((2, count), bool)
     waiting: Cell | None = None
-    for band, cells, taken_over, handed_on in _handing_on(windows, split, grid, handed_on_bytes):
-        to_take_over, to_hand_on = taken_over, handed_on
+    for band, cells, from_above, for_below in _handing_on(windows, split, grid, handed_on_bytes):
+        to_take_over[:] = to_hand_on[:] = False
+        to_take_over[from_above] = to_hand_on[for_below] = True
         for members in cells:
             blocks = blocks_of(windows, members, grid.level)
-            stacks = np.unique(grid.stacks_of(blocks))
+            stack_of_block = grid.stacks_of(blocks)
+            stacks = np.unique(stack_of_block)
             if waiting is not None:
-                yield replace(waiting, last_stacks=_without(waiting.stacks, stacks))
-            missing = _without(blocks, held)
+                gone = np.setdiff1d(waiting.stacks, stacks, assume_unique=True)
+                begun[gone] += 1
+                yield replace(waiting, last_stacks=gone)
+            missing = blocks[written[blocks] != begun[stack_of_block]]
+            is_offered = to_take_over[missing]
             waiting = Cell(
                 band,
                 members,
-                new_blocks=_without(missing, to_take_over),
-                taken_over=_both(missing, to_take_over),
-                handed_on=_both(blocks, to_hand_on),
+                new_blocks=missing[~is_offered],
+                taken_over=missing[is_offered],
+                handed_on=blocks[to_hand_on[blocks]],
                 stacks=stacks,
                 last_stacks=stacks,
             )
-            # Each of them once, though a block can be met again later in the band.
-            to_take_over, to_hand_on = _without(to_take_over, missing), _without(to_hand_on, blocks)
-            held = np.union1d(held[np.isin(grid.stacks_of(held), stacks)], blocks)
+            written[blocks] = begun[stack_of_block]
+            # Once each, though a block whose stack was let go of can be met again in the same band.
+            to_take_over[missing] = to_hand_on[blocks] = False
     if waiting is not None:
         yield waiting
 
@@ -155,7 +163,7 @@ def _handing_on(
     blocks = blocks_of(windows, np.concatenate(bands[0][1]), grid.level)
     for (band, cells), (_, next_cells) in zip_longest(bands, bands[1:], fillvalue=(0, [_NOTHING])):
         next_blocks = blocks_of(windows, np.concatenate(next_cells), grid.level)
-        handed_on = _both(blocks, next_blocks)[:most]
+        handed_on = np.intersect1d(blocks, next_blocks, assume_unique=True)[:most]
         yield band, cells, taken_over, handed_on
         blocks, taken_over = next_blocks, handed_on
 
@@ -188,11 +196,3 @@ def _parts(cells: Iterable[Cell], reader: Reader, level: int) -> Iterator[list[C
             yield band
         else:
             yield from ([cell] for cell in band)
-
-
-def _without(blocks: Integers, others: Integers) -> Integers:
-    return np.setdiff1d(blocks, others, assume_unique=True)
-
-
-def _both(blocks: Integers, others: Integers) -> Integers:
-    return np.intersect1d(blocks, others, assume_unique=True)
