@@ -47,7 +47,7 @@ class Bands:
     fetched_at_once: bool
     """Whether the blocks of each are few enough for it."""
     handed_on_bytes: int
-    """How many pixels at most a band hands on to the next."""
+    """Bytes of the pixels that a band hands on to the next, at most."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ def plan_cells(
     and a decoder begins with black.
     """
     count = grid.level.block_columns * grid.level.block_rows
-    # A block is held if it was written since its stack was begun for the last time.
-    begun, written = np.ones(count, np.int32), np.zeros(count, np.int32)
+    # A stack that is let go of and needed again begins another life: what is held was written in the present one.
+    life_of_stack, written_in_life = np.ones(count, np.int32), np.zeros(count, np.int32)
     to_take_over, to_hand_on = np.zeros((2, count), bool)
     waiting: Cell | None = None
     for band, cells, from_above, for_below in _handing_on(windows, split, grid, handed_on_bytes):
@@ -133,9 +133,10 @@ def plan_cells(
             stacks = np.unique(stack_of_block)
             if waiting is not None:
                 gone = np.setdiff1d(waiting.stacks, stacks, assume_unique=True)
-                begun[gone] += 1
+                life_of_stack[gone] += 1
                 yield replace(waiting, last_stacks=gone)
-            missing = blocks[written[blocks] != begun[stack_of_block]]
+            life = life_of_stack[stack_of_block]
+            missing = blocks[written_in_life[blocks] != life]
             is_offered = to_take_over[missing]
             waiting = Cell(
                 band,
@@ -146,7 +147,7 @@ def plan_cells(
                 stacks=stacks,
                 last_stacks=stacks,
             )
-            written[blocks] = begun[stack_of_block]
+            written_in_life[blocks] = life
             # Once each, though a block whose stack was let go of can be met again in the same band.
             to_take_over[missing] = to_hand_on[blocks] = False
     if waiting is not None:
