@@ -119,9 +119,7 @@ demo: setup $(DEMO)/archive/samplesheet.csv $(if $(TRITON),$(TOOLS)/triton/.stam
 	if [ -n '$(TRITON)' ]; then
 	    histocast repository --bundle assets/demo-bundle --outdir $(DEMO)/models --backend python --threads "$$(nproc)"
 	    port=$$(python -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
-	    tritonserver --model-repository=$(DEMO)/models --model-control-mode=explicit --load-model='*' \
-	        --strict-readiness=true --disable-auto-complete-config --grpc-address=127.0.0.1 --grpc-port="$$port" \
-	        --allow-http=false --allow-metrics=false > $(DEMO)/tritonserver.log 2>&1 &
+	    histocast serve --models $(DEMO)/models --grpc "127.0.0.1:$$port" > $(DEMO)/tritonserver.log 2>&1 &
 	    trap "kill $$!" EXIT
 	    server=(--triton_url "grpc://127.0.0.1:$$port")
 	fi

@@ -17,6 +17,7 @@ import pytest
 
 from histocast.bundle import Bundle
 from histocast.serving.repository import RepositoryOptions, write_repository
+from histocast.serving.server_command import server_options
 from histocast.serving.server_memory import Regions
 from histocast.serving.task_server import free_port
 from histocast.serving.triton import TritonPredictor
@@ -65,15 +66,7 @@ class RealServer:
     def start(self, *, wait: bool = True) -> RealServer:
         command = [
             find_server(),
-            f"--model-repository={self.repository}",
-            "--model-control-mode=explicit",
-            "--load-model=*",
-            "--strict-readiness=true",
-            "--disable-auto-complete-config",
-            "--grpc-address=127.0.0.1",
-            f"--grpc-port={self.port}",
-            "--allow-http=false",
-            "--allow-metrics=false",
+            *server_options(str(self.repository), grpc=f"127.0.0.1:{self.port}"),
             "--exit-timeout-secs=5",
             self.regions.option,
             *self.options,

@@ -9,30 +9,33 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
 import yaml
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from histocast import __version__
+from histocast.errors import ConfigError, UsageError
+from histocast.serving.predictor import graphs_of
 from histocast.serving.repository import RepositoryOptions, model_name
+from histocast.serving.server_command import COMMAND, server_options
 from histocast.serving.server_memory import Regions
 from histocast.serving.task_server import free_port
-from histocast.serving.triton_settings import DEFAULT_PORT
+from histocast.serving.triton_settings import DEFAULT_PORT, TOKEN_HEADER
 from known_encoders import expected_embedding
 from triton_server import Connect, RealServer, Served, find_server
 
-STRICT = {
-    "--model-control-mode=explicit",
-    "--load-model=*",
-    "--strict-readiness=true",
-    "--disable-auto-complete-config",
-}
+TOKEN = "a-token-of-the-tests"
+LISTENS = re.compile(r"--(grpc|http|metrics)=([\d.]+):(\d+)")
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,10 @@ READERS = {"compose": read_compose, "kubernetes": read_kubernetes}
 
 
 @pytest.mark.parametrize("where", READERS)
-def test_each_file_starts_a_strict_server_of_this_version_with_a_place_for_engines(root: Path, where: str) -> None:
+def test_each_file_starts_a_server_of_this_version_with_a_place_for_engines(root: Path, where: str) -> None:
     found = READERS[where](root)
-    assert found.command[0] == "tritonserver"
-    assert set(found.command) >= STRICT
+    assert found.command[:2] == ["histocast", "serve"]
+    assert [match[1] for word in found.command if (match := LISTENS.fullmatch(word))] == ["grpc", "http", "metrics"]
     # Nothing that a public registry would be asked for under a name that is not this project's.
     registry, _, name = found.image.partition("/")
     assert registry in ("localhost", "registry.example.org")
@@ -93,51 +96,166 @@ def test_each_file_starts_a_strict_server_of_this_version_with_a_place_for_engin
     assert found.writable["engines"] == RepositoryOptions().engine_cache
 
 
-def fetch(url: str) -> tuple[int, str]:
+def fetch(url: str, *, token: str | None = None, data: bytes | None = None) -> tuple[int, str]:
     try:
-        with urlopen(url, timeout=5) as answer:
+        with urlopen(Request(url, data, {TOKEN_HEADER: token} if token else {}), timeout=5) as answer:
             return answer.status, answer.read().decode()
     except HTTPError as error:
-        return error.code, ""
+        return error.code, error.read().decode()
     except OSError:
         return 0, ""
 
 
-@pytest.mark.parametrize("where", READERS)
-def test_each_file_s_command_starts_a_real_server_that_meets_its_probes_and_is_scraped(
-    root: Path, where: str, served: Served, connect: Connect, tmp_path: Path
-) -> None:
-    """The command as it stands there, over what `histocast repository` wrote; only places and ports are this test's."""
-    models = tmp_path / "models"
+@pytest.fixture(scope="module")
+def models(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `histocast repository` wrote."""
+    models = tmp_path_factory.mktemp("deployed") / "models"
     program = [sys.executable, "-m", "histocast", "repository", "--backend", "python"]
     subprocess.run([*program, "--bundle", served.folder, "--outdir", models], check=True, timeout=60)
-    given = READERS[where](root)
-    assert "--model-repository=/models" in given.command
-    command = [word.replace("=/models", f"={models}") for word in given.command[1:]]
-    grpc, http, metrics = free_port(), free_port(), free_port()
+    return models
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A real server that a file's command started."""
+
+    grpc: int
+    http: int
+    metrics: int
+    log: Path
+
+
+@pytest.fixture(scope="module", params=READERS)
+def deployed(request: pytest.FixtureRequest, root: Path, models: Path) -> Iterator[Deployed]:
+    """The command as the file has it, with a token; only folder, addresses and ports are those of the tests."""
+    given = READERS[request.param](root)
+    assert "--models=/models" in given.command
+    server = Deployed(free_port(), free_port(), free_port(), models.parent / f"{request.param}.log")
+    command = [
+        LISTENS.sub(lambda found: f"--{found[1]}=127.0.0.1:{getattr(server, found[1])}", word)
+        for word in [f"--models={models}" if word == "--models=/models" else word for word in given.command[1:]]
+    ]
     regions = Regions()
-    places = [f"--{name}-address=127.0.0.1" for name in ("grpc", "http", "metrics")]
-    ports = [f"--grpc-port={grpc}", f"--http-port={http}", f"--metrics-port={metrics}"]
-    with (tmp_path / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [find_server(), *command, *places, *ports, regions.option], stdout=log, stderr=log, start_new_session=True
+    with server.log.open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "histocast", *command),
+                *(f"--option={regions.option}", "--option=--log-verbose=1"),
+            ],
+            env={**os.environ, COMMAND: find_server(), "HISTOCAST_TRITON_TOKEN": TOKEN},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         until_s = time.monotonic() + 60
-        while fetch(f"http://127.0.0.1:{http}{given.ready}")[0] != 200 and time.monotonic() < until_s:
-            assert server.poll() is None, (tmp_path / "log").read_text()
+        while fetch(f"http://127.0.0.1:{server.http}{given.ready}")[0] != 200 and time.monotonic() < until_s:
+            assert process.poll() is None, server.log.read_text()
             time.sleep(0.1)
+        yield server
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        regions.remove()
+
+
+class TestDeployed:
+    def test_it_answers_who_has_the_token_and_is_scraped(
+        self, deployed: Deployed, served: Served, connect: Connect, tmp_path: Path
+    ) -> None:
+        url = f"grpc://127.0.0.1:{deployed.grpc}"
+        (tmp_path / "token").write_text(f"{TOKEN}\n")
         tiles = np.full((3, 32, 32, 3), 70, np.uint8)
-        found = connect(f"grpc://127.0.0.1:{grpc}").infer("morphology", {"tiles": tiles})["embedding"]
-        np.testing.assert_allclose(found, expected_embedding(tiles), atol=1e-5)
-        status, text = fetch(f"http://127.0.0.1:{metrics}/metrics")
+        for given in ({"token": TOKEN}, {"token_file": tmp_path / "token"}):
+            found = connect(url, **given).infer("morphology", {"tiles": tiles})["embedding"]
+            np.testing.assert_allclose(found, expected_embedding(tiles), atol=1e-5)
+        for refused in ({}, {"token": "another-token-of-16"}):
+            with pytest.raises(ConfigError, match="HISTOCAST_TRITON_TOKEN") as raised:
+                connect(url, **refused)
+            assert raised.value.exit_code == 78
+        status, text = fetch(f"http://127.0.0.1:{deployed.metrics}/metrics")
         assert status == 200
         model = model_name("morphology", served.bundle.encoders[0])
         assert re.search(rf'nv_inference_request_success{{model="{model}",version="1"}} [1-9]', text)
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-        regions.remove()
+
+    def test_each_model_was_warmed_up_with_its_largest_input(self, deployed: Deployed, served: Served) -> None:
+        text = deployed.log.read_text()
+        assert "Skipping batch 0 warmup" not in text
+        for name, graph in graphs_of(served.bundle).items():
+            assert re.search(
+                rf"model '{model_name(name, graph)}' instance \S+ is running warmup sample 'largest'", text
+            )
+
+    def test_nothing_but_health_is_open_over_http(self, deployed: Deployed, served: Served) -> None:
+        model = model_name("morphology", served.bundle.encoders[0])
+        asked = (
+            "",
+            f"/models/{model}",
+            f"/models/{model}/config",
+            f"/models/{model}/stats",
+            "/logging",
+            "/trace/setting",
+        )
+        for path in (*asked, "/systemsharedmemory/status"):
+            assert fetch(f"http://127.0.0.1:{deployed.http}/v2{path}")[0] == 403, path
+            assert fetch(f"http://127.0.0.1:{deployed.http}/v2{path}", token=TOKEN)[0] == 200, path
+        for path in (f"/models/{model}/infer", "/repository/index"):
+            assert fetch(f"http://127.0.0.1:{deployed.http}/v2{path}", data=b"{}")[0] == 403, path
+
+    def test_nothing_but_the_token_opens_grpc(self, deployed: Deployed, served: Served) -> None:
+        model = model_name("morphology", served.bundle.encoders[0])
+        with InferenceServerClient(f"127.0.0.1:{deployed.grpc}") as client:
+            calls: list[Callable[..., object]] = [
+                *(client.is_server_ready, client.get_server_metadata, client.get_model_repository_index),
+                *(partial(ask, model) for ask in (client.get_model_metadata, client.get_model_config)),
+                *(client.get_inference_statistics, client.get_trace_settings, client.get_log_settings),
+                *(client.get_system_shared_memory_status, partial(client.infer, model, [])),
+            ]
+            for call in calls:
+                with pytest.raises(InferenceServerException, match="restricted"):
+                    call()
+
+    @pytest.mark.parametrize("token", [None, TOKEN])
+    @pytest.mark.parametrize("change", ["load", "unload"])
+    def test_its_models_cannot_be_changed(
+        self, deployed: Deployed, served: Served, change: str, token: str | None
+    ) -> None:
+        model = model_name("morphology", served.bundle.encoders[0])
+        expected = "not allowed" if token else "restricted"
+        url = f"http://127.0.0.1:{deployed.http}/v2/repository/models/{model}/{change}"
+        status, text = fetch(url, token=token, data=b"{}")
+        assert status >= 400
+        assert expected in text
+        with InferenceServerClient(f"127.0.0.1:{deployed.grpc}") as client:
+            ask = client.load_model if change == "load" else client.unload_model
+            with pytest.raises(InferenceServerException, match=expected):
+                ask(model, headers={TOKEN_HEADER: token} if token else None)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"grpc": "0.0.0.0:8001"}, "no token .* 0.0.0.0:8001"),
+        ({"grpc": "127.0.0.1:8001", "http": "[::]:8000"}, r"no token .* \[::\]:8000"),
+        ({"grpc": "8001"}, "'8001' is no address"),
+        ({"grpc": "127.0.0.1:grpc"}, "no address"),
+        ({"grpc": "127.0.0.1:8001", "token": "short"}, "cannot be given"),
+        ({"grpc": "127.0.0.1:8001", "token": "a,token:that=Triton_splits"}, "cannot be given"),
+    ],
+)
+def test_a_server_that_others_reach_without_a_token_is_never_started(given: dict[str, str], found: str) -> None:
+    with pytest.raises(UsageError, match=found) as raised:
+        server_options("/models", **given)
+    assert "splits" not in raised.value.message
+
+
+def test_addresses_are_always_said() -> None:
+    """Triton's own default is every network of the machine."""
+    here = server_options("/models", grpc="127.0.0.1:8001")
+    assert {"--grpc-address=127.0.0.1", "--allow-http=false", "--allow-metrics=false"} <= set(here)
+    assert "--model-control-mode=none" in here
+    all_three = server_options("/models", grpc="a:1", http="b:2", metrics="c:3", token=TOKEN)
+    assert {"--grpc-address=a", "--http-address=b", "--metrics-address=c", "--metrics-port=3"} <= set(all_three)
 
 
 def test_compose_hands_over_the_gpu_and_is_scraped_by_prometheus(root: Path) -> None:
@@ -170,7 +288,7 @@ def seconds(text: str) -> int:
 
 
 def exit_timeout_s(command: list[str]) -> int:
-    return next(int(word.split("=")[1]) for word in command if word.startswith("--exit-timeout-secs="))
+    return next(int(word.rpartition("=")[2]) for word in command if "--exit-timeout-secs=" in word)
 
 
 def test_kubernetes_balances_by_name_and_waits_for_readiness(root: Path) -> None:
@@ -226,12 +344,18 @@ def test_every_file_that_an_image_takes_from_a_stage_is_made_there(root: Path) -
     assert "ENTRYPOINT []" in folders
 
 
-def test_the_batch_script_starts_servers_as_strictly(root: Path) -> None:
-    text = (root / "containers/triton.sbatch").read_text().replace("'", "")
-    assert all(option in text for option in STRICT)
+def test_the_batch_script_ends_its_server_in_time(root: Path) -> None:
+    text = (root / "containers/triton.sbatch").read_text()
     warning_s = int(re.search(r"--signal=B:TERM@(\d+)", text)[1])
     assert warning_s > exit_timeout_s(text.split()), "the server can end before the node is taken away"
     assert subprocess.run(["bash", "-n", root / "containers/triton.sbatch"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("file", ["Makefile", "containers/triton.sbatch"])
+def test_what_else_starts_a_server_starts_it_by_the_same_verb(root: Path, file: str) -> None:
+    text = (root / file).read_text()
+    assert " serve --models " in text
+    assert "--model-repository" not in text
 
 
 def test_the_batch_script_publishes_an_address_that_answers_and_takes_it_back(
@@ -258,7 +382,12 @@ def test_the_batch_script_publishes_an_address_that_answers_and_takes_it_back(
             assert job.poll() is None
             time.sleep(0.1)
         tiles = np.full((3, 32, 32, 3), 70, np.uint8)
-        found = connect(url_file.read_text().strip()).infer("morphology", {"tiles": tiles})["embedding"]
+        token_file = tmp_path / "url.token"
+        assert token_file.stat().st_mode & 0o077 == 0
+        with pytest.raises(ConfigError, match="refuses"):
+            connect(url_file.read_text().strip())
+        served_here = connect(url_file.read_text().strip(), token_file=token_file)
+        found = served_here.infer("morphology", {"tiles": tiles})["embedding"]
         np.testing.assert_allclose(found, expected_embedding(tiles), atol=1e-5)
         job.send_signal(signal.SIGTERM)
         assert job.wait(timeout=30) == 143

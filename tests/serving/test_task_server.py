@@ -14,7 +14,8 @@ import pytest
 
 from histocast.errors import ConfigError, MissingInputError, ServingUnavailable
 from histocast.serving import open_predictor, triton_memory
-from histocast.serving.task_server import BACKEND, COMMAND, TaskServer, open_task_predictor
+from histocast.serving.server_command import COMMAND
+from histocast.serving.task_server import BACKEND, TaskServer, open_task_predictor
 from known_encoders import expected_embedding
 from triton_server import Served, find_server
 

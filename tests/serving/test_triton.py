@@ -15,7 +15,7 @@ from histocast.errors import ConfigError, DeadlineExceeded, MissingInputError, S
 from histocast.serving import open_predictor, verify_servers
 from histocast.serving.repository import model_name
 from histocast.serving.triton_servers import Server
-from histocast.serving.triton_settings import ServerAddress, TritonSettings, parse_servers
+from histocast.serving.triton_settings import TOKEN_HEADER, ServerAddress, TritonSettings, parse_servers
 from histocast.serving.triton_wire import write_request
 from known_encoders import expected_embedding, write_encoder, write_shipped_bundle
 from triton_server import Connect, RealServer, Served, TcpProxy
@@ -186,18 +186,6 @@ class TestRefusals:
         with pytest.raises(ConfigError, match=r"'morphology', server .*'embedding'.*shape \(2, 6\)"):
             predictor.infer("morphology", {"tiles": tiles(4)})
 
-    def test_a_token_is_asked_for_and_sent(self, connect: Connect, start_server: StartServer, tmp_path: Path) -> None:
-        server = start_server("--grpc-restricted-protocol=inference,model-config:token=hush")
-        with pytest.raises(ConfigError, match="HISTOCAST_TRITON_TOKEN") as raised:
-            connect(server.url)
-        assert raised.value.exit_code == 78
-        header = {"token_header": "triton-grpc-protocol-token"}
-        with pytest.raises(ConfigError, match="refuses"):
-            connect(server.url, token="wrong", **header)
-        (tmp_path / "token").write_text("hush\n")
-        for token in ({"token": "hush"}, {"token_file": tmp_path / "token"}):
-            assert connect(server.url, **token, **header).infer("morphology", {"tiles": tiles(2)})
-
 
 class TestFaults:
     def test_killed_and_started_again_the_work_goes_on(self, connect: Connect, start_server: StartServer) -> None:
@@ -332,7 +320,8 @@ class TestFaults:
     def test_an_unloaded_model_is_asked_for_by_name(
         self, served: Served, connect: Connect, start_server: StartServer
     ) -> None:
-        server = start_server()
+        # A server of others, which lets its clients unload models.
+        server = start_server("--model-control-mode=explicit", "--load-model=*")
         predictor = connect(server.url, patience_s=1)
         model = model_name("morphology", served.bundle.encoders[0])
         with InferenceServerClient(server.url.removeprefix("grpc://")) as client:
@@ -377,7 +366,10 @@ class TestSettings:
         given = {"HISTOCAST_TRITON_CA": f"{tmp_path}/ca.pem", "HISTOCAST_TRITON_DEADLINE_S": "7"}
         settings = TritonSettings.from_environment({**given, "HISTOCAST_TRITON_TOKEN": "hush"})
         assert settings.deadline_s == 7
-        assert settings.headers() == {"authorization": "Bearer hush"}
+        assert settings.headers() == {"authorization": "Bearer hush", TOKEN_HEADER: "hush"}
+        for header, sent in (("Authorization", "Bearer hush"), ("X-Key", "hush")):
+            named = settings.model_copy(update={"token_header": header})
+            assert named.headers() == {header.lower(): sent}
         assert "hush" not in repr(settings)
         with pytest.raises(UsageError, match="HISTOCAST_TRITON_IN_FLIGHT"):
             TritonSettings.from_environment({"HISTOCAST_TRITON_IN_FLIGHT": "many"})

@@ -1,4 +1,4 @@
-"""Verbs about inference servers: repository."""
+"""Verbs about inference servers: repository, serve."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Precision(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add these verbs to the command line."""
     app.command()(repository)
+    app.command()(serve)
 
 
 def repository(
@@ -70,3 +71,24 @@ def repository(
     for each in bundle:
         for model in api.write_model_repository(each, outdir=outdir, options=chosen):
             typer.echo(model)
+
+
+def serve(
+    *,
+    models: Annotated[str, typer.Option(help="Model repository: a folder, or a prefix that Triton can read.")],
+    grpc: Annotated[str, typer.Option(help="Address to listen on, host:port.")] = "127.0.0.1:8001",
+    http: Annotated[str | None, typer.Option(help="Address for HTTP; default: no HTTP.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Address for metrics; default: no metrics.")] = None,
+    tf32: Annotated[bool, typer.Option("--tf32", help="Let TensorRT compute float32 in TF32.")] = False,
+    option: Annotated[list[str] | None, typer.Option(help="Option of tritonserver; may be repeated.")] = None,
+) -> None:
+    """Become a Triton server that loads all models at start, refuses to change them, and asks for a token."""
+    import os
+
+    from histocast.serving.server_command import find_program, server_environment, server_options
+    from histocast.serving.triton_settings import TritonSettings
+
+    token = TritonSettings.from_environment().secret()
+    options = server_options(models, grpc=grpc, http=http, metrics=metrics, token=token)
+    command = [*find_program(), *options, *(option or [])]
+    os.execvpe(command[0], command, server_environment(tf32=tf32))  # noqa: S606 - the operator's own command

@@ -192,7 +192,7 @@ def write_config(name: str, graph: GraphSpec, bundle: Bundle, options: Repositor
         config["optimization"] = {
             "execution_accelerators": {"gpu_execution_accelerator": _accelerators(name, graph, lengths, options)}
         }
-    config["model_warmup"] = [_warm_up(graph, lengths, batch=options.max_batch_tiles if batched else 0)]
+    config["model_warmup"] = [_warm_up(graph, lengths, batch=options.max_batch_tiles if batched else None)]
     return "".join(f"{line}\n" for line in _text(config))
 
 
@@ -267,7 +267,8 @@ def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in values.items()]
 
 
-def _warm_up(graph: GraphSpec, lengths: Mapping[str, int], *, batch: int) -> dict[str, Any]:
+def _warm_up(graph: GraphSpec, lengths: Mapping[str, int], *, batch: int | None) -> dict[str, Any]:
+    """The largest input a model takes, run when it is loaded, so that nothing is compiled within the first request."""
     inputs = [
         {
             "key": spec.name,
@@ -279,7 +280,8 @@ def _warm_up(graph: GraphSpec, lengths: Mapping[str, int], *, batch: int) -> dic
         }
         for spec in graph.inputs
     ]
-    return {"name": "largest", "batch_size": batch, "inputs": inputs}
+    # Also of a model without batches: a sample whose batch size is 0 is skipped.
+    return {"name": "largest", "batch_size": batch or 1, "inputs": inputs}
 
 
 class _Word(str):

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,15 +18,14 @@ from pathlib import Path
 from typing import Self
 
 from histocast.bundle import Bundle
-from histocast.errors import ConfigError, MissingInputError, ServingUnavailable, TransientError
+from histocast.errors import ConfigError, ServingUnavailable, TransientError
 from histocast.progress import log
 from histocast.serving.repository import Backend, RepositoryOptions, write_repository
+from histocast.serving.server_command import find_program, server_environment, server_options
 from histocast.serving.server_memory import Regions
 from histocast.serving.triton import TritonPredictor
 from histocast.serving.triton_settings import TritonSettings
 
-COMMAND = "HISTOCAST_TRITONSERVER"
-"""Variable with the command that starts a server, ``tritonserver`` by default."""
 BACKEND = "HISTOCAST_TRITONSERVER_BACKEND"
 """Variable with the backend that runs graphs in it, ``onnxruntime`` by default, ``python`` without a GPU."""
 
@@ -99,20 +96,13 @@ class TaskServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=(watched,),
+                env=server_environment(tf32=False),
             )
         os.close(watched)
 
     def _options(self, repository: Path) -> list[str]:
         return [
-            f"--model-repository={repository}",
-            "--model-control-mode=explicit",
-            "--load-model=*",
-            "--strict-readiness=true",
-            "--disable-auto-complete-config",
-            "--grpc-address=127.0.0.1",
-            f"--grpc-port={self.port}",
-            "--allow-http=false",
-            "--allow-metrics=false",
+            *server_options(str(repository), grpc=f"127.0.0.1:{self.port}"),
             f"--exit-timeout-secs={int(STOP_S / 2)}",
             self._regions.option,
         ]
@@ -249,21 +239,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def find_program() -> list[str]:
-    """The command that starts a server.
-
-    Raises
-    ------
-    MissingInputError
-        There is no such program.
-    """
-    command = shlex.split(os.environ.get(COMMAND) or "tritonserver")
-    if not command or shutil.which(command[0]) is None:
-        raise MissingInputError(
-            f"no program {command[0] if command else ''!r}",
-            expected="tritonserver on PATH",
-            advice=f"run the task in the image 'triton', or say what starts a server by {COMMAND}",
-        )
-    return command

@@ -12,7 +12,7 @@ from tritonclient.grpc import InferenceServerClient, service_pb2
 from tritonclient.utils import InferenceServerException
 
 from histocast.errors import ConfigError, DeadlineExceeded, HistocastError, ServingUnavailable
-from histocast.serving.triton_settings import ServerAddress, TritonSettings
+from histocast.serving.triton_settings import TOKEN_HEADER, ServerAddress, TritonSettings
 from histocast.serving.triton_wire import METHOD
 
 LARGEST_MESSAGE_BYTES = 2**31 - 1
@@ -123,7 +123,7 @@ def translate(error: InferenceServerException | grpc.RpcError, *, where: str) ->
             f"the server refuses us: {message}",
             where=where,
             advice="set HISTOCAST_TRITON_TOKEN or HISTOCAST_TRITON_TOKEN_FILE, and HISTOCAST_TRITON_TOKEN_HEADER "
-            "where the server wants another header than 'authorization'",
+            f"where the server wants another header than 'authorization' or {TOKEN_HEADER!r}",
         )
     if any(sign in message for sign in MESSAGES_OF_TLS):
         return ConfigError(

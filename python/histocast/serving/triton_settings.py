@@ -7,7 +7,8 @@ keeps a pipeline's cache.
     HISTOCAST_TRITON_CA            PEM file of the authority that signed the servers' certificates
     HISTOCAST_TRITON_CERT, _KEY    PEM files of the client's own certificate, where servers ask for one
     HISTOCAST_TRITON_TOKEN         sent with every call; or HISTOCAST_TRITON_TOKEN_FILE, a file that holds it
-    HISTOCAST_TRITON_TOKEN_HEADER  the header it is sent in, by default "authorization: Bearer ..."
+    HISTOCAST_TRITON_TOKEN_HEADER  the header it is sent in; by default both "authorization: Bearer ..." and the one
+                                   that 'histocast serve' has Triton ask for
     HISTOCAST_TRITON_DEADLINE_S    how long one call may take, by default 120
     HISTOCAST_TRITON_PATIENCE_S    how long a call is tried again while servers are away, by default 300
     HISTOCAST_TRITON_IN_FLIGHT     calls under way at once, by default 6
@@ -27,6 +28,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from histocast.errors import MissingInputError, UsageError
 
 DEFAULT_PORT = 8001
+
+TOKEN_HEADER = "triton-grpc-protocol-token"  # noqa: S105 - the name of a header
+"""The header in which a server that ``histocast serve`` started wants the token."""
 
 
 class ServerAddress(BaseModel):
@@ -62,7 +66,7 @@ class TritonSettings(BaseModel):
     key: Path | None = None
     token: SecretStr | None = None
     token_file: Path | None = None
-    token_header: str = "authorization"  # noqa: S105 - the name of a header
+    token_header: str | None = None
     deadline_s: float = Field(default=120, gt=0)
     """A request may queue behind those of other slides, so this is many times what one takes."""
     patience_s: float = Field(default=300, ge=0)
@@ -101,15 +105,22 @@ class TritonSettings(BaseModel):
         ca, key, cert = (path.read_bytes() if path else None for path in (self.ca, self.key, self.cert))
         return ca, key, cert
 
+    def secret(self) -> str | None:
+        """The token; its file is read each time, since tokens are renewed."""
+        if self.token_file:
+            return self.token_file.read_text(encoding="utf-8").strip()
+        return self.token.get_secret_value() if self.token else None
+
     def headers(self) -> dict[str, str]:
-        """What is sent with every call; a token's file is read each time, since tokens are renewed."""
-        token = self.token_file.read_text(encoding="utf-8").strip() if self.token_file else None
-        if token is None and self.token is not None:
-            token = self.token.get_secret_value()
+        """What is sent with every call."""
+        token = self.secret()
         if token is None:
             return {}
+        bearer = {"authorization": f"Bearer {token}"}
+        if self.token_header is None:
+            return {**bearer, TOKEN_HEADER: token}
         header = self.token_header.lower()
-        return {header: f"Bearer {token}" if header == "authorization" else token}
+        return bearer if header == "authorization" else {header: token}
 
 
 def parse_servers(text: str) -> tuple[ServerAddress, ...]:
