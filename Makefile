@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # As pip does: trust what the machine trusts, also behind an inspecting proxy.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup demo triton test test-strict system-test root-on-debian check lint-nextflow nf-test images format lock schema clean
+.PHONY: help setup demo triton test test-strict system-test root-on-debian check lint-nextflow nf-test images try-images pin-images pinned-images wheel publish-wheel format lock schema clean
 
 help:
 	@echo 'make setup   .venv/ with histocast, and .tools/bin/nextflow where PATH has no nextflow'
@@ -149,7 +149,7 @@ test-strict: $(VENV)/.dev.stamp $(STRICT)/bin/nextflow
 	python -m pytest $(PYTEST_ARGS) $(STRICT_TESTS)
 
 # Real containers, and a cluster of one node that the tests start on loopback and stop again.
-SYSTEM_PACKAGES := podman buildah runc debootstrap slurm-wlm munge procps
+SYSTEM_PACKAGES := podman buildah runc mmdebstrap slurm-wlm munge procps
 
 system-test: root-on-debian $(VENV)/.dev.stamp $(NEXTFLOW) $(DEMO)/archive/samplesheet.csv
 	@export DEBIAN_FRONTEND=noninteractive
@@ -199,6 +199,35 @@ images:
 	        --label org.opencontainers.image.version=$(VERSION) --label org.opencontainers.image.revision=$(REVISION) \
 	        --tag localhost/histocast/$$image:$(VERSION) $(BUILD_ARGS) .
 	done
+
+# Starts them as schedulers do. With docker or podman: buildah alone runs no image.
+try-images:
+	@for image in $(IMAGES); do containers/try-image '$(ENGINE)' localhost/histocast/$$image:$(VERSION); done
+
+# The tags of base images are resolved again, and written with the digest they have now.
+pin-images:
+	@for name in $$(sed -n 's/^ARG \([A-Z]*\)=.*\/.*:.*/\1/p' containers/Dockerfile); do
+	    image=$$(sed -n "s/^ARG $$name=\([^@]*\).*/\1/p" containers/Dockerfile)
+	    digest=$$(docker buildx imagetools inspect --format '{{.Manifest.Digest}}' "$$image")
+	    [[ $$digest =~ ^sha256:[0-9a-f]{64}$$ ]] || { echo "no digest of $$image: '$$digest'" >&2; exit 1; }
+	    sed -i "s|^ARG $$name=.*|ARG $$name=$$image@$$digest|" containers/Dockerfile
+	    echo "$$image@$$digest"
+	done
+
+# What a release calls first.
+pinned-images:
+	@! sed -n 's/^ARG [A-Z]*=\(.*\/.*:.*\)/\1/p' containers/Dockerfile | grep --invert-match '@sha256:[0-9a-f]\{64\}$$' || \
+	    { echo 'a base image of containers/Dockerfile has no digest: make pin-images' >&2; exit 1; }
+
+# --- Release (.github/workflows/release.yml)
+
+wheel: $(VENV)/.build.stamp
+	@rm -rf dist
+	$(VENV)/bin/python -m hatchling build --target wheel --directory dist
+
+# As the workflow that runs this, whose identity PyPI trusts: there is no password.
+publish-wheel: $(VENV)/.build.stamp
+	@$(UV) publish --trusted-publishing always $(WHEEL)
 
 # --- Style
 
