@@ -85,6 +85,9 @@ TILES = TableSchema(
     ),
 )
 
+BLURRED = 0.5
+"""``blur`` above which a tile is out of focus."""
+
 FEATURES = TableSchema(
     "features",
     1,
@@ -186,6 +189,11 @@ SUMMARY = TableSchema(
     (
         Column("sample", pa.string(), "the samplesheet's sample; one row each, in its order"),
         Column("outcome", pa.string(), "'ok' or 'failed'"),
+        Column("verdict", pa.string(), "'good', 'reserved' or 'empty'; null where a stage failed", nullable=True),
+        Column(
+            "reservations", pa.list_(pa.string()), "kinds of reservations; null where a stage failed", nullable=True
+        ),
+        Column("reservation_texts", pa.list_(pa.string()), "the same in words, in the same order", nullable=True),
         Column("failed_stage", pa.string(), "first stage that failed or left no record", nullable=True),
         Column("error_kind", pa.string(), "class of the error; 'DidNotRun' without a record", nullable=True),
         Column("message", pa.string(), "what was found, expected and where", nullable=True),

@@ -61,6 +61,8 @@ class SlideRecord(Record):
     um_per_px: float
     """Of level 0."""
     um_per_px_source: Literal["file", "samplesheet"]
+    file_um_per_px: float | None = None
+    """What the file itself says of level 0, also where the samplesheet overrides it."""
     vendor: str | None = None
     objective_power: float | None = None
     tile_px: int
@@ -73,6 +75,12 @@ class SlideRecord(Record):
     tissue_area_mm2: float
     pen_fraction: float
     """Share of the slide's area under pen marks."""
+    unreadable_fraction: float = 0.0
+    """Share of the slide's area that could not be read for ``thumbnail.png``."""
+    stain_absorbance: float | None = None
+    """Median absorbance of green light by the tissue; unknown where there is none."""
+    colourless: bool = False
+    """Whether every pixel of the thumbnail is a shade of one colour, as on a greyscale image."""
     thumbnail_um_per_px: float
     """Resolution of ``thumbnail.png`` and ``tissue.png``."""
     bundle_digest: str
@@ -93,6 +101,39 @@ class StageError(Record):
         return cls(kind=type(error).__name__, exit_code=error.exit_code, message=error.message, advice=error.advice)
 
 
+ReservationKind = Literal[
+    "no_tissue",
+    "little_tissue",
+    "unreadable",
+    "unusual_tissue",
+    "out_of_focus",
+    "ink",
+    "faint_stain",
+    "no_colour",
+    "coarse_scan",
+    "contradicting_resolution",
+]
+
+
+class Reservation(Record):
+    """One reason to doubt a prediction."""
+
+    kind: ReservationKind
+    text: str
+    """A sentence or two, as the sample's page shows it."""
+
+
+class Verdict(Record):
+    """What can be said of one sample's prediction at a glance: on its page, in its status and in the summary."""
+
+    level: Literal["good", "reserved", "empty"]
+    """Predicted; predicted, with reservations; nothing predicted."""
+    headline: str
+    summary: str
+    reservations: tuple[Reservation, ...] = ()
+    """Never empty where the level is not ``good``."""
+
+
 class StatusRecord(Record):
     """``<stage>.status.json``: how one stage ended for one sample."""
 
@@ -105,6 +146,8 @@ class StatusRecord(Record):
     """Counts and timings, each with its unit in its name, for example ``tiles_per_s``; digests of what was written."""
     software: dict[str, str] = Field(default_factory=dict)
     """Versions of what did the work, by name; see `histocast.software`."""
+    verdict: Verdict | None = None
+    """Of REPORT, which sees all of a sample."""
 
 
 class SampleStatus(Record):
@@ -113,6 +156,8 @@ class SampleStatus(Record):
     schema_version: Literal[1] = 1
     sample: str
     outcome: Literal["ok", "failed"]
+    verdict: Verdict | None = None
+    """That of REPORT; unknown where a stage failed."""
     stages: tuple[StatusRecord, ...]
 
 

@@ -122,6 +122,7 @@ def test_all_faults_at_once(sheet):
         (b"\n \n\r\n", "the file is empty"),
         (b"\xef\xbb\xbf", "the file is empty"),
         (b"sample,slide\n", "a header and no rows"),
+        (b"sample,slide\nS1\n", "1 cell\n"),
         (b"sample,slide\n,\n\n", "a header and no rows"),
         (b"sample\tslide\nS1\ta.svs\n", "columns are separated by tabs"),
         (b"sample;slide;mpp\nS1;a.svs;0,5\n", "columns are separated by semicolons"),

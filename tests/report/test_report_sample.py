@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -17,12 +18,14 @@ from described_bundle import SEEN, UNSEEN, write_described_bundle
 from histocast.bundle import Bundle, bundle_digest
 from histocast.errors import DataError, MissingInputError, OutputError
 from histocast.expression import predict_expression
+from histocast.records import SlideRecord
 from histocast.report import report_sample
 from histocast.report.canvas import Canvas
 from histocast.report.colour import ColourScale, colour_table, round_step
 from histocast.report.page import percent, scale_bar
 from histocast.report.pictures import draw_tissue, jpeg_uri, read_tissue
-from histocast.report.sample_data import choose_genes, choose_shown
+from histocast.report.sample_data import SampleData, choose_genes, choose_shown, read_sample
+from histocast.report.verdict import decide_verdict
 from histocast.report.worth import protocols, signed
 from histocast.serving import open_predictor
 from sample_bundle import SlideFiles, write_bundle, write_slide_files
@@ -59,7 +62,9 @@ def write_report(files: SlideFiles, folder: Path, **changes: object) -> Page:
         "tissue": files.tissue,
         "outdir": folder,
     }
-    return Page(report_sample(**{**known, **changes}))
+    given = {**known, **changes}
+    report_sample(**given)
+    return Page(given["outdir"] / f"{given['record'].sample}.html")
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +138,8 @@ class TestOtherSlides:
         assert "No tissue found" in page.text
         assert "The slide as it was read." in page.text
         assert len(page.images) == 2
+        assert "there are no accuracy figures to show" in page.text
+        assert not re.search(r"0\.244|Pearson|held out|interval", page.text)
         assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
 
     def test_nothing_readable(self, tmp_path, bundle_folder):
@@ -215,6 +222,83 @@ class TestUnseenGenes:
     def test_a_page_without_such_genes_does_not_speak_of_them(self, page):
         assert "measured gene" not in page.text
         assert "Evidence" not in page.text
+
+
+def verdict_of(data: SampleData, record: SlideRecord) -> tuple[str, list[str]]:
+    verdict = decide_verdict(data, record)
+    assert len({each.text for each in verdict.reservations}) == len(verdict.reservations)
+    return verdict.level, [each.kind for each in verdict.reservations]
+
+
+@pytest.fixture(scope="module")
+def sound(done) -> tuple[SampleData, SlideRecord]:
+    data = read_sample(done[0] / "S1.h5ad", sample="S1", shown_genes=1, shown_unseen=0)
+    spots = data.spots.assign(status="ok", ood_flag=False, blur=0.0, pen_fraction=0.0)
+    return replace(data, spots=spots), done[1].record.model_copy(update={"pen_fraction": 0.0})
+
+
+class TestVerdict:
+    """Every reason for a reservation has its kind, and nothing but a sound prediction has none."""
+
+    def test_a_sound_prediction_has_none(self, sound):
+        assert verdict_of(*sound) == ("good", [])
+
+    @pytest.mark.parametrize(
+        ("kind", "changes"),
+        [
+            ("ink", {"pen_fraction": 0.01}),
+            ("faint_stain", {"stain_absorbance": 0.04}),
+            ("no_colour", {"colourless": True}),
+            ("unreadable", {"unreadable_fraction": 0.001}),
+            ("coarse_scan", {"um_per_px": 0.7}),
+            ("contradicting_resolution", {"um_per_px_source": "samplesheet", "file_um_per_px": 0.25}),
+        ],
+    )
+    def test_what_is_known_of_the_slide(self, sound, kind, changes):
+        data, record = sound
+        assert verdict_of(data, record.model_copy(update=changes)) == ("reserved", [kind])
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"um_per_px_source": "samplesheet", "file_um_per_px": 0.51},
+            {"um_per_px_source": "samplesheet", "file_um_per_px": None},
+            {"um_per_px_source": "file", "file_um_per_px": 0.5},
+            {"stain_absorbance": 0.2},
+        ],
+    )
+    def test_what_is_no_reason(self, sound, changes):
+        data, record = sound
+        assert verdict_of(data, record.model_copy(update=changes)) == ("good", [])
+
+    @pytest.mark.parametrize(
+        ("kind", "column", "value", "share"),
+        [
+            ("unusual_tissue", "ood_flag", True, 0.1),
+            ("out_of_focus", "blur", 0.9, 0.2),
+            ("unreadable", "status", "unreadable", 0.01),
+        ],
+    )
+    def test_what_is_known_of_the_tiles(self, sound, kind, column, value, share):
+        data, record = sound
+        spots = data.spots.copy()
+        spots[column] = spots[column].astype(object)
+        spots.iloc[: round(share * len(spots)), spots.columns.get_loc(column)] = value
+        assert verdict_of(replace(data, spots=spots), record) == ("reserved", [kind])
+
+    @pytest.mark.parametrize(
+        ("tiles", "level", "kinds"),
+        [(0, "empty", ["no_tissue"]), (1, "reserved", ["little_tissue"]), (19, "reserved", ["little_tissue"])],
+    )
+    def test_an_empty_or_nearly_empty_slide_is_never_without(self, sound, tiles, level, kinds):
+        data, record = sound
+        assert verdict_of(replace(data, spots=data.spots.iloc[:tiles]), record) == (level, kinds)
+
+    def test_a_slide_of_which_nothing_could_be_read_is_empty(self, sound):
+        data, record = sound
+        level, kinds = verdict_of(replace(data, spots=data.spots.assign(status="unreadable")), record)
+        assert level == "empty"
+        assert "unreadable" in kinds
 
 
 class TestRefusals:

@@ -8,7 +8,16 @@ from page_parser import Page
 
 from histocast.artifacts import SUMMARY, open_parquet
 from histocast.errors import DataError
-from histocast.records import CheckRecord, SampleRecord, SampleStatus, StageError, StatusRecord, read_record
+from histocast.records import (
+    CheckRecord,
+    Reservation,
+    SampleRecord,
+    SampleStatus,
+    StageError,
+    StatusRecord,
+    Verdict,
+    read_record,
+)
 from histocast.report import summarise
 
 SECRET = "H24-10233"
@@ -34,8 +43,14 @@ def finished(name: str, tiles: int = 1204) -> list[StatusRecord]:
         ok(name, "tile", tiles=tiles, tissue_area_mm2=12.25, seconds=2.5),
         ok(name, "encode", tiles=tiles, unreadable=3, tiles_per_s=210.5, seconds=6.0),
         ok(name, "predict", spots=tiles, unreadable=3, genes=250, ood_flagged=12, mean_val_pcc=0.24, seconds=4.0),
-        ok(name, "report", seconds=1.0),
+        reported(name, "good"),
     ]
+
+
+def reported(name: str, level: str, *kinds: str) -> StatusRecord:
+    reservations = tuple(Reservation(kind=kind, text=f"The words of {kind}.") for kind in kinds)
+    verdict = Verdict(level=level, headline=f"Headline of {name}", summary="Summary.", reservations=reservations)
+    return ok(name, "report", seconds=1.0).model_copy(update={"verdict": verdict})
 
 
 def run(tmp_path, samples: list[SampleRecord], statuses: list[StatusRecord]):
@@ -110,7 +125,7 @@ def test_figures_come_from_the_stages(mixed):
     assert (row["tiles"], row["unreadable"], row["genes"], row["ood_flagged"]) == (1204, 3, 250, 12)
     assert (row["tissue_area_mm2"], row["tiles_per_s"], row["mean_val_pcc"]) == (12.25, 210.5, 0.24)
     assert [row[f"{stage}_s"] for stage in ("tile", "encode", "predict", "report")] == [2.5, 6.0, 4.0, 1.0]
-    assert "1,204 12.2 3 1.0\u202f% 250 14" in page.text
+    assert "predicted 1,204 12.2 3 1.0\u202f% 250 14" in page.text
 
 
 def test_status_files_hold_every_stage_up_to_the_end(mixed):
@@ -145,8 +160,29 @@ def test_all_well(tmp_path):
     results, table, page = run(tmp_path, [sample("A"), sample("B b")], [*finished("A"), *finished("B b", tiles=0)])
     assert {result.outcome for result in results} == {"ok"}
     assert table["message"].null_count() == 2
-    assert "2 of 2 samples predicted Every sample was predicted." in page.text
+    assert "2 of 2 samples predicted Every sample was predicted, without reservations." in page.text
     assert "B%20b/B%20b.html" in page.links
+
+
+def test_the_verdict_of_each_sample_reaches_every_account_of_the_batch(tmp_path):
+    statuses = [*finished("A"), *finished("B")[:-1], reported("B", "reserved", "ink", "out_of_focus")]
+    statuses += [*finished("C", tiles=0)[:-1], reported("C", "empty", "no_tissue"), failed("D", "tile")]
+    results, table, page = run(tmp_path, [sample(name) for name in "ABCD"], statuses)
+    assert table["outcome"].to_list() == ["ok", "ok", "ok", "failed"], "a verdict does not change the outcome"
+    assert table["verdict"].to_list() == ["good", "reserved", "empty", None]
+    assert table["reservations"].to_list() == [[], ["ink", "out_of_focus"], ["no_tissue"], None]
+    assert table["reservation_texts"].to_list()[1] == ["The words of ink.", "The words of out_of_focus."]
+    for result in results:
+        assert read_record(tmp_path / result.sample / "status.json", SampleStatus) == result
+    assert [result.verdict and result.verdict.level for result in results] == ["good", "reserved", "empty", None]
+    for said in (
+        "2 of 4 samples predicted",
+        "1 sample failed. 1 sample finished with nothing predicted. 1 sample predicted with reservations.",
+        "B Headline of B The words of ink. The words of out_of_focus.",
+        "C Headline of C The words of no_tissue.",
+    ):
+        assert said in page.text, said
+    assert "Headline of A" not in page.text
 
 
 def test_a_sheet_without_rows(tmp_path):

@@ -151,7 +151,12 @@ def _judge_rows(
         before = len(faults)
         if len(cells) != len(header):
             advice = 'write a cell that holds a comma in quotes: "a,b"' if len(cells) > len(header) else None
-            faults.add(f"{len(cells)} cells", row=line, expected=f"{len(header)}, as in the header", advice=advice)
+            faults.add(
+                f"{len(cells)} cell{'s' if len(cells) != 1 else ''}",
+                row=line,
+                expected=f"{len(header)}, as in the header",
+                advice=advice,
+            )
             continue
         row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
         sample = row.get("sample", "")

@@ -15,7 +15,7 @@ from histocast.errors import HistocastError, TransientError
 
 if TYPE_CHECKING:
     from histocast.api import Facts
-    from histocast.records import Stage
+    from histocast.records import Stage, Verdict
 
 
 class OnSlideError(StrEnum):
@@ -161,14 +161,14 @@ def report(
 
     record = read_record(slide_record, SlideRecord)
 
-    def work() -> Facts:
+    def work() -> tuple[Facts, Verdict]:
         from histocast.bundle import sha256_of_file
         from histocast.report import report_sample
 
-        report_sample(
+        verdict = report_sample(
             expression=expression, record=record, tiles=tiles, thumbnail=thumbnail, tissue=tissue, outdir=outdir
         )
-        return {"html_sha256": sha256_of_file(outdir / f"{record.sample}.html")}
+        return {"html_sha256": sha256_of_file(outdir / f"{record.sample}.html")}, verdict
 
     _run_stage("report", record.sample, outdir, work, record_errors=record_errors)
 
@@ -217,8 +217,15 @@ def provenance(
     write_json(outdir / "provenance.json", crate)
 
 
-def _run_stage(stage: Stage, sample: str, outdir: Path, work: Callable[[], Facts], *, record_errors: bool) -> None:
-    """Do a stage's work and write how it ended, also when it fails.
+def _run_stage(
+    stage: Stage,
+    sample: str,
+    outdir: Path,
+    work: Callable[[], Facts | tuple[Facts, Verdict]],
+    *,
+    record_errors: bool,
+) -> None:
+    """Do a stage's work and write how it ended, also when it fails; with the verdict where ``work`` returns one.
 
     Transient errors always end the verb with their code, so that the workflow engine tries again.
     """
@@ -231,7 +238,7 @@ def _run_stage(stage: Stage, sample: str, outdir: Path, work: Callable[[], Facts
     path = outdir / f"{stage}.status.json"
     software = software_versions()
     try:
-        facts = work()
+        done = work()
     except TransientError:
         raise
     except HistocastError as error:
@@ -242,6 +249,10 @@ def _run_stage(stage: Stage, sample: str, outdir: Path, work: Callable[[], Facts
         write_json(path, failure)
         log(f"{stage} {sample}: failed, recorded in {path.name}\n{error.message}")
         return
+    facts, verdict = done if isinstance(done, tuple) else (done, None)
     facts = {**facts, "seconds": round(time.monotonic() - started_s, 3)}
-    write_json(path, StatusRecord(sample=sample, stage=stage, outcome="ok", facts=facts, software=software))
-    log(f"{stage} {sample}: done in {facts['seconds']} s")
+    write_json(
+        path,
+        StatusRecord(sample=sample, stage=stage, outcome="ok", facts=facts, software=software, verdict=verdict),
+    )
+    log(f"{stage} {sample}: done in {facts['seconds']} s{f': {verdict.headline}' if verdict else ''}")

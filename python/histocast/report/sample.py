@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histocast import __version__
-from histocast.records import SlideRecord
+from histocast.artifacts import BLURRED
+from histocast.records import SlideRecord, Verdict
 from histocast.report import worth
 from histocast.report.canvas import Canvas
 from histocast.report.colour import ColourScale, colour_table
 from histocast.report.page import THIN_SPACE, count, percent, plural, scale_bar, write_page
 from histocast.report.pictures import PEN, Rgb, draw_tissue, fit_within, jpeg_uri, png_uri, read_rgb, read_tissue
 from histocast.report.sample_data import SampleData, read_sample
-from histocast.report.verdict import BLURRED, judge
+from histocast.report.verdict import decide_verdict
 from histocast.serving.asked_genes import EVIDENCE, NEAREST_GENE
 
 SHOWN_GENES, SHOWN_UNSEEN = 9, 6
@@ -29,8 +30,8 @@ MAP_BYTES = 80_000
 
 def report_sample(
     *, expression: Path, record: SlideRecord, tiles: Path, thumbnail: Path, tissue: Path, outdir: Path
-) -> Path:
-    """Write ``<sample>.html``, which needs no other file, no network and no script.
+) -> Verdict:
+    """Write ``<sample>.html``, which needs no other file, no network and no script; return the verdict it shows.
 
     Parameters
     ----------
@@ -49,26 +50,34 @@ def report_sample(
     data = read_sample(expression, sample=record.sample, shown_genes=SHOWN_GENES, shown_unseen=SHOWN_UNSEEN)
     picture = read_rgb(thumbnail, sample=record.sample)
     canvas = Canvas.over(data.centres_level0_px, thumbnail=picture, record=record)
-    path = outdir / f"{record.sample}.html"
     known = data.provenance
+    verdict = decide_verdict(data, record)
     write_page(
-        path,
+        outdir / f"{record.sample}.html",
         "sample.html",
         sample=record.sample,
         version=__version__,
-        verdict=judge(data, record),
+        verdict=verdict,
         figures=_figures(data, record),
         slide=_slide(picture, read_tissue(tissue, sample=record.sample), canvas, record),
         **_maps(data, canvas, record),
         quality=_quality(data, record, laid=_count_rows(tiles)),
-        protocols=worth.protocols(known["metrics"]),
-        calibration=worth.calibration_sentence(known["calibration"], unseen=bool(data.unseen.any())),
-        accuracy=worth.accuracy(data),
-        table=worth.gene_table(data),
+        accuracy=_accuracy(data) if data.readable.any() else None,
         intended_use=known["bundle"]["intended_use"],
         provenance=_provenance(data, record),
     )
-    return path
+    return verdict
+
+
+def _accuracy(data: SampleData) -> dict[str, Any]:
+    """How accurate the model was where it was measured; said of predictions, so only where there are some."""
+    known = data.provenance
+    return {
+        "protocols": worth.protocols(known["metrics"]),
+        "calibration": worth.calibration_sentence(known["calibration"], unseen=bool(data.unseen.any())),
+        "genes": worth.accuracy(data),
+        "table": worth.gene_table(data),
+    }
 
 
 def _count_rows(tiles: Path) -> int:
@@ -91,7 +100,7 @@ def _figures(data: SampleData, record: SlideRecord) -> list[tuple[str, str]]:
     if readable.any():
         found.append(("Unusual tissue", percent(float(data.spots["ood_flag"].to_numpy()[readable].mean()))))
     accuracy = data.genes["val_pcc"].to_numpy(np.float64, na_value=np.nan)
-    if np.isfinite(accuracy).any():
+    if readable.any() and np.isfinite(accuracy).any():
         found.append(("Mean r, held out", worth.signed(float(np.nanmean(accuracy)))))
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -19,6 +19,11 @@ from histocast.report.page import count, percent, plural, write_page
 SLIDE_STAGES: tuple[Stage, ...] = ("tile", "encode", "predict", "report")
 
 DID_NOT_RUN = "DidNotRun"
+
+Level = Literal["good", "reserved", "empty"]
+
+VERDICTS = {"good": "predicted", "reserved": "with reservations", "empty": "nothing predicted"}
+"""Levels of a verdict as the summary page names them."""
 
 
 def summarise(check: CheckRecord, statuses: Sequence[StatusRecord], outdir: Path) -> list[SampleStatus]:
@@ -51,7 +56,7 @@ def summarise(check: CheckRecord, statuses: Sequence[StatusRecord], outdir: Path
         inputs={"bundle": check.bundle_digest, **({"genes": check.genes_digest} if check.genes_digest else {})},
     )
     write_table(outdir / "summary.parquet", pa.Table.from_pylist(rows, schema=SUMMARY.arrow()), provenance)
-    _write_summary_page(outdir / "summary.html", check, rows, bottlenecks=_bottlenecks(results))
+    _write_summary_page(outdir / "summary.html", check, results, rows)
     return results
 
 
@@ -84,7 +89,9 @@ def _judge(sample: SampleRecord, records: dict[str, StatusRecord]) -> SampleStat
             break
         stages.append(records.get(stage) or _did_not_run(name, stage))
     cleaned = tuple(_without_location(record, sample) for record in stages)
-    return SampleStatus(sample=name, outcome=cleaned[-1].outcome, stages=cleaned)
+    last = cleaned[-1]
+    verdict = last.verdict if last.outcome == "ok" else None
+    return SampleStatus(sample=name, outcome=last.outcome, verdict=verdict, stages=cleaned)
 
 
 def _did_not_run(sample: str, stage: Stage) -> StatusRecord:
@@ -130,13 +137,17 @@ def _hide(text: str, sample: SampleRecord) -> str:
 def _row(result: SampleStatus) -> dict[str, Any]:
     """One row of ``summary.parquet``."""
     facts = {stage.stage: stage.facts for stage in result.stages}
-    last = result.stages[-1]
+    last, verdict = result.stages[-1], result.verdict
     error = last.error
+    reservations = verdict.reservations if verdict else ()
     seconds = {f"{stage}_s": _number(facts.get(stage, {}), "seconds") for stage in SLIDE_STAGES}
     encode, predict = facts.get("encode", {}), facts.get("predict", {})
     return {
         "sample": result.sample,
         "outcome": result.outcome,
+        "verdict": verdict.level if verdict else None,
+        "reservations": [each.kind for each in reservations] if verdict else None,
+        "reservation_texts": [each.text for each in reservations] if verdict else None,
         "failed_stage": last.stage if result.outcome == "failed" else None,
         "error_kind": error.kind if error else None,
         "message": error.message if error else None,
@@ -177,16 +188,26 @@ def _bottlenecks(results: Sequence[SampleStatus]) -> list[str]:
     return sentences
 
 
-def _write_summary_page(path: Path, check: CheckRecord, rows: list[dict[str, Any]], *, bottlenecks: list[str]) -> None:
+def _write_summary_page(
+    path: Path, check: CheckRecord, results: Sequence[SampleStatus], rows: Sequence[dict[str, Any]]
+) -> None:
     failures = [row for row in rows if row["outcome"] == "failed"]
-    total = len(rows)
-    headline = f"{count(total - len(failures))} of {plural(total, 'sample')} predicted"
-    sentence = f"{plural(len(failures), 'sample')} failed." if failures else "Every sample was predicted."
+    # A record of an older version has no verdict: such a sample counts as predicted.
+    levels: Counter[Level] = Counter(
+        result.verdict.level if result.verdict else "good" for result in results if result.outcome == "ok"
+    )
+    headline = f"{count(levels['good'] + levels['reserved'])} of {plural(len(rows), 'sample')} predicted"
     write_page(
         path,
         "summary.html",
         headline=headline,
-        sentence=sentence if rows else "The samplesheet has no row.",
+        colour="failed" if failures else "good" if levels["good"] == len(rows) else "reserved",
+        sentence=_sentence(levels, failed=len(failures)),
+        reserved=[
+            {**_page_of(result.sample), "verdict": result.verdict}
+            for result in results
+            if result.verdict and result.verdict.level != "good"
+        ],
         failures=[
             {
                 "sample": row["sample"],
@@ -199,19 +220,39 @@ def _write_summary_page(path: Path, check: CheckRecord, rows: list[dict[str, Any
             for row in failures
         ],
         finished=[_finished(row) for row in rows if row["outcome"] == "ok"],
-        bottlenecks=bottlenecks,
+        bottlenecks=_bottlenecks(results),
         bundle_digest=check.bundle_digest,
         genes_digest=check.genes_digest,
         version=__version__,
     )
 
 
+def _sentence(levels: Counter[Level], *, failed: int) -> str:
+    """How the samples of a batch ended, in one line."""
+    if not failed and not levels:
+        return "The samplesheet has no row."
+    parts = [
+        f"{plural(number, 'sample')} {what}."
+        for number, what in (
+            (failed, "failed"),
+            (levels["empty"], "finished with nothing predicted"),
+            (levels["reserved"], "predicted with reservations"),
+        )
+        if number
+    ]
+    return " ".join(parts) or "Every sample was predicted, without reservations."
+
+
+def _page_of(sample: str) -> dict[str, str]:
+    return {"sample": sample, "link": f"{quote(sample)}/{quote(sample)}.html"}
+
+
 def _finished(row: dict[str, Any]) -> dict[str, str]:
-    sample, spots = row["sample"], row["spots"]
+    spots = row["spots"]
     seconds = [row[f"{stage}_s"] for stage in SLIDE_STAGES if row[f"{stage}_s"] is not None]
     return {
-        "sample": sample,
-        "link": f"{quote(sample)}/{quote(sample)}.html",
+        **_page_of(row["sample"]),
+        "verdict": VERDICTS.get(row["verdict"], "\u2013"),
         "tiles": _or_dash(row["tiles"], count),
         "area": _or_dash(row["tissue_area_mm2"], "{:,.1f}".format),
         "unreadable": _or_dash(row["unreadable"], count),

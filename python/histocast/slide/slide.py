@@ -42,6 +42,8 @@ class SlideFacts:
     um_per_px: float
     """Of level 0."""
     um_per_px_source: Literal["file", "samplesheet"]
+    file_um_per_px: float | None
+    """What the file itself says of level 0."""
     vendor: str | None
     objective_power: float | None
 
@@ -219,6 +221,7 @@ def _describe(reader: Reader, *, mpp: float | None, where: str) -> SlideFacts:
         ),
         um_per_px=check_um_per_px(stated, where=where),
         um_per_px_source="file" if mpp is None else "samplesheet",
+        file_um_per_px=metadata.um_per_px,
         vendor=metadata.vendor,
         objective_power=metadata.objective_power,
     )

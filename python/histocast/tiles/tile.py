@@ -155,6 +155,7 @@ def _slide_facts(slide: Slide) -> dict[str, Any]:
         "levels": facts.levels,
         "um_per_px": facts.um_per_px,
         "um_per_px_source": facts.um_per_px_source,
+        "file_um_per_px": facts.file_um_per_px,
         "vendor": facts.vendor,
         "objective_power": facts.objective_power,
     }
