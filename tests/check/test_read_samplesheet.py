@@ -135,7 +135,7 @@ def test_all_faults_at_once(sheet):
         (b"sample,slide\n\x00\x01", "the file is no text"),
         (b'sample,slide\nS1,a.svs\nS2,"b.svs\n', "line 3: quotes do not match"),
         (b"sample,slide,\nS1,a.svs,\n", "column 3 has no name"),
-        (b"sample,slide,slide\nS1,a,b\n", "column 'slide': the column stands twice"),
+        (b"sample,slide,slide\nS1,a,b\n", "column 'slide': the column appears twice"),
         (b"sample,slide\nS1,\n", "line 2, column 'slide': an empty cell"),
         (b"sample,slide\nS1,https://host/a.svs\n", "a https:// address"),
         (b"sample,slide\nS 1,a.svs\n", "'S 1' cannot name files"),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 
-from histocast.errors import DataError, ErrorCollector, HistocastError, MissingInputError
+from histocast.errors import ErrorCollector
 from histocast.records import Record
-from histocast.units import check_um_per_px
+from histocast.text_table import TableColumns, TableRow, parse_text_table, parse_um_per_px, read_bytes
 
-REQUIRED = ("sample", "slide", "counts", "patient")
-OPTIONAL = ("spots", "mpp")
+COLUMNS = TableColumns(required=("sample", "slide", "counts", "patient"), optional=("spots", "mpp"))
 
 # A sample names a folder and files, also on object stores.
 SAMPLE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
@@ -41,7 +39,7 @@ class TrainingRow(Record):
 
 
 def read_training_sheet(path: Path) -> tuple[TrainingRow, ...]:
-    """Read and judge a training sheet; relative paths begin at its folder, behind any symbolic link.
+    """Read and check a training sheet; relative paths begin at its folder, behind any symbolic link.
 
     Raises
     ------
@@ -50,27 +48,14 @@ def read_training_sheet(path: Path) -> tuple[TrainingRow, ...]:
     DataError
         Every fault of the sheet, in one message.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            table = csv.DictReader(stream, restkey="", strict=True)
-            header = list(table.fieldnames or ())
-            rows = [(table.line_num, row) for row in table]
-    except FileNotFoundError as error:
-        raise MissingInputError("no such file", expected=",".join(REQUIRED), where=str(path)) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"not a CSV table: {error}", expected=",".join(REQUIRED), where=str(path)) from error
     faults = ErrorCollector(str(path))
-    _judge_header(header, faults)
-    found = [] if faults else [_judge_row(row, line, path.resolve().parent, faults) for line, row in rows]
-    if not rows and not faults:
-        faults.add("no section", expected="a row a section")
-    seen: dict[str, int] = {}
-    for (line, _), row in zip(rows, found, strict=False):
-        if row is not None and seen.setdefault(row.sample, line) != line:
-            faults.add(f"{row.sample!r} stands on line {seen[row.sample]} too", row=line, column="sample")
-    _judge_patients([row.patient for row in found if row is not None], faults)
-    faults.raise_if_any("mend the sheet and run again")
-    return tuple(row for row in found if row is not None)
+    table = parse_text_table(read_bytes(path, expected=f"a training sheet {COLUMNS}"), COLUMNS, faults)
+    folder = path.resolve().parent
+    rows = [found for row in table if (found := _check_row(row, folder, faults))]
+    _check_samples(table, faults)
+    _check_patients([row.patient for row in rows], faults)
+    faults.raise_if_any("correct the sheet and run again")
+    return tuple(rows)
 
 
 def same_people(patient: str, data_set: str) -> bool:
@@ -80,40 +65,40 @@ def same_people(patient: str, data_set: str) -> bool:
     )
 
 
-def _judge_patients(patients: list[str], faults: ErrorCollector) -> None:
-    met = {name: sorted(people.intersection(patients)) for name, people in PEOPLE_IN_TWO.items()}
-    if all(met.values()):
+def _check_patients(patients: list[str], faults: ErrorCollector) -> None:
+    found = {name: sorted(people.intersection(patients)) for name, people in PEOPLE_IN_TWO.items()}
+    if all(found.values()):
         faults.add(
-            " and ".join(", ".join(people) for people in met.values()) + " are the same people",
-            expected="each patient under one name, so that none stands on both sides of a split",
+            " and ".join(", ".join(people) for people in found.values()) + " are the same people",
+            expected="each patient under one name, so that none is on both sides of a split",
             advice="leave one of them out: histocast training-sheet --beside",
         )
 
 
-def _judge_header(header: list[str], faults: ErrorCollector) -> None:
-    expected = f"{','.join(REQUIRED)}[,{'][,'.join(OPTIONAL)}]"
-    for name in REQUIRED:
-        if name not in header:
-            faults.add(f"no column {name!r}", row=1, expected=expected)
-    for name in header:
-        if name not in (*REQUIRED, *OPTIONAL):
-            faults.add(f"unknown column {name!r}", row=1, expected=expected)
-        if header.count(name) > 1:
-            faults.add(f"column {name!r} appears twice", row=1, expected=expected)
+def _check_samples(table: list[TableRow], faults: ErrorCollector) -> None:
+    first_line: dict[str, int] = {}
+    for row in table:
+        sample = row.cells.get("sample", "")
+        if sample and not SAMPLE_NAME.match(sample):
+            faults.add(f"{sample!r}", row=row.line, column="sample", expected="letters, digits, '_', '-', '.'")
+        elif sample and first_line.setdefault(sample.lower(), row.line) != row.line:
+            first = first_line[sample.lower()]
+            faults.add(
+                f"duplicate sample {sample!r}, first on line {first}",
+                row=row.line,
+                column="sample",
+                expected="each sample once, whether its letters are capital or small",
+            )
 
 
-def _judge_row(row: dict[str, str | None], line: int, folder: Path, faults: ErrorCollector) -> TrainingRow | None:
-    cells = {name: (value or "").strip() for name, value in row.items() if name}
+def _check_row(row: TableRow, folder: Path, faults: ErrorCollector) -> TrainingRow | None:
+    cells = row.cells
     before = len(faults)
-    if "" in row:
-        faults.add("more cells than columns", row=line, advice="quote values that hold commas")
-    for name in REQUIRED:
-        if not cells.get(name):
-            faults.add("empty", row=line, column=name, expected="a value")
-    if cells.get("sample") and not SAMPLE_NAME.match(cells["sample"]):
-        faults.add(f"{cells['sample']!r}", row=line, column="sample", expected="letters, digits, '_', '-', '.'")
-    mpp = _judge_mpp(cells.get("mpp"), line, faults)
-    if len(faults) > before:
+    for name in COLUMNS.required:
+        if cells.get(name) == "":
+            faults.add("an empty cell", row=row.line, column=name, expected="a value")
+    mpp = parse_um_per_px(row, faults)
+    if len(faults) > before or not cells.keys() >= set(COLUMNS.required):
         return None
     return TrainingRow(
         sample=cells["sample"],
@@ -123,18 +108,6 @@ def _judge_row(row: dict[str, str | None], line: int, folder: Path, faults: Erro
         spots=_absolute(cells["spots"], folder) if cells.get("spots") else None,
         mpp=mpp,
     )
-
-
-def _judge_mpp(cell: str | None, line: int, faults: ErrorCollector) -> float | None:
-    if not cell:
-        return None
-    try:
-        return check_um_per_px(float(cell), where="mpp")
-    except ValueError:
-        faults.add(f"{cell!r}", row=line, column="mpp", expected="micrometres per pixel, such as 0.5")
-    except HistocastError as error:
-        faults.add(error.found, row=line, column="mpp", expected=error.expected)
-    return None
 
 
 def _absolute(uri: str, folder: Path) -> str:

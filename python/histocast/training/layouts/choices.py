@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from histocast.errors import DataError, MissingInputError, UsageError
+from histocast.errors import ErrorCollector, UsageError
+from histocast.text_table import TableColumns, read_text_table
 
 
 def read_patients(path: Path) -> dict[str, str]:
@@ -17,23 +17,17 @@ def read_patients(path: Path) -> dict[str, str]:
     MissingInputError
         There is no such file.
     DataError
-        A column is missing, a cell is empty, or a sample stands twice.
+        A column is missing, a cell is empty, or a sample has two patients.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            table = csv.DictReader(stream)
-            rows = [(table.line_num, row.get("sample") or "", row.get("patient") or "") for row in table]
-    except FileNotFoundError as error:
-        raise MissingInputError("no such file", expected="sample,patient", where=str(path)) from error
     found: dict[str, str] = {}
-    for line, sample, patient in rows:
-        if not sample.strip() or not patient.strip():
-            raise DataError("an empty cell", expected="sample,patient", where=f"{path}, line {line}")
-        if sample.strip() in found:
-            raise DataError(
-                f"{sample.strip()!r} stands twice", expected="each sample once", where=f"{path}, line {line}"
-            )
-        found[sample.strip()] = patient.strip()
+    faults = ErrorCollector(str(path))
+    for row in read_text_table(path, TableColumns(required=("sample", "patient"), others="ignore")):
+        sample, patient = row.cells["sample"], row.cells["patient"]
+        if not sample or not patient:
+            faults.add("an empty cell", row=row.line, expected="a sample and its patient")
+        elif found.setdefault(sample, patient) != patient:
+            faults.add(f"{sample!r} has the patient {found[sample]!r} too", row=row.line, expected="one patient")
+    faults.raise_if_any()
     return found
 
 

@@ -5,7 +5,6 @@ Tiles are cut from the slide, so ``patches/`` is not needed.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -13,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from histocast.errors import DataError, ErrorCollector, MissingInputError, UsageError
+from histocast.text_table import TableColumns, read_text_table
 from histocast.training.layouts.section import PublishedSection, SheetOptions, SpotRow, only_file
 
-COLUMNS = ("id", "dataset_title", "patient", "pixel_size_um_estimated")
+COLUMNS = TableColumns(required=("id", "dataset_title", "patient", "pixel_size_um_estimated"), others="ignore")
 UNSAID = ("", "nan", "none")
 
 
@@ -52,7 +52,7 @@ def find_hest1k(folder: Path, options: SheetOptions, faults: ErrorCollector) -> 
 
 
 def _table(folder: Path) -> Path:
-    tables = sorted(folder.glob("HEST_v*.csv"))
+    tables = sorted(folder.glob("HEST_v*.csv"), key=_version)
     if not tables:
         raise MissingInputError(
             "no HEST_v*.csv",
@@ -61,6 +61,11 @@ def _table(folder: Path) -> Path:
             advice="give it by --metadata",
         )
     return tables[-1]
+
+
+def _version(table: Path) -> tuple[int, ...]:
+    """The numbers in a table's name: HEST_v1_10_0.csv is newer than HEST_v1_2_0.csv."""
+    return tuple(int(number) for number in re.findall(r"\d+", table.stem))
 
 
 def read_metadata(path: Path) -> dict[str, dict[str, str]]:
@@ -73,15 +78,7 @@ def read_metadata(path: Path) -> dict[str, dict[str, str]]:
     DataError
         A column is missing.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            table = csv.DictReader(stream)
-            rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in table]
-    except FileNotFoundError as error:
-        raise MissingInputError("no such file", expected="the metadata table of HEST-1k", where=str(path)) from error
-    if missing := [name for name in COLUMNS if name not in (table.fieldnames or ())]:
-        raise DataError(f"no column {', '.join(missing)}", expected=", ".join(COLUMNS), where=str(path))
-    return {row["id"]: row for row in rows}
+    return {row.cells["id"]: row.cells for row in read_text_table(path, COLUMNS)}
 
 
 def _patient(row: dict[str, str]) -> str:

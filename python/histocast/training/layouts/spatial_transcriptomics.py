@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from histocast.errors import DataError, ErrorCollector, MissingInputError
+from histocast.errors import DataError, ErrorCollector
+from histocast.text_table import TableColumns, read_text_table
 from histocast.training.layouts.section import PublishedSection, SheetOptions, SpotRow, first_folder, only_file
 
 HER2ST_PITCH_UM = STNET_PITCH_UM = 200.0
@@ -24,7 +25,9 @@ _HER2ST_SECTION = re.compile(r"^(([A-H])[1-6])\.tsv(?:\.gz)?$")
 
 _CSCC_COUNTS = re.compile(r"^(?:GSM\d+_)?((P\d+)_ST_rep\d+)_stdata\.tsv(?:\.gz)?$")
 
-STNET_COLUMNS = ("patient", "replicate", "count_matrix", "histology_image", "spot_coordinates")
+STNET_COLUMNS = TableColumns(
+    required=("patient", "replicate", "count_matrix", "histology_image", "spot_coordinates"), others="ignore"
+)
 _STNET_PREFIX = re.compile(r"(?<![A-Z])B[CT](?=\d{5})")
 _ARRAY_PLACE = re.compile(r"^(\d+)x(\d+)$")
 
@@ -89,7 +92,8 @@ def find_cscc(folder: Path, options: SheetOptions, faults: ErrorCollector) -> It
 
 def find_stnet(folder: Path, options: SheetOptions, faults: ErrorCollector) -> Iterator[PublishedSection]:
     """Sections ``BC23209_C1`` ... by the rows of ``metadata.csv``; patients ``stnet-BC23209`` ..."""
-    for row in _stnet_rows(options.metadata or folder / "metadata.csv"):
+    table_of_sections = read_text_table(options.metadata or folder / "metadata.csv", STNET_COLUMNS)
+    for row in (section.cells for section in table_of_sections):
         patient = _STNET_PREFIX.sub("BC", row["patient"])
         sample = f"{patient}_{row['replicate']}"
         if not options.takes(sample):
@@ -108,20 +112,6 @@ def find_stnet(folder: Path, options: SheetOptions, faults: ErrorCollector) -> I
                 partial(read_stnet_spots, table),
                 pitch_um=options.pitch_um or STNET_PITCH_UM,
             )
-
-
-def _stnet_rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            table = csv.DictReader(stream)
-            rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in table]
-    except FileNotFoundError as error:
-        raise MissingInputError(
-            "no such file", expected=f"the columns {', '.join(STNET_COLUMNS)}", where=str(path)
-        ) from error
-    if missing := [name for name in STNET_COLUMNS if name not in (table.fieldnames or ())]:
-        raise DataError(f"no column {', '.join(missing)}", expected=", ".join(STNET_COLUMNS), where=str(path))
-    return rows
 
 
 def _spellings(folder: Path, name: str) -> Sequence[Path]:

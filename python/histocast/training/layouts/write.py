@@ -17,7 +17,7 @@ from histocast.training.layouts.hest1k import find_hest1k
 from histocast.training.layouts.section import PublishedSection, SheetOptions, SpotRow
 from histocast.training.layouts.spatial_transcriptomics import find_cscc, find_her2st, find_stnet
 from histocast.training.layouts.visium import find_visium
-from histocast.training.sheet import OPTIONAL, REQUIRED, TrainingRow, read_training_sheet, same_people
+from histocast.training.sheet import COLUMNS, TrainingRow, read_training_sheet, same_people
 from histocast.units import check_um_per_px
 
 SHEET_FILE = "training.csv"
@@ -126,7 +126,7 @@ def _unpacked(path: Path, folder: Path) -> Path:
 
 
 def _write_sheet(path: Path, rows: Sequence[TrainingRow]) -> None:
-    names = (*REQUIRED, *OPTIONAL)
+    names = (*COLUMNS.required, *COLUMNS.optional)
     with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         table = csv.DictWriter(stream, names)
         table.writeheader()
