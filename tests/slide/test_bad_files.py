@@ -55,7 +55,7 @@ BAD: dict[str, tuple[Callable[[Path, Pixels], object], type[HistocastError], str
     ),
     "directory": (directory, DataError, "a folder"),
     "absent": (lambda *_: None, MissingInputError, "no such file"),
-    "half a JPEG": (half_a_jpeg, DataError, "ends before its end marker"),
+    "half a JPEG": (half_a_jpeg, DataError, "Premature end"),
     "PNG of 16 bits": (sixteen_bits, DataError, "8-bit"),
     "PNG header only": (lambda path, _: path.write_bytes(b"\x89PNG\r\n\x1a\n"), DataError, "no reader"),
 }

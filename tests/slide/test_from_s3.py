@@ -160,8 +160,7 @@ def bytes_of_level_0(path: Path) -> int:
 
 def test_a_format_only_openslide_reads_is_copied(texture: Pixels, bucket, open_at, tmp_path: Path) -> None:
     path = tmp_path / "slide.tif"
-    rgba = np.dstack([texture, np.full(texture.shape[:2], 255, np.uint8)])
-    tifffile.imwrite(path, rgba, photometric="rgb", extrasamples=["unassalpha"], tile=(128, 128), metadata=None)
+    tifffile.imwrite(path, texture, photometric="rgb", tile=(128, 128), metadata=None, software="MedScan")
     bucket.upload_file(str(path), BUCKET, "slide.tif")
     slide = open_at(f"s3://{BUCKET}/slide.tif", mpp=0.5)
     assert slide.facts.reader == "openslide"

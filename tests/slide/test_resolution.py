@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from histocast.errors import DataError
-from histocast.slide.resolution import aperio_um_per_px, ome_um_per_px, tag_um_per_px
+from histocast.slide.resolution import Resolution, aperio_resolution, ome_resolution, tag_resolution
 from made_slides import Pixels, Recipe, paint_arrays, write_slide
 
 
@@ -56,7 +56,7 @@ def test_an_impossible_one_in_the_file_is_refused(texture: Pixels, tmp_path: Pat
         ({"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}, 0.5),
         ({"resolution": (72, 72), "resolutionunit": "INCH"}, None),
         ({"resolution": (96, 96), "resolutionunit": "INCH"}, None),
-        ({"resolution": (50_800, 50_800), "resolutionunit": "INCH"}, None),
+        ({"resolution": (50_800, 50_800), "resolutionunit": "INCH"}, 0.5),
         ({"resolution": (28.35, 28.35), "resolutionunit": "CENTIMETER"}, None),
         ({"resolution": (20_000, 20_000), "resolutionunit": "NONE"}, None),
         ({}, None),
@@ -96,13 +96,12 @@ def test_a_plain_image_has_none(texture: Pixels, tmp_path: Path, open_at) -> Non
 
 
 def test_what_is_read_from_text() -> None:
-    assert aperio_um_per_px("Aperio x|AppMag = 20|MPP = 0.4990|Left = 25.6") == 0.499
-    assert aperio_um_per_px("Aperio x|AppMag = 20|MPP = none") is None
-    assert aperio_um_per_px("Aperio x|XMPP = 3") is None
-    assert ome_um_per_px('<Pixels PhysicalSizeX="0.5" SizeX="10"/>') == 0.5
-    assert ome_um_per_px('<Pixels PhysicalSizeX="0.0005" PhysicalSizeXUnit="mm"/>') == 0.5
-    assert ome_um_per_px('<Pixels PhysicalSizeX="3" PhysicalSizeXUnit="pixel"/>') is None
-    assert ome_um_per_px("<Pixels/>") is None
-    assert tag_um_per_px(0.0, 3) is None
-    assert tag_um_per_px(None, 3) is None
-    assert tag_um_per_px(20_000.0, None) is None
+    assert aperio_resolution("Aperio x|AppMag = 20|MPP = 0.4990|Left = 25.6").um_per_px == 0.499
+    assert aperio_resolution("Aperio x|AppMag = 20|MPP = 0,4990|Left = 25,6").um_per_px == 0.499
+    assert aperio_resolution("Aperio x|AppMag = 20|MPP = none").unused.endswith("it is no number")
+    assert aperio_resolution("Aperio x|XMPP = 3") == Resolution()
+    assert ome_resolution({"X": ("0.0005", "mm"), "Y": ("500", "nm")}).um_per_px == 0.5
+    assert "lacks a unit" in ome_resolution({"X": ("3", "pixel")}).unused
+    assert ome_resolution({}) == Resolution()
+    assert tag_resolution(0.0, None, 3) == tag_resolution(None, None, 3) == tag_resolution(1, 1, 1) == Resolution()
+    assert "no unit" in tag_resolution(20_000.0, 20_000.0, None).unused

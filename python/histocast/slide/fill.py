@@ -17,10 +17,9 @@ import numpy as np
 from histocast.array_memory import ArrayMemory
 from histocast.slide.blocks import OFF_GRID_BYTES
 from histocast.slide.per_thread import PerThread
-from histocast.slide.reader import Level, Pixels, Reader, UnreadableBlock
+from histocast.slide.reader import Level, Payload, Pixels, Reader, UnreadableBlock
 from histocast.slide.stacks import WHITE, Stack, StackGrid
 from histocast.slide.windows import Windows
-from histocast.storage import Bytes
 
 # Some eight blocks: fewer wait for the lock more often, and more leave the cache before they are shrunk.
 _RUN_BYTES = 1536 * 1024
@@ -50,7 +49,7 @@ class Filler:
             follower = block + self._full.block_columns
         return runs
 
-    def fill(self, stack: Stack, run: Sequence[int], payloads: Mapping[int, Bytes]) -> None:
+    def fill(self, stack: Stack, run: Sequence[int], payloads: Mapping[int, Payload]) -> None:
         """Write the pixels of a run of blocks to their stack, or why one of them has none."""
         full, row = self._full, self.grid.row(run[0])
         block_px, into_px = full.block_height_px, self.grid.level.block_height_px

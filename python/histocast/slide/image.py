@@ -6,33 +6,42 @@ their size in pixels, which is therefore bounded.
 
 from __future__ import annotations
 
-import io
 import struct
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
-import tifffile
 
 from histocast.errors import DataError
-from histocast.slide.blocks import check_jpeg_end, jpeg_frame_size
+from histocast.slide.colour import GREY, RGB, StatedSamples, decide_colour, on_white
+from histocast.slide.density import jpeg_resolutions, png_resolution
+from histocast.slide.jpeg import decode_whole_jpeg, read_jpeg_header
 from histocast.slide.reader import (
     Blocks,
     CannotOpen,
     Level,
+    Payload,
     Pixels,
     SlideMetadata,
     UnreadableBlock,
     make_levels,
 )
-from histocast.slide.tiff_directories import MAGIC, open_directories
-from histocast.storage import Bytes, Source
+from histocast.slide.resolution import Resolution, first_usable
+from histocast.slide.tiff import TiffReader
+from histocast.slide.tiff_directories import MAGIC
+from histocast.slide.tiff_layout import read_layout
+from histocast.storage import Source
 
 NAME = "image"
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_PNG_PALETTE = 3
+_CMYK = 5
+# Photometric interpretation and samples of a pixel by colour type; a palette becomes RGB.
+_PNG_SAMPLES = {0: (GREY, 1), 2: (RGB, 3), _PNG_PALETTE: (RGB, 3), 4: (GREY, 2), 6: (RGB, 4)}
 # 500 million pixels are 1.5 GB; more belongs into a tiled pyramid.
 _MAX_PX = 500_000_000
 _BLOCK_PX = 1024
@@ -45,19 +54,29 @@ def open_reader(source: Source, *, scratch: Path) -> ImageReader:  # noqa: ARG00
     """See `histocast.slide.reader.OpenReader`."""
     header = source.read(0, _HEADER_BYTES)
     try:
-        width, height = _image_size(source, header)
+        plain = _describe(source, header)
     except (UnreadableBlock, struct.error) as error:
         raise CannotOpen(f"its header cannot be read: {error}") from error
-    if width < 1 or height < 1:
-        raise CannotOpen(f"its header states {width} x {height} px")
-    if width * height > _MAX_PX:
+    if plain.width_px < 1 or plain.height_px < 1:
+        raise CannotOpen(f"its header states {plain.width_px} x {plain.height_px} px")
+    if plain.width_px * plain.height_px > _MAX_PX:
         raise DataError(
-            f"an image of {width} x {height} px without tiles",
+            f"an image of {plain.width_px} x {plain.height_px} px without tiles",
             expected=f"at most {_MAX_PX // 1_000_000} million pixels where an image must be decoded whole",
             where=source.name,
             advice=_CONVERT,
         )
-    return ImageReader(source, width, height)
+    return ImageReader(source, plain)
+
+
+@dataclass(frozen=True)
+class _PlainImage:
+    """What an image states before it is decoded."""
+
+    width_px: int
+    height_px: int
+    decode: Callable[[Source], Pixels]
+    metadata: SlideMetadata
 
 
 class ImageReader:
@@ -66,9 +85,10 @@ class ImageReader:
     name = NAME
     far = False
 
-    def __init__(self, source: Source, width_px: int, height_px: int) -> None:
-        self.levels: tuple[Level, ...] = make_levels([(width_px, height_px)], [(_BLOCK_PX, _BLOCK_PX)])
-        self.metadata = SlideMetadata()
+    def __init__(self, source: Source, plain: _PlainImage) -> None:
+        self.levels: tuple[Level, ...] = make_levels([(plain.width_px, plain.height_px)], [(_BLOCK_PX, _BLOCK_PX)])
+        self.metadata = plain.metadata
+        self._decode = plain.decode
         self._source = source
         self._pixels: Pixels | None = None
         self._lock = threading.Lock()
@@ -80,11 +100,11 @@ class ImageReader:
     def expect(self, level: int, blocks: Blocks, *, in_whole_rows: bool) -> None:
         """Do nothing: the image is read whole."""
 
-    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Bytes]:  # noqa: ARG002
+    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:  # noqa: ARG002
         """Return nothing: the image is read whole."""
         return {}
 
-    def decode(self, level: int, block: int, payload: Bytes | None, into: Pixels) -> None:  # noqa: ARG002
+    def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:  # noqa: ARG002
         """Copy the block; the first call decodes the image.
 
         Raises
@@ -105,13 +125,12 @@ class ImageReader:
         self._pixels = None
 
     def _decoded(self) -> Pixels:
-        data = self._source.read(0, self._source.stat().size_bytes)
         try:
-            pixels = _decode(data)
+            pixels = self._decode(self._source)
         except (*_DECODER_ERRORS, UnreadableBlock) as error:
             raise DataError(
                 f"the image cannot be decoded: {error}",
-                expected="8-bit RGB or grey, complete",
+                expected="8-bit RGB, complete",
                 where=self._source.name,
                 advice="copy or export the image again",
             ) from error
@@ -121,47 +140,70 @@ class ImageReader:
         return pixels
 
 
-def _image_size(source: Source, header: bytes) -> tuple[int, int]:
+def _describe(source: Source, header: bytes) -> _PlainImage:
     if header.startswith(b"\xff\xd8\xff"):
-        width, height, _ = jpeg_frame_size(header)
-        return width, height
+        return _describe_jpeg(source, header)
     if header.startswith(_PNG_MAGIC):
-        width, height = struct.unpack(">2I", header[16:24])
-        return int(width), int(height)
+        return _describe_png(source, header)
     if header[:4] in MAGIC:
-        return _tiff_size(source)
+        return _describe_tiff(source)
     raise CannotOpen("it is neither JPEG, PNG nor TIFF")
 
 
-def _tiff_size(source: Source) -> tuple[int, int]:
-    with open_directories(source) as file:
-        page = file.pages.first
-        return int(page.imagewidth), int(page.imagelength)
+def _describe_jpeg(source: Source, header: bytes) -> _PlainImage:
+    stated = read_jpeg_header(header)
+    photometric = {1: GREY, 3: RGB}.get(stated.components, _CMYK)
+    decide_colour(StatedSamples(photometric, stated.components, stated.bits), decoder_converts=True, where=source.name)
+    metadata = _stated_resolution(jpeg_resolutions(header, stated))
+
+    # The orientation an EXIF block may state is not applied: spots are counted in stored pixels.
+    def decode(source: Source) -> Pixels:
+        return decode_whole_jpeg(_whole(source))
+
+    return _PlainImage(stated.width_px, stated.height_px, decode, metadata)
 
 
-def _decode(data: bytes) -> Pixels:
-    if data.startswith(b"\xff\xd8\xff"):
-        check_jpeg_end(data)
-        # The orientation an EXIF block may state is not applied: spots are counted in stored pixels.
-        pixels: Pixels = imagecodecs.jpeg8_decode(data, outcolorspace="RGB")
-        return pixels
-    if data.startswith(_PNG_MAGIC):
-        return _as_rgb(imagecodecs.png_decode(data))
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        return _as_rgb(file.pages.first.asarray())
+def _describe_png(source: Source, header: bytes) -> _PlainImage:
+    width, height, bits, kind = struct.unpack(">2I2B", header[16:26])
+    photometric, count = _PNG_SAMPLES.get(kind, (_CMYK, 0))
+    # A palette is expanded by the decoder, whatever the bits of its indices are.
+    bits = 8 if kind == _PNG_PALETTE else bits
+    stated = StatedSamples(photometric, count, bits, extra=(2,) * (count - 3))
+    decide_colour(stated, decoder_converts=False, where=source.name)
+
+    def decode(source: Source) -> Pixels:
+        pixels = imagecodecs.png_decode(_whole(source))
+        return pixels if pixels.shape[2] == 3 else on_white(pixels[..., :3], pixels[..., 3:])
+
+    return _PlainImage(width, height, decode, _stated_resolution([png_resolution(header)]))
 
 
-def _as_rgb(pixels: Pixels) -> Pixels:
-    if pixels.dtype != np.uint8:
-        raise ValueError(f"{pixels.dtype} samples, not 8-bit ones")
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    channels = pixels.shape[2]
-    if channels in (2, 4):
-        alpha = pixels[..., -1:].astype(np.uint16)
-        colour = pixels[..., :-1].astype(np.uint16)
-        pixels = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-        channels -= 1
-    if channels not in (1, 3):
-        raise ValueError(f"{channels} channels, neither grey nor RGB")
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+def _describe_tiff(source: Source) -> _PlainImage:
+    """One large block, or a few: decoded as the slides of `histocast.slide.tiff` are, into one array."""
+    reader = TiffReader(source, read_layout(source, max_block_px=_MAX_PX))
+    level = reader.levels[0]
+
+    def decode(source: Source) -> Pixels:  # noqa: ARG001 - the reader has it
+        pixels = np.empty((level.block_rows * level.block_height_px, level.width_px, 3), np.uint8)
+        whole_rows = level.block_columns == 1 and level.block_width_px == level.width_px
+        block_pixels = None if whole_rows else np.empty((level.block_height_px, level.block_width_px, 3), np.uint8)
+        for block in range(level.block_rows * level.block_columns):
+            row, column = divmod(block, level.block_columns)
+            rows = pixels[row * level.block_height_px : (row + 1) * level.block_height_px]
+            into = rows if block_pixels is None else block_pixels
+            reader.decode(0, block, reader.fetch(0, [block]).get(block), into)
+            if block_pixels is not None:
+                part = rows[:, column * level.block_width_px : (column + 1) * level.block_width_px]
+                part[:] = block_pixels[:, : part.shape[1]]
+        return pixels[: level.height_px]
+
+    return _PlainImage(level.width_px, level.height_px, decode, reader.metadata)
+
+
+def _stated_resolution(statements: list[Resolution]) -> SlideMetadata:
+    found = first_usable(statements)
+    return SlideMetadata(um_per_px=found.um_per_px, unused_resolution=found.unused)
+
+
+def _whole(source: Source) -> bytes:
+    return source.read(0, source.stat().size_bytes)

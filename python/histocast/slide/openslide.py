@@ -13,19 +13,29 @@ import numpy as np
 import openslide
 
 from histocast.errors import DataError
+from histocast.slide.colour import on_white
 from histocast.slide.reader import (
     Blocks,
     CannotOpen,
     Level,
+    Payload,
     Pixels,
     SlideMetadata,
     UnreadableBlock,
     make_levels,
     number_or_none,
 )
-from histocast.slide.resolution import tag_um_per_px
-from histocast.storage import Bytes, Source
-from histocast.units import MAX_UM_PER_PX, MIN_UM_PER_PX
+from histocast.slide.resolution import (
+    CENTIMETRE,
+    INCH,
+    Resolution,
+    first_usable,
+    parse_number,
+    stated_um_per_px,
+    tag_resolution,
+)
+from histocast.slide.tiff_check import UnstoredTiles, check_directories, check_shapes
+from histocast.storage import Source
 
 NAME = "openslide"
 
@@ -34,6 +44,10 @@ NAME = "openslide"
 _SMALL_BLOCK_PX = 256
 _UNKNOWN_BLOCK_PX = 512
 _CACHE_BYTES = 32 * 1024 * 1024
+_HALF_TRANSPARENT = 128
+# These leave out what the scanner did not visit; elsewhere a transparent pixel is one that is missing.
+_SPARSE_VENDORS = frozenset(("dicom", "leica", "mirax", "philips", "sakura", "ventana", "zeiss"))
+_TAG_UNITS = {"inch": INCH, "centimeter": CENTIMETRE}
 # Formats whose file names siblings, which a copied object would lack.
 _SEVERAL_FILES = (".mrxs", ".vms", ".vmu", ".afi", ".dcm")
 
@@ -54,22 +68,29 @@ def open_reader(source: Source, *, scratch: Path) -> OpenSlideReader:
         raise _incomplete("a slide of several files in a store", source)
     if not several_files and source.read(0, 8).startswith(_PLAIN_IMAGES):
         raise CannotOpen("it is a plain image")
+    glass = check_directories(source)
     path = source.local_copy(scratch)
     try:
-        return _opened(path, is_copy=not source.is_local)
+        reader = _opened(path, is_copy=not source.is_local, glass=glass)
     except CannotOpen as error:
         if several_files:
             raise _incomplete("a slide whose other files are absent or damaged", source) from error
         if not source.is_local:
             path.unlink()
         raise
+    try:
+        check_shapes(reader.levels, where=source.name)
+    except DataError:
+        reader.close()
+        raise
+    return reader
 
 
-def _opened(path: Path, *, is_copy: bool) -> OpenSlideReader:
+def _opened(path: Path, *, is_copy: bool, glass: UnstoredTiles) -> OpenSlideReader:
     try:
         if openslide.OpenSlide.detect_format(path) is None:
             raise CannotOpen("OpenSlide does not know the format")
-        return OpenSlideReader(path, is_copy=is_copy)
+        return OpenSlideReader(path, is_copy=is_copy, glass=glass)
     except openslide.OpenSlideError as error:
         reason = str(error).replace(str(path), "the file").replace(path.name, "the file")
         raise CannotOpen(f"OpenSlide cannot open it: {reason}") from error
@@ -90,7 +111,7 @@ class OpenSlideReader:
     name = NAME
     far = False
 
-    def __init__(self, path: Path, *, is_copy: bool) -> None:
+    def __init__(self, path: Path, *, is_copy: bool, glass: UnstoredTiles) -> None:
         self._path = path
         self._is_copy = is_copy
         self._lock = threading.Lock()
@@ -102,6 +123,8 @@ class OpenSlideReader:
             [_block_size(properties, level) for level in range(self._slide.level_count)],
         )
         self.metadata = _metadata(properties)
+        self._glass = glass
+        self._is_sparse = self.metadata.vendor in _SPARSE_VENDORS
 
     def block_bytes(self, level: int, blocks: Blocks) -> int:  # noqa: ARG002 - the library reads
         """Return 0: the library reads by itself."""
@@ -110,11 +133,11 @@ class OpenSlideReader:
     def expect(self, level: int, blocks: Blocks, *, in_whole_rows: bool) -> None:
         """Do nothing: the file is local already."""
 
-    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Bytes]:  # noqa: ARG002
+    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:  # noqa: ARG002
         """Return nothing: the library reads by itself."""
         return {}
 
-    def decode(self, level: int, block: int, payload: Bytes | None, into: Pixels) -> None:  # noqa: ARG002
+    def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:  # noqa: ARG002
         """See `Reader.decode`."""
         slide = self._slide
         try:
@@ -154,18 +177,17 @@ class OpenSlideReader:
         left, top = column * grid.block_width_px, row * grid.block_height_px
         size = (min(grid.block_width_px, grid.width_px - left), min(grid.block_height_px, grid.height_px - top))
         scale = self._downsamples[level]
-        image = slide.read_region((round(left * scale), round(top * scale)), level, size)
-        return _on_white(np.asarray(image))
-
-
-def _on_white(rgba: Pixels) -> Pixels:
-    alpha = rgba[..., 3:]
-    if (alpha == 255).all():
-        return np.ascontiguousarray(rgba[..., :3])
-    # Pixels the scanner did not visit are transparent, and glass is white.
-    weight = alpha.astype(np.uint16)
-    blended = (rgba[..., :3].astype(np.uint16) * weight + 255 * (255 - weight) + 127) // 255
-    return blended.astype(np.uint8)
+        rgba = np.asarray(slide.read_region((round(left * scale), round(top * scale)), level, size))
+        alpha = rgba[..., 3:]
+        if (alpha == 255).all():
+            return np.ascontiguousarray(rgba[..., :3])
+        if not self._is_sparse:
+            # A level that begins between two pixels has edges that are transparent in part.
+            missing = alpha[..., 0] < _HALF_TRANSPARENT
+            if (missing & ~self._glass.mask(grid, top, left, missing.shape)).any():
+                raise UnreadableBlock("OpenSlide finds no pixels in the region")
+        # What the scanner did not visit is transparent, and glass is white.
+        return on_white(rgba[..., :3], alpha)
 
 
 def _block_size(properties: Mapping[str, str], level: int) -> tuple[int, int]:
@@ -179,14 +201,24 @@ def _block_size(properties: Mapping[str, str], level: int) -> tuple[int, int]:
 
 def _metadata(properties: Mapping[str, str]) -> SlideMetadata:
     vendor = properties.get(openslide.PROPERTY_NAME_VENDOR)
-    um_per_px = number_or_none(
-        properties.get(openslide.PROPERTY_NAME_MPP_X), low=float(MIN_UM_PER_PX), high=float(MAX_UM_PER_PX)
-    )
-    if um_per_px is None and vendor == "generic-tiff":
-        unit = 3 if properties.get("tiff.ResolutionUnit") == "centimeter" else None
-        um_per_px = tag_um_per_px(number_or_none(properties.get("tiff.XResolution"), low=1, high=1e9), unit)
+    found = first_usable(_resolutions(properties, vendor))
     return SlideMetadata(
         vendor=vendor,
-        um_per_px=um_per_px,
+        um_per_px=found.um_per_px,
+        unused_resolution=found.unused,
         objective_power=number_or_none(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER), low=1, high=150),
     )
+
+
+def _resolutions(properties: Mapping[str, str], vendor: str | None) -> list[Resolution]:
+    across, down = (parse_number(properties.get(f"tiff.{axis}Resolution")) for axis in "XY")
+    unit = _TAG_UNITS.get(properties.get("tiff.ResolutionUnit", ""))
+    tags = tag_resolution(across, down, unit)
+    if vendor == "aperio":
+        mpp = properties.get("aperio.MPP")
+        return [stated_um_per_px(mpp, None, place="the Aperio description", bounded=False), tags]
+    if vendor == "generic-tiff":
+        # OpenSlide takes these tags whatever they state.
+        return [tags]
+    along_x, along_y = (properties.get(name) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y))
+    return [stated_um_per_px(along_x, along_y, place="the properties of the scanner"), tags]

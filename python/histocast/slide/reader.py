@@ -25,6 +25,9 @@ Integers = NDArray[np.int64]
 Blocks = Sequence[int] | Integers
 """Numbers of blocks."""
 
+Payload = Bytes | tuple[Bytes, ...]
+"""Stored bytes of a block, or those of each plane where red, green and blue are stored apart."""
+
 
 class CannotOpen(Exception):
     """Another reader has to open this file; the message says why, and names neither file nor folder."""
@@ -69,6 +72,8 @@ class SlideMetadata:
     vendor: str | None = None
     um_per_px: float | None = None
     """Of level 0, where the file states it as the resolution of a slide."""
+    unused_resolution: str | None = None
+    """What else the file states of its resolution, and why it is not used."""
     objective_power: float | None = None
 
 
@@ -86,7 +91,7 @@ class Reader(Protocol):
         """Bytes that `fetch` would read for ``blocks``; 0 where the library reads by itself."""
         ...
 
-    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Bytes]:
+    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:
         """Return the stored bytes of ``blocks``; a block that has none is left out.
 
         Raises
@@ -96,7 +101,7 @@ class Reader(Protocol):
         """
         ...
 
-    def decode(self, level: int, block: int, payload: Bytes | None, into: Pixels) -> None:
+    def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:
         """Write a block's pixels, at least as far as they lie within the level.
 
         Parameters

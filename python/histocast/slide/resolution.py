@@ -1,55 +1,145 @@
-"""Micrometres per pixel as files state it, and what is no such statement."""
+"""Micrometres per pixel as files state it, and why a statement is not used.
+
+One rule for all formats: a length per pixel with its unit, equal along both axes to within 1 %, and within what scanners
+have. Image software writes 72, 96 or 300 pixels per inch into everything; those lie far outside.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from histocast.units import MAX_UM_PER_PX, MIN_UM_PER_PX
 
-_APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.eE+-]+)")
-_APERIO_POWER = re.compile(r"\|\s*AppMag\s*=\s*([0-9.]+)")
-_OME_SIZE = re.compile(r'\bPhysicalSizeX="([0-9.eE+-]+)"')
-_OME_UNIT = re.compile(r'\bPhysicalSizeXUnit="([^"]*)"')
-_UM_PER_OME_UNIT = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
-_CENTIMETRE = 3
-_UM_PER_CM = 10_000.0
+INCH, CENTIMETRE, METRE = 2, 3, 4
+"""Units of a resolution; the first two as in the tags of TIFF."""
+
+_UM_PER_UNIT = {INCH: 25_400.0, CENTIMETRE: 10_000.0, METRE: 1e6}
+_UNIT_NAMES = {INCH: "inch", CENTIMETRE: "cm", METRE: "m"}
+_APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([^|\s]+)")
+_APERIO_POWER = re.compile(r"\|\s*AppMag\s*=\s*([^|\s]+)")
+_UM_PER_OME_UNIT = {
+    **dict.fromkeys(("\u00b5m", "\u03bcm", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
+    **dict.fromkeys(("\u00c5", "\u212b"), 1e-4),
+    "pm": 1e-6,
+    "nm": 1e-3,
+    "mm": 1e3,
+    "cm": 1e4,
+    "dm": 1e5,
+    "m": 1e6,
+    "in": 25_400.0,
+    "thou": 25.4,
+    "mil": 25.4,
+}
+_MAX_ANISOTROPY = 0.01
 
 
-def aperio_um_per_px(description: str) -> float | None:
-    """The ``MPP`` field of an Aperio image description."""
-    return _first_number(_APERIO_MPP, description)
+@dataclass(frozen=True)
+class Resolution:
+    """What one statement, or all of a file's, come to."""
+
+    um_per_px: float | None = None
+    unused: str | None = None
+    """What is stated where, and why it is not used."""
+
+
+def first_usable(statements: Iterable[Resolution]) -> Resolution:
+    """Return the first statement that can be used, else why each cannot."""
+    reasons = []
+    for statement in statements:
+        if statement.um_per_px is not None:
+            return statement
+        if statement.unused:
+            reasons.append(statement.unused)
+    return Resolution(unused="; ".join(reasons) or None)
+
+
+def aperio_resolution(description: str) -> Resolution:
+    """The ``MPP`` field of an Aperio image description; whether a scanner can have it is judged where it is used."""
+    match = _APERIO_MPP.search(description)
+    return stated_um_per_px(match.group(1) if match else None, None, place="the Aperio description", bounded=False)
 
 
 def aperio_objective_power(description: str) -> float | None:
     """The ``AppMag`` field of an Aperio image description."""
-    return _first_number(_APERIO_POWER, description)
+    match = _APERIO_POWER.search(description)
+    return parse_number(match.group(1)) if match else None
 
 
-def ome_um_per_px(xml: str) -> float | None:
-    """``PhysicalSizeX`` of the first image of an OME-XML block, whose unit is um unless it says otherwise."""
-    size = _first_number(_OME_SIZE, xml)
-    unit = _OME_UNIT.search(xml)
-    scale = _UM_PER_OME_UNIT.get(unit.group(1)) if unit else 1.0
-    return size * scale if size is not None and scale is not None else None
+def ome_resolution(physical: dict[str, tuple[str, str]]) -> Resolution:
+    """``PhysicalSizeX`` and ``PhysicalSizeY`` with their units, by axis."""
+    um_per_px: list[float | None] = []
+    for axis in "XY":
+        if axis not in physical:
+            um_per_px.append(None)
+            continue
+        size, unit = parse_number(physical[axis][0]), _UM_PER_OME_UNIT.get(physical[axis][1].strip())
+        if size is None or unit is None:
+            what = "a number" if size is None else "a unit of length"
+            return Resolution(unused=f"it states PhysicalSize{axis} in its OME-XML, not used because it lacks {what}")
+        um_per_px.append(size * unit)
+    return stated_um_per_px(*um_per_px, place="its OME-XML")
 
 
-def tag_um_per_px(resolution: float | None, unit: int | None) -> float | None:
-    """Resolution from TIFF tags, where it can be a slide's.
+def tag_resolution(
+    across: float | None, down: float | None, unit: int | None, *, place: str = "its TIFF tags"
+) -> Resolution:
+    """Pixels per unit along both axes, from TIFF tags or the like."""
+    if not across or not 0 < across < float("inf"):
+        return Resolution()
+    if unit not in _UM_PER_UNIT:
+        if across == 1:
+            return Resolution()  # what writers put there who have nothing to state
+        return Resolution(
+            unused=f"it states {across:g} pixels in {place}, not used because no unit of length is stated"
+        )
+    um = _UM_PER_UNIT[unit]
+    along_y = um / down if down and 0 < down < float("inf") else None
+    found = stated_um_per_px(um / across, along_y, place=place)
+    if found.unused and um / across > MAX_UM_PER_PX:
+        return Resolution(
+            unused=f"it states {across:g} pixels per {_UNIT_NAMES[unit]} in {place}, not used because that is a"
+            f" resolution of screens and print ({um / across:.4g} um/px)"
+        )
+    return found
 
-    Only pixels per centimetre count: image software writes 72 or 96 per inch into everything, and a value
-    outside the range of scanners is a print size.
+
+def stated_um_per_px(
+    along_x: float | str | None, along_y: float | str | None, *, place: str, bounded: bool = True
+) -> Resolution:
+    """Check micrometres per pixel along both axes, the second of which may be left out."""
+    if along_x is None and along_y is None:
+        return Resolution()
+    x, y = (parse_number(value) for value in (along_x, along_y))
+    if x is None and y is None:
+        return Resolution(unused=f"it states a resolution in {place}, not used because it is no number")
+    x, y = x or y or 0.0, y or x or 0.0
+    if abs(x - y) > _MAX_ANISOTROPY * max(x, y):
+        return Resolution(
+            unused=f"it states {x:g} um/px along x and {y:g} along y in {place}, not used because they differ by more"
+            " than 1 % and pixels must be square"
+        )
+    um_per_px = x if x == y else (x + y) / 2
+    if bounded and not MIN_UM_PER_PX <= um_per_px <= MAX_UM_PER_PX:
+        return Resolution(
+            unused=f"it states {um_per_px:.4g} um/px in {place}, not used because scanners have"
+            f" {MIN_UM_PER_PX:g} to {MAX_UM_PER_PX:g}"
+        )
+    return Resolution(um_per_px)
+
+
+def parse_number(value: float | str | None) -> float | None:
+    """Return a positive number, with a point or a comma before its decimals; None where it is none.
+
+    >>> parse_number("0,4990"), parse_number("0.25"), parse_number("1,234.5"), parse_number("none")
+    (0.499, 0.25, None, None)
     """
-    if unit != _CENTIMETRE or not resolution or resolution <= 0:
-        return None
-    um_per_px = _UM_PER_CM / resolution
-    return um_per_px if MIN_UM_PER_PX <= um_per_px <= MAX_UM_PER_PX else None
-
-
-def _first_number(pattern: re.Pattern[str], text: str) -> float | None:
-    match = pattern.search(text)
-    if match is None:
-        return None
+    if isinstance(value, str):
+        text = value.strip()
+        value = text.replace(",", ".") if text.count(",") == 1 and "." not in text else text
     try:
-        return float(match.group(1))
+        number = float(value) if value is not None else 0.0
     except ValueError:
         return None
+    return number if 0 < number < float("inf") else None

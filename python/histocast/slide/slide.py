@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from histocast.errors import DataError
 from histocast.records import LevelRecord
+from histocast.slide.colour import check_has_colour
 from histocast.slide.reader import CannotOpen, OpenReader, Pixels, Reader
 from histocast.slide.store_wait import StoreWait
 from histocast.slide.windows import choose_level, place_windows
@@ -91,10 +92,16 @@ class Slide:
         tuple
             RGB uint8 [row, column, 3], and um per pixel. Pixel (row 0, column 0) begins at the slide's
             origin; the last row and column may reach beyond its edge, in white.
+
+        Raises
+        ------
+        DataError
+            Most of it cannot be decoded, or it is black and white.
         """
         from histocast.slide.thumbnail import make_thumbnail
 
         pixels, downsample = make_thumbnail(self._reader, max_px=max_px, where=self._where)
+        check_has_colour(pixels, where=self._where)
         return pixels, self.facts.um_per_px * downsample
 
     def read_tiles(
@@ -205,8 +212,9 @@ def _describe(reader: Reader, *, mpp: float | None, where: str) -> SlideFacts:
     metadata, levels = reader.metadata, reader.levels
     stated = mpp if mpp is not None else metadata.um_per_px
     if stated is None:
+        unused = f": {metadata.unused_resolution}" if metadata.unused_resolution else ""
         raise DataError(
-            "the file does not state its resolution",
+            f"the file does not state its resolution{unused}",
             expected="micrometres per pixel",
             where=where,
             advice="fill the samplesheet column 'mpp'",

@@ -22,12 +22,11 @@ from histocast.slide.batches import Batches, Place, TileBatch, piles
 from histocast.slide.fill import Filler, plan_filling
 from histocast.slide.per_thread import PerThread
 from histocast.slide.plan import Cell, group_cells, plan_bands, plan_cells, split_windows
-from histocast.slide.reader import Reader
+from histocast.slide.reader import Payload, Reader
 from histocast.slide.resize import resizer
 from histocast.slide.stacks import Stack
 from histocast.slide.store_wait import StoreWait
 from histocast.slide.windows import Windows, blocks_of
-from histocast.storage import Bytes
 
 # Threads are ours; a library that starts its own for each resize would have them fight.
 cv2.setNumThreads(1)
@@ -140,12 +139,12 @@ class _Sweep:
         while cutting:
             yield from self._finish(*cutting.popleft())
 
-    def _fetched(self, cells: Iterable[Cell]) -> Iterator[tuple[Cell, Mapping[int, Bytes]]]:
+    def _fetched(self, cells: Iterable[Cell]) -> Iterator[tuple[Cell, Mapping[int, Payload]]]:
         """Yield each cell with stored bytes, of which the next group is fetched meanwhile."""
         groups = group_cells(cells, self._reader, self._windows.level)
         with ThreadPoolExecutor(1, thread_name_prefix="fetch") as fetcher:
 
-            def begin() -> tuple[list[Cell], Future[Mapping[int, Bytes]]] | None:
+            def begin() -> tuple[list[Cell], Future[Mapping[int, Payload]]] | None:
                 group = next(groups, None)
                 if group is None:
                     return None
@@ -164,7 +163,7 @@ class _Sweep:
                         coming = begin()
                     yield cell, payloads
 
-    def _decode(self, cell: Cell, payloads: Mapping[int, Bytes]) -> list[Future[None]]:
+    def _decode(self, cell: Cell, payloads: Mapping[int, Payload]) -> list[Future[None]]:
         jobs: list[tuple[Stack, list[int]]] = []
         for number, blocks in self._grid.by_stack(cell.new_blocks):
             stack = self._stack(number)
@@ -173,7 +172,7 @@ class _Sweep:
             self._pool.submit(self._decode_runs, share, payloads) for share in _shares(jobs, self._threads, _MOST_RUNS)
         ]
 
-    def _decode_runs(self, jobs: Sequence[tuple[Stack, list[int]]], payloads: Mapping[int, Bytes]) -> None:
+    def _decode_runs(self, jobs: Sequence[tuple[Stack, list[int]]], payloads: Mapping[int, Payload]) -> None:
         for stack, run in jobs:
             self._filler.fill(stack, run, payloads)
 

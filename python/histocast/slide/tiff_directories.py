@@ -53,6 +53,19 @@ def open_directories(source: Source) -> Iterator[tifffile.TiffFile]:
     if stream.read(4) not in MAGIC:
         raise CannotOpen("it is no TIFF")
     stream.seek(0)
+    with _parsed(stream) as file:
+        yield file
+
+
+@contextmanager
+def open_bytes(data: bytes) -> Iterator[tifffile.TiffFile]:
+    """As `open_directories`, of directories in memory, as an EXIF block has them."""
+    with _parsed(io.BytesIO(data)) as file:
+        yield file
+
+
+@contextmanager
+def _parsed(stream: io.RawIOBase | io.BytesIO) -> Iterator[tifffile.TiffFile]:
     try:
         # Not a file on disk: tifffile then reads through `_SourceFile` only, and keeps no name.
         with tifffile.TiffFile(cast(BinaryIO, stream)) as file:
