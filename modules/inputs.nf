@@ -28,7 +28,8 @@ def quoted(text) {
 
 // What a task's program is told through its environment. Threads: as many as the task has processors, also for libraries
 // that would take the machine's. Image: nothing within a container tells it, and status records and results name it.
-// Caches: in the task's own folder, because a container's home may be no place to write.
+// Caches: in the task's own folder, because a container's home may be no place to write. Log: a file in the task's folder,
+// or standard error where that folder is a scratch folder that goes with the task.
 def surroundings(task) {
     def threads = ['HISTOCAST_', 'OMP_NUM_', 'OPENBLAS_NUM_', 'MKL_NUM_'].collect { library ->
         "${library}THREADS=${task.cpus} "
@@ -37,7 +38,8 @@ def surroundings(task) {
     def contained = is_contained
         ? "HISTOCAST_IMAGE=${quoted(task.container)} XDG_CACHE_HOME=\"\$PWD/.cache\" MPLCONFIGDIR=\"\$PWD/.cache/matplotlib\" "
         : ''
-    return threads.join() + contained
+    def is_scratch = task.scratch || task.executor == 'awsbatch'
+    return threads.join() + contained + (is_scratch ? 'HISTOCAST_LOG=- ' : '')
 }
 
 // CHECK looks at every slide, but a container sees only the folders of what its task was given: one slide of

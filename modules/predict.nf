@@ -17,7 +17,7 @@ process PREDICT {
 
     script:
     """
-    ${surroundings(task)}histocast predict --record-errors \\
+    ${surroundings(task)}histocast predict \\
         --slide-record ${slide_record} \\
         --tiles ${tiles} \\
         --features ${features} \\

@@ -14,7 +14,7 @@ process REPORT {
 
     script:
     """
-    ${surroundings(task)}histocast report --record-errors \\
+    ${surroundings(task)}histocast report \\
         --expression ${expression} \\
         --slide-record ${slide_record} \\
         --tiles ${tiles} \\

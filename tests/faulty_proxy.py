@@ -16,7 +16,20 @@ BUCKET = "archive"
 
 Fate = str
 """What becomes of a request: ``ok``, ``503``, ``500``, ``429``, ``403``, ``cut``, ``reset``, ``stall``, ``untagged``,
-which is an answer without an ETag, or ``longer``, which is more than was asked for, as where a store ignores ranges."""
+which is an answer without an ETag, ``longer``, which is more than was asked for, as where a store ignores ranges, or a
+key of `REFUSALS`."""
+
+REFUSALS = {
+    "ExpiredToken": 400,
+    "InvalidToken": 400,
+    "RequestTimeTooSkewed": 403,
+    "InvalidAccessKeyId": 403,
+    "SignatureDoesNotMatch": 403,
+    "AccessDenied": 403,
+    "InvalidObjectState": 403,
+    "AuthorizationHeaderMalformed": 400,
+}
+"""Codes of S3 and the status of each. Only the body says the code, and an answer to HEAD has none."""
 
 
 class FaultyProxy(ThreadingHTTPServer):
@@ -74,6 +87,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(int(fate))
             self.send_header("Content-Length", "0")
             self.end_headers()
+            return
+        if fate in REFUSALS:
+            body = f"<Error><Code>{fate}</Code><Message>No.</Message></Error>".encode()
+            self.send_response(REFUSALS[fate])
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(b"" if self.command == "HEAD" else body)
             return
         if fate == "reset":
             self.close_connection = True

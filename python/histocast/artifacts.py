@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from histocast import __version__
-from histocast.errors import DataError, MissingInputError, OutputError
+from histocast.errors import MissingInputError, OutputError, StaleInputError
+from histocast.foreign_errors import is_out_of_memory
 
 METADATA_KEY = b"histocast"
 
@@ -232,7 +233,9 @@ def write_atomically(path: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
-        # A missing or damaged *input* read inside the block is not ours to rename into an output error.
+        # A missing or damaged *input* read inside the block is not ours to rename into an output error, nor is memory.
+        if is_out_of_memory(error):
+            raise
         if error.filename is not None and Path(os.fsdecode(error.filename)) not in (temporary, path, path.parent):
             raise
         raise OutputError(
@@ -280,7 +283,7 @@ def open_parquet(path: Path, schema: TableSchema) -> tuple[pq.ParquetFile, Prove
     ------
     MissingInputError
         There is no such file.
-    DataError
+    StaleInputError
         It is not Parquet, not this artifact, of another schema version, or lacks a column.
     """
     if not path.is_file():
@@ -288,16 +291,16 @@ def open_parquet(path: Path, schema: TableSchema) -> tuple[pq.ParquetFile, Prove
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
-        raise DataError("not a readable Parquet file", expected=schema.artifact, where=str(path)) from error
+        raise StaleInputError("not a readable Parquet file", expected=schema.artifact, where=str(path)) from error
     metadata = file.schema_arrow.metadata or {}
     if METADATA_KEY not in metadata:
-        raise DataError(
+        raise StaleInputError(
             "a Parquet file without histocast metadata", expected=f"the {schema.artifact} artifact", where=str(path)
         )
     provenance = Provenance.model_validate(json.loads(metadata[METADATA_KEY]))
     found = (provenance.artifact, provenance.schema_version)
     if found != (schema.artifact, schema.version):
-        raise DataError(
+        raise StaleInputError(
             f"artifact {found[0]!r} of schema version {found[1]}",
             expected=f"{schema.artifact!r} of schema version {schema.version}",
             where=str(path),
@@ -305,7 +308,7 @@ def open_parquet(path: Path, schema: TableSchema) -> tuple[pq.ParquetFile, Prove
         )
     missing = {column.name for column in schema.columns} - set(file.schema_arrow.names)
     if missing:
-        raise DataError(f"columns missing: {', '.join(sorted(missing))}", where=str(path))
+        raise StaleInputError(f"columns missing: {', '.join(sorted(missing))}", where=str(path))
     return file, provenance
 
 

@@ -3,17 +3,22 @@
     HistocastError
     ├ UsageError          64   the command line or a parameter is wrong
     ├ DataError           65   an input exists and cannot be used
+    │ └ StaleInputError        it was overwritten during the run, or an artifact is not one of this run
     ├ MissingInputError   66   an input does not exist or may not be read
     ├ ConfigError         78   bundle, server and parameters do not fit together
     ├ OutputError         73   an output cannot be created or written
     └ TransientError      75   worth another try
       ├ StorageUnavailable     the store did not answer, or answered 5xx
       ├ ServingUnavailable     the inference server did not answer
-      └ DeadlineExceeded       an answer took longer than its deadline
+      ├ DeadlineExceeded       an answer took longer than its deadline
+      └ OutOfMemory            the machine or its GPU has no memory left
 
-The codes are those of sysexits.h, because a workflow engine can act on them: 75 is retried, every other
-one is permanent. A message is built from four parts, so that none is forgotten: what was found, what was
-expected, where, and what to do about it.
+The codes are those of sysexits.h, because a workflow engine can act on them (`conf/base.config`); what other libraries
+raise ends with 70 (`histocast.failures`). A message is built from four parts, so that none is forgotten: what was found,
+what was expected, where, and what to do about it.
+
+Only a `DataError` that is no `StaleInputError` can be the outcome of a slide: it comes of the slide's own bytes, or of its
+spots, and would come again on every machine. Everything else can be the fault of a machine.
 """
 
 from __future__ import annotations
@@ -71,6 +76,10 @@ class DataError(HistocastError):
     exit_code = 65
 
 
+class StaleInputError(DataError):
+    """An input was overwritten during the run, or an artifact is damaged or was made from other inputs."""
+
+
 class MissingInputError(HistocastError):
     """An input does not exist or may not be read."""
 
@@ -105,6 +114,10 @@ class ServingUnavailable(TransientError):
 
 class DeadlineExceeded(TransientError):
     """An answer took longer than its deadline."""
+
+
+class OutOfMemory(TransientError):
+    """The machine, or its GPU, has no memory left; another one may have."""
 
 
 class ErrorCollector:

@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from histocast.errors import DataError, HistocastError, MissingInputError
+from histocast.errors import HistocastError, MissingInputError, StaleInputError
 
 Stage = Literal["check", "tile", "encode", "predict", "report"]
 
@@ -212,7 +212,7 @@ def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
     ------
     MissingInputError
         There is no such file.
-    DataError
+    StaleInputError
         It is not JSON, or does not fit ``kind``.
     """
     try:
@@ -222,7 +222,7 @@ def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(str(part) for part in fault["loc"])
-        raise DataError(
+        raise StaleInputError(
             f"{place or 'content'}: {fault['msg']}",
             expected=f"a {kind.__name__} as this version of histocast writes it",
             where=str(path),

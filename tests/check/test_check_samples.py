@@ -131,9 +131,12 @@ class Store(http.server.BaseHTTPRequestHandler):
         time.sleep(self.delay_s)
         self._count(-1)
         self.send_response(self.status)
-        self.send_header("Content-Length", "7")
+        self.send_header("Content-Length", "7" if self.command == "HEAD" else "0")
         self.send_header("ETag", '"abc"')
         self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
 
     def _count(self, change: int) -> None:
         with self.counting:
@@ -164,13 +167,22 @@ def store(s3_endpoint, monkeypatch):
         server.server_close()
 
 
-def test_a_forbidden_slide_is_a_fault_or_is_skipped(bundle, sheet, store):
+def test_a_forbidden_slide_is_a_fault_or_is_skipped(tmp_path, bundle, sheet, store):
     store(403)
-    path = sheet("S1,s3://private/a.svs,,")
+    (tmp_path / "b.svs").touch()
+    path = sheet("S1,s3://private/a.svs,,", "S2,b.svs,,")
     with pytest.raises(DataError, match="forbidden"):
         check_samples(path, bundle_folder=bundle)
     record = check_samples(path, bundle_folder=bundle, on_slide_error="skip")
     assert record.samples[0].error.kind == "MissingInputError"
+
+
+def test_where_no_slide_can_be_read_none_is_blamed(bundle, sheet):
+    path = sheet("S1,gone/a.svs,,", "S2,gone/b.svs,,")
+    with pytest.raises(MissingInputError, match="none of 2 slides can be read") as caught:
+        check_samples(path, bundle_folder=bundle, on_slide_error="skip")
+    assert "mounted" in caught.value.message
+    assert "gone" not in caught.value.message
 
 
 @pytest.mark.parametrize("on_slide_error", ["fail", "skip"])

@@ -109,14 +109,6 @@ def test_bad_spots(tile, slide: Path, tmp_path: Path, table: str, words: tuple[s
     assert_fails(tile(slide, "--mpp", 0.5, "--spots", spots), DATA, *words)
 
 
-def test_failed_slide_is_recorded_for_the_pipeline(tile, tmp_path: Path) -> None:
-    result = tile(tmp_path / "absent.svs", "--record-errors")
-    assert result.returncode == 0, result.stderr
-    status = (tmp_path / "out" / "tile.status.json").read_text()
-    assert '"failed"' in status
-    assert "MissingInputError" in status
-
-
 def test_output_folder_not_writable(tile, slide: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert_fails(tile(slide, "--mpp", 0.5, outdir=tmp_path / "file" / "out"), OUTPUT, "what to do")

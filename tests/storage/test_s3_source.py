@@ -8,7 +8,7 @@ import time
 import pytest
 
 from faulty_proxy import BUCKET
-from histocast.errors import DataError, MissingInputError, StorageUnavailable, UsageError
+from histocast.errors import ConfigError, DataError, MissingInputError, StorageUnavailable, UsageError
 from histocast.storage import open_source, sampled_digest
 from histocast.storage.s3 import ATTEMPTS, CONCURRENCY
 
@@ -148,16 +148,54 @@ def test_what_may_not_be_read(stored, proxy) -> None:
     assert "slide of sample S1: access is forbidden" in caught.value.message
     assert "grant the permission" in caught.value.message
     assert "svs" not in caught.value.message
-    assert len(proxy.requests) == 1, "a refusal is not worth another try"
+    assert [method for method, _ in proxy.requests] == ["HEAD", "GET"], "asked for the reason, and not again"
 
 
-def test_without_credentials(bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+REFUSED = {
+    "ExpiredToken": (StorageUnavailable, "the credentials have expired", "renew them"),
+    "InvalidToken": (StorageUnavailable, "session token is not valid", "renew them"),
+    "InvalidAccessKeyId": (StorageUnavailable, "access key is not known", "renew them"),
+    "SignatureDoesNotMatch": (StorageUnavailable, "does not fit the access key", "renew them"),
+    "RequestTimeTooSkewed": (StorageUnavailable, "clock of this machine", "NTP"),
+    "AccessDenied": (MissingInputError, "forbidden", "grant the permission"),
+    "InvalidObjectState": (MissingInputError, "archived", "restore it"),
+    "AuthorizationHeaderMalformed": (ConfigError, "refused with 400", "AWS_REGION"),
+}
+
+
+@pytest.mark.parametrize("at_first", [True, False], ids=["by HEAD, which has no body", "in the middle"])
+@pytest.mark.parametrize("code", REFUSED)
+def test_a_refusal_of_who_asks_is_no_fault_of_the_object(
+    code: str, stored, proxy, monkeypatch: pytest.MonkeyPatch, at_first: bool
+) -> None:
+    monkeypatch.setattr("histocast.storage.s3.BACKOFF_S", 0.001)
+    proxy.fate = lambda number: code if at_first or number else "ok"
+    kind, words, advice = REFUSED[code]
+    with pytest.raises(kind, match=words) as caught:
+        read([(0, 10)], name="slide of sample S1")
+    assert type(caught.value) is kind
+    assert advice in caught.value.message
+    assert "svs" not in caught.value.message
+
+
+def test_an_archived_object_is_told_before_it_is_read(bucket, proxy) -> None:
+    bucket.put_object(Bucket=BUCKET, Key=KEY, Body=b"12345", StorageClass="GLACIER")
+    with open_source(URI) as source, pytest.raises(MissingInputError, match="archived"):
+        source.stat()
+
+
+@pytest.mark.parametrize("service", ["none", "503"])
+def test_without_credentials(bucket, proxy, monkeypatch: pytest.MonkeyPatch, service: str) -> None:
+    """A metadata service that is busy looks like none: another try may find it, and the last one says what is missing."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true" if service == "none" else "false")
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", proxy.url)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-    with open_source(URI) as source, pytest.raises(MissingInputError, match="no credentials"):
+    proxy.fate = lambda _: "503"
+    with open_source(URI) as source, pytest.raises(StorageUnavailable, match="no credentials") as caught:
         source.stat()
+    assert "AWS_PROFILE" in caught.value.message
 
 
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch, s3_endpoint: str) -> None:
@@ -182,7 +220,7 @@ def test_a_proxy_that_is_not_there_keeps_its_password(bucket, monkeypatch: pytes
 
 def test_an_unknown_profile_is_said(bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with open_source(URI) as source, pytest.raises(MissingInputError, match="nobody"):
+    with open_source(URI) as source, pytest.raises(ConfigError, match="nobody"):
         source.stat()
 
 

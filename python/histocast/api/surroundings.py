@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from histocast.errors import UsageError
+from histocast.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from histocast.bundle import Bundle
@@ -33,17 +33,31 @@ class SlideLocation:
 
 @contextmanager
 def opened_slide(location: SlideLocation, scratch: Path, clock: Clock) -> Iterator[tuple[Slide, str]]:
-    """Yield the slide and the digest of its bytes; opening it counts as waiting for the store."""
+    """Yield the slide and the digest of its bytes; opening it counts as waiting for the store.
+
+    Raises
+    ------
+    DataError
+        Of the block or of opening the slide, which can still be read then.
+    MissingInputError, StorageUnavailable
+        As for `Source.stat`, also in place of a `DataError` where the slide can no longer be read: a library that reads by
+        itself takes a mount that vanished for damage.
+    """
     from histocast.slide import open_slide
     from histocast.storage import open_source, sampled_digest
 
     name = f"slide of sample {location.sample}"
-    with open_source(location.uri, version=location.version, name=name) as source:
-        with clock.spent("store"):
-            digest = sampled_digest(source)
-            opened = open_slide(source, sample=location.sample, mpp=location.mpp, scratch=scratch)
-        with opened as slide:
-            yield slide, digest
+    try:
+        with open_source(location.uri, version=location.version, name=name) as source:
+            with clock.spent("store"):
+                digest = sampled_digest(source)
+                opened = open_slide(source, sample=location.sample, mpp=location.mpp, scratch=scratch)
+            with opened as slide:
+                yield slide, digest
+    except DataError:
+        with open_source(location.uri, version=location.version, name=name) as again:
+            sampled_digest(again)
+        raise
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Literal
 
 from histocast.bundle import bundle_digest, sha256_of_file
 from histocast.check.samplesheet import SheetRow, read_samplesheet
-from histocast.errors import ErrorCollector, HistocastError
+from histocast.errors import ErrorCollector, HistocastError, MissingInputError
 from histocast.progress import Meter
 from histocast.records import CheckRecord, SampleRecord, StageError
 from histocast.serving import verify_bundle, verify_servers
@@ -53,7 +53,7 @@ def check_samples(
     ConfigError
         The bundle is not what it says it is, cannot take the genes asked for, or a server serves another.
     MissingInputError
-        There is no samplesheet, bundle or panel, or it may not be read.
+        There is no samplesheet, bundle or panel, or it may not be read; or not one slide can be read.
     StorageUnavailable
         A store did not answer, also after retries; the same check may pass later.
     ServingUnavailable, DeadlineExceeded
@@ -63,6 +63,7 @@ def check_samples(
     answers = _ask_stores(rows)
     samples = [_judge(row, answers, faults, on_slide_error=on_slide_error) for row in rows]
     faults.raise_if_any("mend the samplesheet and run again")
+    _refuse_if_all_absent(samples)
     bundle = verify_bundle(bundle_folder)
     if triton_url is not None:
         verify_servers(bundle, triton_url=triton_url)
@@ -75,6 +76,17 @@ def check_samples(
         genes_digest=f"sha256:{sha256_of_file(genes)}" if genes else None,
         samples=tuple(samples),
     )
+
+
+def _refuse_if_all_absent(samples: Sequence[SampleRecord]) -> None:
+    """Raise a `MissingInputError` where not one slide can be read: that is no fault of the slides."""
+    errors = [sample.error for sample in samples if sample.error and sample.error.kind == MissingInputError.__name__]
+    if samples and len(errors) == len(samples):
+        raise MissingInputError(
+            f"none of {len(samples)} slides can be read; the first: {errors[0].message}",
+            expected="at least one",
+            advice="check that the file system is mounted, and that this user or role may read it",
+        )
 
 
 def _ask_stores(rows: Sequence[SheetRow]) -> dict[str, Answer]:

@@ -11,7 +11,8 @@ import typer
 
 from histocast import __version__
 from histocast.cli import data, genes, predict, serve, train
-from histocast.errors import HistocastError, UsageError
+from histocast.errors import UsageError
+from histocast.failures import end_with
 
 app = typer.Typer(
     name="histocast",
@@ -44,12 +45,16 @@ def main() -> None:
 
     try:
         code = app(standalone_mode=False)
-    except HistocastError as error:
-        typer.echo(f"error: {error.message}", err=True)
-        sys.exit(error.exit_code)
+        # A full disk behind standard output is told here, and not by the interpreter on its way out.
+        sys.stdout.flush()
     except ClickException as error:
         error.show()
         sys.exit(UsageError.exit_code)
-    except typer.Abort:
+    except typer.Abort as error:
+        # It stands for the end of a file as well, which says nothing of an interrupt.
+        if isinstance(error.__cause__, EOFError):
+            end_with(error.__cause__)
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - no exception of another library reaches a user
+        end_with(error)
     sys.exit(code if isinstance(code, int) else 0)

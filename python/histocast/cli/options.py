@@ -28,6 +28,7 @@ RecordErrors = Annotated[
     bool,
     typer.Option(
         "--record-errors",
-        help="Write a permanent error of this slide to <stage>.status.json and exit 0, as the pipeline wants it.",
+        help="Write a fault of the slide or its spots to <stage>.status.json and exit 0, as the pipeline wants it; "
+        "faults of machines, stores and settings still exit with their code.",
     ),
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from histocast.cli import options
-from histocast.errors import HistocastError, TransientError
+from histocast.errors import DataError, StaleInputError
 
 if TYPE_CHECKING:
     from histocast.api import Facts
@@ -121,7 +121,6 @@ def predict(
     genes: options.Genes = None,
     threads: options.Threads = None,
     outdir: options.Outdir = Path(),
-    record_errors: options.RecordErrors = False,
 ) -> None:
     """Turn features into expression: <sample>.h5ad and <sample>.parquet."""
     from histocast import api
@@ -142,7 +141,6 @@ def predict(
             threads=threads,
             outdir=outdir,
         ),
-        record_errors=record_errors,
     )
 
 
@@ -154,7 +152,6 @@ def report(
     thumbnail: options.Thumbnail,
     tissue: Annotated[Path, typer.Option(help="tissue.png of 'tile'.")],
     outdir: options.Outdir = Path(),
-    record_errors: options.RecordErrors = False,
 ) -> None:
     """Write the page of one sample: <sample>.html."""
     from histocast.records import SlideRecord, read_record
@@ -170,7 +167,7 @@ def report(
         )
         return {"html_sha256": sha256_of_file(outdir / f"{record.sample}.html")}, verdict
 
-    _run_stage("report", record.sample, outdir, work, record_errors=record_errors)
+    _run_stage("report", record.sample, outdir, work)
 
 
 def summarise(
@@ -223,13 +220,15 @@ def _run_stage(
     outdir: Path,
     work: Callable[[], Facts | tuple[Facts, Verdict]],
     *,
-    record_errors: bool,
+    record_errors: bool = False,
 ) -> None:
-    """Do a stage's work and write how it ended, also when it fails; with the verdict where ``work`` returns one.
+    """Do a stage's work and write how it ended, with the verdict where ``work`` returns one.
 
-    Transient errors always end the verb with their code, so that the workflow engine tries again.
+    With ``record_errors`` a fault of the slide or of its spots is written down as well, and is no failure of the verb: a
+    `DataError` that is no `StaleInputError`. Every other error can be the fault of a machine, and is raised.
     """
     from histocast.artifacts import write_json
+    from histocast.foreign_errors import machine_fault_behind
     from histocast.progress import log
     from histocast.records import StageError, StatusRecord
     from histocast.software import software_versions
@@ -239,13 +238,11 @@ def _run_stage(
     software = software_versions()
     try:
         done = work()
-    except TransientError:
-        raise
-    except HistocastError as error:
+    except DataError as error:
+        if not record_errors or isinstance(error, StaleInputError) or machine_fault_behind(error):
+            raise
         cause = StageError.from_exception(error)
         failure = StatusRecord(sample=sample, stage=stage, outcome="failed", error=cause, software=software)
-        if not record_errors:
-            raise
         write_json(path, failure)
         log(f"{stage} {sample}: failed, recorded in {path.name}\n{error.message}")
         return

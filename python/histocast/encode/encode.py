@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from histocast.artifacts import FEATURES, TILES, Provenance, parquet_writer, read_table
 from histocast.bundle import Bundle, sha256_of_file
 from histocast.encode.features_file import FeatureRows, feature_lengths, features_schema
-from histocast.errors import DataError
+from histocast.errors import DataError, StaleInputError
 from histocast.progress import Clock, Meter
 from histocast.records import SlideRecord
 from histocast.serving.predictor import Pending, Predictor
@@ -121,13 +121,13 @@ def read_centres(tiles: Path, record: SlideRecord) -> tuple[NDArray[np.int32], N
 
     Raises
     ------
-    DataError
+    StaleInputError
         The tiles were laid on another slide, or for another bundle.
     """
     table, provenance = read_table(tiles, TILES)
     for role, stated in (("slide", record.slide_digest), ("bundle", record.bundle_digest)):
         if (found := provenance.inputs.get(role, stated)) != stated:
-            raise DataError(
+            raise StaleInputError(
                 f"tiles were made with {role} {found}",
                 expected=f"{role} {stated}, as slide.json",
                 where=f"sample {record.sample}",

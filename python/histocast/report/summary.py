@@ -102,8 +102,8 @@ def _did_not_run(sample: str, stage: Stage) -> StatusRecord:
         error=StageError(
             kind=DID_NOT_RUN,
             exit_code=70,
-            message="its task crashed or was killed each time, and left no record",
-            advice="see its exit code in pipeline_info/trace.txt (137: it wanted more memory, see --max_memory), "
+            message="its task failed each time it was tried, and left no record of the cause",
+            advice="see its exit code in pipeline_info/trace.txt (137: it wanted more memory, see --max_memory; docs/output.md), "
             "then run again with -resume",
         ),
     )

@@ -21,6 +21,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from histocast.bundle import Bundle, GraphSpec, TensorSpec, sha256_of_file
 from histocast.errors import ConfigError, MissingInputError
+from histocast.foreign_errors import is_out_of_memory, out_of_memory
 from histocast.serving.predictor import (
     FUSION,
     Done,
@@ -138,6 +139,8 @@ def open_session(path: Path, *, threads: int, optimise: bool = True) -> onnxrunt
     ------
     ConfigError
         The file is not a graph this onnxruntime can run, or there is a CUDA device that it cannot use.
+    OutOfMemory
+        There is no memory for it.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -151,6 +154,8 @@ def open_session(path: Path, *, threads: int, optimise: bool = True) -> onnxrunt
     try:
         session = onnxruntime.InferenceSession(path, options, providers=providers)
     except OnnxErrors as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(error, where=path.name) from error
         raise ConfigError(
             f"onnxruntime {onnxruntime.__version__} cannot load {path.name}: {first_line(error)}",
             expected="an ONNX graph",
@@ -247,6 +252,8 @@ class OnnxPredictor:
         ------
         ConfigError
             An input or output does not fit the contract, an output is not finite, or onnxruntime gave up.
+        OutOfMemory
+            There is no memory left.
         """
         graph = self._graphs[name]
         where = f"graph {name!r}"
@@ -254,10 +261,12 @@ class OnnxPredictor:
         try:
             outputs = self._run(name, inputs)
         except OnnxErrors as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(error, where=where) from error
             raise ConfigError(
                 f"onnxruntime gave up: {first_line(error)}",
                 where=where,
-                advice="give the task more memory, or export the bundle again",
+                advice="check the driver where graphs run on a GPU, or export the bundle again",
             ) from error
         check_tensors(outputs, graph.outputs, where=where, sizes=sizes)
         check_finite(outputs, where=where)

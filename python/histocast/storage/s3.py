@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.exceptions import ClientError, NoCredentialsError
 from botocore.loaders import Loader, create_loader
 
-from histocast.errors import DataError, StorageUnavailable, UsageError
+from histocast.errors import ConfigError, DataError, MissingInputError, StorageUnavailable, UsageError
 from histocast.storage.copies import write_copy
 from histocast.storage.pieces import Pieces, piece_memory
 from histocast.storage.ranges import MAX_REQUEST_BYTES, affordable_gap, plan_requests
-from histocast.storage.s3_errors import RAISED, our_error
+from histocast.storage.s3_errors import ARCHIVED, RAISED, is_refusal, our_error
 from histocast.storage.source import Bytes, ObjectStat, Range, clipped, overwritten
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ MAX_BACKOFF_S = 10.0
 CONNECT_TIMEOUT_S = 10
 # A stalled connection is given up and asked again: twenty seconds without one byte is not slowness.
 READ_TIMEOUT_S = 20
+_ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
 # As much as stays in the processor's cache on its way through the HTTP library.
 _RECEIVE_BYTES = 256 * 1024
 
@@ -54,6 +56,11 @@ def connect(connections: int) -> S3Client:
     """Return a client that keeps up to ``connections`` open; threads may share it.
 
     Making the first takes a tenth of a second, most of it to read what AWS's services are like, which later ones share.
+
+    Raises
+    ------
+    ConfigError
+        The AWS settings name a profile, a region or an endpoint that there is not.
     """
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -62,10 +69,15 @@ def connect(connections: int) -> S3Client:
         # Ours alone, since botocore's retries do not cover a body that stops half-way.
         retries={"total_max_attempts": 1},
     )
-    # A session of its own, since credentials and profile are found when it is made.
-    session = botocore.session.Session()
-    session.register_component("data_loader", _service_descriptions())
-    client: S3Client = boto3.session.Session(botocore_session=session).client("s3", config=config)
+    try:
+        # A session of its own, since credentials and profile are found when it is made.
+        session = botocore.session.Session()
+        session.register_component("data_loader", _service_descriptions())
+        client: S3Client = boto3.session.Session(botocore_session=session).client("s3", config=config)
+    except RAISED as error:
+        raise our_error(error, name="S3", key="", version=None) from error
+    except ValueError as error:
+        raise ConfigError("boto3 takes no such endpoint", where="AWS_ENDPOINT_URL", expected="https://host") from error
     return client
 
 
@@ -127,9 +139,9 @@ class S3Source:
     def stat(self) -> ObjectStat:
         """See `Source.stat`."""
         if self._stat is None:
-            answer = self._retried(
-                lambda client: client.head_object(Bucket=self._bucket, Key=self._key, **self._options)
-            )
+            answer = self._retried(self._head)
+            if answer.get("StorageClass") in _ARCHIVES and 'ongoing-request="false"' not in answer.get("Restore", ""):
+                raise MissingInputError(ARCHIVED[0], where=self.name, advice=ARCHIVED[1])
             found = ObjectStat(answer["ContentLength"], self._version_of(answer))
             if self._version is not None and found.version != self._version:
                 raise overwritten(self.name, found=found.version, expected=self._version)
@@ -190,6 +202,21 @@ class S3Source:
                 self._client = connect(CONCURRENCY)
             return self._client
 
+    def _head(self, client: S3Client) -> Mapping[str, Any]:
+        """Ask for size and version; of a refusal, which comes without a reason, ask for the reason."""
+        asked: Any = {"Bucket": self._bucket, "Key": self._key, **self._options}
+        try:
+            answer: Mapping[str, Any] = client.head_object(**asked)
+        except ClientError as error:
+            if is_refusal(error):
+                try:
+                    client.get_object(**asked, Range="bytes=0-0")["Body"].close()
+                except ClientError as reason:
+                    if is_refusal(reason):
+                        raise
+            raise
+        return answer
+
     def _read_into(self, start: int, into: memoryview) -> None:
         if not into:
             return
@@ -230,6 +257,10 @@ class S3Source:
                 mapped = our_error(error, name=self.name, key=self._key, version=self._version)
                 if not isinstance(mapped, StorageUnavailable) or attempt == self._attempts:
                     raise mapped from error
+                if isinstance(error, NoCredentialsError) and self._owns_client:
+                    # A client looks for credentials once, when it is made.
+                    with self._lock:
+                        self._client = None
             # Full jitter: threads that were throttled together do not come back together.
             time.sleep(random.uniform(0, min(MAX_BACKOFF_S, BACKOFF_S * 2**attempt)))  # noqa: S311
         raise AssertionError(self.name)  # pragma: no cover - the last attempt returns or raises

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
-from histocast.errors import DataError
+from histocast.errors import StaleInputError
 
 Range = tuple[int, int]
 """Start and length in bytes."""
@@ -106,9 +106,9 @@ def clipped(ranges: Mapping[int, Range], size_bytes: int) -> dict[int, Range]:
     }
 
 
-def overwritten(name: str, *, found: str, expected: str) -> DataError:
+def overwritten(name: str, *, found: str, expected: str) -> StaleInputError:
     """Return the error for an object that is no longer the one that was judged."""
-    return DataError(
+    return StaleInputError(
         f"version {found}",
         expected=f"version {expected}, which was there when the run began",
         where=name,

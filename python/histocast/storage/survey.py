@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
-from histocast.errors import HistocastError, TransientError
+from histocast.errors import DataError, HistocastError, MissingInputError, UsageError
 from histocast.storage.open import open_source
 from histocast.storage.source import ObjectStat, Source
 
@@ -25,8 +25,9 @@ def stat_sources(objects: Sequence[tuple[str, str]]) -> Iterator[tuple[int, Obje
 
     Raises
     ------
-    TransientError
-        A store did not answer, also after retries. What was not asked yet is not asked any more.
+    TransientError, ConfigError
+        A store did not answer, also after retries, or takes no credentials or settings of this machine. What was not asked
+        yet is not asked any more.
     """
     with ExitStack() as stack:
         client = None
@@ -45,9 +46,7 @@ def _ask(uri: str, name: str, client: S3Client | None) -> ObjectStat | Histocast
     try:
         with _open(uri, name, client) as source:
             return source.stat()
-    except TransientError:
-        raise
-    except HistocastError as error:
+    except (DataError, MissingInputError, UsageError) as error:
         return error
 
 

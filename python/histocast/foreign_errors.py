@@ -1,0 +1,125 @@
+"""What exceptions of other libraries mean, where that is known.
+
+Standard library alone, so that it can also speak for a library that cannot be imported.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+
+from histocast.errors import (
+    DataError,
+    HistocastError,
+    MissingInputError,
+    OutOfMemory,
+    OutputError,
+    StorageUnavailable,
+)
+
+# The disk that is written to is full, over its quota, read-only or too small for the file.
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+# A disk, a network file system or a resource of the machine failed; another machine, or the same one later, may not.
+_MACHINE = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.ENOTCONN,
+    errno.EREMOTEIO,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.EMFILE,
+    errno.ENFILE,
+}
+_ABSENT = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+
+# What onnxruntime, CUDA, cuDNN, cuBLAS, OpenCV and torch say, none of which raises MemoryError.
+_OUT_OF_MEMORY = re.compile(
+    r"failed to allocate memory|bad[_ ]alloc|out of memory|insufficient memory|cannot allocate memory"
+    r"|CUDA failure 2\b|(?:CUDNN|CUBLAS|CUSOLVER|CUFFT)\w*_ALLOC_FAILED|smaller than requested bytes",
+    re.IGNORECASE,
+)
+_LONGEST_LINE = 300
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of any library says that the machine or its GPU has no memory left."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def out_of_memory(error: BaseException, *, where: str | None = None) -> OutOfMemory:
+    """The error to raise in place of one for which `is_out_of_memory` holds."""
+    return OutOfMemory(
+        f"no memory left: {one_line(error)}",
+        where=where,
+        advice="give the task more memory or fewer threads, or a GPU that others do not fill",
+    )
+
+
+def known_error(error: BaseException) -> HistocastError | None:
+    """The histocast error that an exception stands for, or None where its meaning is not known.
+
+    A `HistocastError` stands for itself, unless it blames data for a machine's fault (`machine_fault_behind`).
+    """
+    if isinstance(error, DataError):
+        return machine_fault_behind(error) or error
+    if isinstance(error, HistocastError):
+        return error
+    if is_out_of_memory(error):
+        return out_of_memory(error)
+    return _of_system(error) if isinstance(error, OSError) else None
+
+
+def machine_fault_behind(error: DataError) -> HistocastError | None:
+    """The machine's fault that an error was raised from, if one was.
+
+    A decoder that finds no memory, or a disk that fails under a library, looks like damaged data to whoever calls them.
+    """
+    for cause in _causes(error):
+        if is_out_of_memory(cause):
+            return out_of_memory(cause, where=error.where)
+        if isinstance(cause, OSError) and cause.errno in _UNWRITABLE | _MACHINE:
+            return _of_system(cause)
+    return None
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one printable line of bounded length."""
+    words = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+    return words if len(words) <= _LONGEST_LINE else f"{words[:_LONGEST_LINE]} ..."
+
+
+def _of_system(error: OSError) -> HistocastError | None:
+    reason = error.strerror or one_line(error)
+    where = one_line(ValueError(error.filename)) if error.filename is not None else None
+    if error.errno in _UNWRITABLE:
+        return OutputError(
+            f"cannot write: {reason}", where=where, advice="make room or choose another disk, then run again"
+        )
+    if error.errno in _MACHINE:
+        return StorageUnavailable(f"the system answered: {reason}", where=where)
+    if error.errno in _ABSENT:
+        return MissingInputError(
+            f"cannot open a file or folder: {reason}", where=where, advice="check that it exists and its permissions"
+        )
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause = error.__cause__
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__
