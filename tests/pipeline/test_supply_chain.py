@@ -103,7 +103,6 @@ def test_the_release_tries_signs_and_describes_what_it_pushes() -> None:
     def place(part: str) -> int:
         return next(number for number, command in enumerate(commands) if part in command)
 
-    assert {"client", "client-gpu", "train", "triton"} == set(jobs["images"]["strategy"]["matrix"]["image"])
     assert "make pinned-images" in [step.get("run") for step in jobs["check"]["steps"]]
     assert jobs["images"]["needs"] == jobs["wheel"]["needs"] == "check"
     assert jobs["publish"]["needs"] == ["images", "wheel"]
@@ -162,6 +161,16 @@ def test_compose_names_the_images_of_others_by_digest() -> None:
     images = [re.sub(r"\$\{\w+:-(.*)\}", r"\1", service["image"]) for service in services.values()]
 
     assert [image for image in images if not image.startswith("localhost/") and not DIGEST.search(image)] == []
+
+
+def test_the_manual_names_the_images_that_tasks_run_in() -> None:
+    """Those of the table of AWS Batch, which says what to push, are those of the settings, and a release makes them all."""
+    settings = "".join(path.read_text() for path in (ROOT / "conf").glob("*.config"))
+    used = set(re.findall(r"\b(client-gpu|client|train|triton):\d", settings))
+    table = (ROOT / "docs" / "deployment.md").read_text().partition("| run | images |")[2].partition("\n\n")[0]
+
+    assert set(re.findall(r"`(client-gpu|client|train|triton)`", table)) == used
+    assert set(read("release.yml")["jobs"]["images"]["strategy"]["matrix"]["image"]) == used
 
 
 @pytest.fixture
