@@ -14,7 +14,7 @@ include { TRAIN } from './modules/train.nf'
 include { EVALUATE } from './modules/evaluate.nf'
 include { EXPORT } from './modules/export.nf'
 include { LINEAGE } from './modules/lineage.nf'
-include { local_file ; one_slide_a_folder ; read_plan ; read_samples ; read_sections ; whole_file } from './modules/inputs.nf'
+include { local_file ; local_files ; one_slide_a_folder ; read_plan ; read_samples ; read_sections ; whole_file } from './modules/inputs.nf'
 include { check_parameters ; describe_parameters ; values_of ; as_json } from './modules/parameters.nf'
 
 // From slides to expression. Every row of the samplesheet reaches the summary, whatever became of it.
@@ -38,8 +38,8 @@ workflow PREDICT_SLIDES {
         on_slide_error,
     )
     samples = CHECK.out.samples.flatMap { file -> read_samples(file) }
-    slides = samples.map { meta -> tuple(meta, local_file(meta.slide)) }
-    spots = samples.map { meta -> tuple(meta, local_file(meta.spots)) }
+    slides = samples.map { meta -> tuple(meta, local_files(meta.files ?: [])) }
+    spots = samples.map { meta -> tuple(meta, local_files([meta.spots])) }
 
     TILE(slides.join(spots), staged_bundle)
     ENCODE(slides.join(TILE.out.tiles), staged_bundle, max_unreadable)
@@ -67,12 +67,12 @@ workflow TRAIN_MODELS {
     encoder_weights // what trained encoders start from, or null
 
     main:
-    sheet = file(input, checkIfExists: true)
+    sheet = whole_file(input)
     staged_recipe = tuple(recipe.toString().endsWith('.json') ? whole_file(recipe) : [], recipe)
     staged_panel = whole_file(panel)
     staged_text = whole_file(gene_text)
     staged_unseen = whole_file(unseen_genes)
-    staged_encoders = encoders ? encoders.tokenize(',').collect { folder -> file(folder.trim(), checkIfExists: true) } : []
+    staged_encoders = encoders ? encoders.tokenize(',').collect { folder -> whole_file(folder.trim()) } : []
     staged_weights = whole_file(encoder_weights)
 
     PLAN(sheet, staged_recipe, methods ? methods.tokenize(',')*.trim() : [], staged_panel, staged_text, staged_unseen)

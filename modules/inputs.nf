@@ -7,18 +7,41 @@ def is_object(uri) {
 
 // The file to stage, or nothing for an object or an absent parameter.
 def local_file(uri) {
-    return !uri || is_object(uri) ? [] : file(uri, checkIfExists: true)
+    return !uri || is_object(uri) ? [] : whole_file(uri)
 }
 
 // The same for what training reads whole: Nextflow brings an object too.
 def whole_file(uri) {
-    return uri ? file(uri, checkIfExists: true) : []
+    if (!uri) {
+        return []
+    }
+    if (!is_object(uri) && !is_stageable(uri)) {
+        error("Nextflow cannot bring a path with any of \$ * ? [ { to a task: ${visible(uri)}\nwhat to do: rename the file or the folder that has it")
+    }
+    return file(uri, checkIfExists: true, glob: false)
 }
 
-// A command line option for an input that is staged, or a value, or absent.
+// The local files among a task's inputs, to stage. Where no container hides them, those that cannot be staged are left
+// out: their paths are absolute, and the task reads them where they lie.
+def local_files(paths) {
+    def local = paths.findAll { path -> path && !is_object(path) }
+    def all_stageable = local.every { path -> is_stageable(path) }
+    return all_stageable || workflow.containerEngine ? local.collect { path -> local_file(path) } : []
+}
+
+// Nextflow links inputs into a task's folder by a script that leaves these characters to the shell.
+def is_stageable(path) {
+    return !(path.toString() =~ '[$*?\\[{\\p{Cntrl}]')
+}
+
+def visible(text) {
+    return text.toString().replaceAll(/\p{Cntrl}/, '?')
+}
+
+// A command line option for an input that is staged (the first of several files), or a value, or absent.
 def option(name, staged, uri) {
-    def value = staged ?: uri
-    return value ? "${name} ${quoted(value)}" : ''
+    def value = staged instanceof Collection ? staged[0] : staged
+    return value || uri ? "${name} ${quoted(value ?: uri)}" : ''
 }
 
 // Text as one word of the shell, whatever it holds.
@@ -43,31 +66,42 @@ def surroundings(task) {
 }
 
 // CHECK looks at every slide, but a container sees only the folders of what its task was given: one slide of
-// each local folder opens it. A cell that is no file is left to CHECK, which says what is wrong with it.
+// each local folder opens it, those that links lead to included. A cell that is no file is left to CHECK, which says
+// what is wrong with it.
 def one_slide_a_folder(samplesheet) {
-    if (!workflow.containerEngine || is_object(samplesheet)) {
+    def sheet = is_object(samplesheet) ? null : file(samplesheet, glob: false)
+    if (!workflow.containerEngine || !sheet?.isFile()) {
         return []
     }
-    def sheet = file(samplesheet)
-    def cells = sheet.readLines().collectMany { line -> line.split(/[,;\t]/).toList() }
+    def cells = sheet.readLines().collectMany { line -> line.findAll(/"(?:[^"]|"")*"|[^,;\t]+/) }
     def files = cells
-        .collect { cell -> cell.trim().replaceAll(/^"|"$/, '') }
-        .findAll { cell -> cell && !is_object(cell) }
-        .collect { cell -> sheet.parent.resolve(cell) }
+        .collect { cell -> cell.trim().replaceAll(/^"|"$/, '').replace('""', '"') }
+        .findAll { cell -> cell && !is_object(cell) && is_stageable(cell) }
+        .collect { cell -> sheet.toRealPath().parent.resolve(cell) }
         .findAll { path -> path.isFile() }
-    return files.unique { path -> path.parent }
+    return files
+        .collectMany { path -> links_of(path) }
+        .findAll { path -> is_stageable(path) }
+        .unique { path -> path.parent }
+}
+
+// A path, and each one that it leads to where it is a link.
+def links_of(path, most = 40) {
+    def leads_on = most > 0 && java.nio.file.Files.isSymbolicLink(path)
+    def target = leads_on ? path.resolveSibling(java.nio.file.Files.readSymbolicLink(path)) : null
+    return [path.normalize()] + (leads_on ? links_of(target, most - 1) : [])
 }
 
 // The sections of a training sheet, with the files each one stands on. PLAN judges the sheet.
 def read_sections(training_sheet) {
-    def sheet = file(training_sheet, checkIfExists: true)
+    def sheet = whole_file(training_sheet)
     return sheet.splitCsv(header: true, strip: true).collect { row ->
-        tuple(row.sample, file_beside(sheet, row.slide), file_beside(sheet, row.counts), file_beside(sheet, row.spots))
+        tuple(row.sample, files_beside(sheet, row.slide), files_beside(sheet, row.counts), files_beside(sheet, row.spots))
     }
 }
 
-def file_beside(sheet, cell) {
-    return !cell || is_object(cell) ? [] : local_file(sheet.parent.resolve(cell))
+def files_beside(sheet, cell) {
+    return !cell || is_object(cell) ? [] : local_files([sheet.parent.resolve(cell)])
 }
 
 // What decides a sample's results, one map a sample that can be processed: it is part of each task's inputs,
@@ -80,7 +114,9 @@ def read_samples(samples_json) {
             [
                 id: sample.sample,
                 slide: sample.slide,
+                files: sample.files,
                 version: sample.version,
+                companions_version: sample.companions_version,
                 size_bytes: sample.size_bytes,
                 mpp: sample.mpp,
                 spots: sample.spots,

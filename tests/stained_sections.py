@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from made_slides import Recipe, paint_arrays, write_slide
+from made_slides import Pixels, Recipe, paint_arrays, write_slide
 
 GENES = ("KRT8", "COL1A1", "CD3E", "EPCAM", "VIM")
 GEOMETRY = {"tile_px": 112, "um_per_px": 0.5, "pitch_um": 56.0}
@@ -47,6 +47,12 @@ def write_spots_and_counts(folder: Path, name: str, *, seed: int) -> None:
 
 def write_stained_slide(path: Path, *, seed: int, side_px: int = 1500) -> Path:
     """Write a slide with a disc of pink tissue and dark nuclei on it, 0.5 um/px."""
+    recipe = Recipe(side_px, side_px, layout="generic", um_per_px=0.5, tile_px=(256, 256))
+    return write_slide(path, recipe, paint_arrays(paint_stained(seed=seed, side_px=side_px)))
+
+
+def paint_stained(*, seed: int, side_px: int) -> Pixels:
+    """Pixels [row, column, 3] of a disc of pink tissue with dark nuclei."""
     random = np.random.default_rng(seed)
     pixels = np.full((side_px, side_px, 3), 242, np.uint8)
     tissue = np.zeros((side_px, side_px), np.uint8)
@@ -57,5 +63,4 @@ def write_stained_slide(path: Path, *, seed: int, side_px: int = 1500) -> Path:
     for x_px, y_px in random.integers(0, side_px, (side_px * 2, 2)):
         if tissue[y_px, x_px]:
             cv2.circle(pixels, (int(x_px), int(y_px)), int(random.integers(4, 9)), (84, 52, 128), thickness=-1)
-    recipe = Recipe(side_px, side_px, layout="generic", um_per_px=0.5, tile_px=(256, 256))
-    return write_slide(path, recipe, paint_arrays(pixels))
+    return pixels

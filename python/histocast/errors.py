@@ -23,7 +23,18 @@ spots, and would come again on every machine. Everything else can be the fault o
 
 from __future__ import annotations
 
+import math
+import re
+from bisect import insort
 from typing import ClassVar
+
+# What a terminal obeys instead of showing: control characters but the line feed, and marks that turn text round.
+_UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Return text that a terminal shows and does not obey: control characters as escapes such as ``\x1b``."""
+    return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 class HistocastError(Exception):
@@ -47,10 +58,10 @@ class HistocastError(Exception):
     def __init__(
         self, found: str, *, expected: str | None = None, where: str | None = None, advice: str | None = None
     ) -> None:
-        self.found = found
-        self.expected = expected
-        self.where = where
-        self.advice = advice
+        self.found = printable(found)
+        self.expected = printable(expected) if expected else None
+        self.where = printable(where) if where else None
+        self.advice = printable(advice) if advice else None
         super().__init__(self.message)
 
     @property
@@ -121,7 +132,7 @@ class OutOfMemory(TransientError):
 
 
 class ErrorCollector:
-    """Gathers the faults of one table, so that a user mends them all at once.
+    """Gathers the faults of one table in the order of its lines, so that a user corrects them all at once.
 
     >>> faults = ErrorCollector("sheet.csv")
     >>> faults.add("mpp is 'abc'", row=3, column="mpp", expected="a number of micrometres per pixel")
@@ -131,10 +142,15 @@ class ErrorCollector:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.lines: list[str] = []
+        self._faults: list[tuple[float, int, str]] = []
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return len(self._faults)
+
+    @property
+    def lines(self) -> list[str]:
+        """The message of each fault; those of no single line come last."""
+        return [message for _, _, message in self._faults]
 
     def add(
         self,
@@ -153,12 +169,13 @@ class ErrorCollector:
                 f", column {column!r}" if column is not None else "",
             ]
         )
-        self.lines.append(HistocastError(found, expected=expected, where=where, advice=advice).message)
+        message = HistocastError(found, expected=expected, where=where, advice=advice).message
+        insort(self._faults, (math.inf if row is None else row, len(self), message))
 
     def raise_if_any(self, advice: str | None = None) -> None:
         """Raise one `DataError` that lists every fault noted so far."""
-        if not self.lines:
+        if not self._faults:
             return
-        count = len(self.lines)
+        count = len(self._faults)
         listing = "\n".join(f"{number}. {line}" for number, line in enumerate(self.lines, start=1))
         raise DataError(f"{count} error{'s' if count > 1 else ''} found\n{listing}", where=self.source, advice=advice)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeVar
 
+from histocast.errors import printable
+
 Item = TypeVar("Item")
 
 Part = Literal["starting", "store", "decode", "inference", "writing"]
@@ -26,7 +28,7 @@ LOG_INTERVAL_S = 10.0
 
 def log(message: str) -> None:
     """Write one line to standard error, where task logs are kept."""
-    sys.stderr.write(f"[histocast] {message}\n")
+    sys.stderr.write(f"[histocast] {printable(message)}\n")
     sys.stderr.flush()
 
 

@@ -31,6 +31,11 @@ class SampleRecord(Record):
     version: str | None = None
     """What changes when the object is overwritten: its ETag, or size and time of a local file."""
     size_bytes: int | None = None
+    files: tuple[str, ...] = ()
+    """Local files and folders that a task must see to read the slide: the path it is opened by, then its companions.
+    Empty for an object of a store."""
+    companions_version: str | None = None
+    """What changes when a companion of a slide of several files changes."""
     spots_version: str | None = None
     """What changes when the table of spots is overwritten."""
     error: StageError | None = None

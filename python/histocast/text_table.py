@@ -18,6 +18,9 @@ from typing import Literal
 from histocast.errors import DataError, ErrorCollector, HistocastError, MissingInputError
 from histocast.units import check_um_per_px
 
+CLOSE = 0.75
+"""Likeness (`difflib`) above which another name is suggested: a slip of a letter or two."""
+
 _OTHER_DELIMITERS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 
 
@@ -93,6 +96,8 @@ def parse_text_table(data: bytes, columns: TableColumns, faults: ErrorCollector)
     if not _uses_commas(header, header_line, faults):
         return []
     _check_header(header, header_line, columns, faults)
+    if not set(header) & {*columns.required, *columns.optional}:
+        return []
     body = [(line, cells) for line, cells in lines[1:] if any(cell.strip() for cell in cells)]
     if not body and not faults:
         faults.add("a header and no rows", row=header_line, expected="one row or more")
@@ -163,7 +168,9 @@ def _uses_commas(header: Sequence[str], line: int, faults: ErrorCollector) -> bo
 def _check_header(header: list[str], line: int, columns: TableColumns, faults: ErrorCollector) -> None:
     known = (*columns.required, *columns.optional)
     missing = [name for name in known if name not in header]
-    for number, name in enumerate(header, start=1):
+    # Without a name that is close to a known one this may be no such table at all, and is not shown.
+    is_header = any(get_close_matches(name.lower(), known, cutoff=CLOSE) for name in header)
+    for number, name in enumerate(header if is_header else (), start=1):
         if name in known and header.index(name) != number - 1:
             faults.add("the column appears twice", row=line, column=name, expected=str(columns))
         elif name in known or columns.others == "ignore":
@@ -171,7 +178,7 @@ def _check_header(header: list[str], line: int, columns: TableColumns, faults: E
         elif not name:
             faults.add(f"column {number} has no name", row=line, expected=str(columns))
         else:
-            near = get_close_matches(name.lower(), missing, n=1, cutoff=0.6)
+            near = get_close_matches(name.lower(), missing, n=1, cutoff=CLOSE)
             advice = f"did you mean {near[0]!r}?" if near else "remove the column"
             faults.add("an unknown column", row=line, column=name, expected=str(columns), advice=advice)
     for name in columns.required:

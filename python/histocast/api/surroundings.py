@@ -33,7 +33,7 @@ class SlideLocation:
 
 @contextmanager
 def opened_slide(location: SlideLocation, scratch: Path, clock: Clock) -> Iterator[tuple[Slide, str]]:
-    """Yield the slide and the digest of its bytes; opening it counts as waiting for the store.
+    """Yield the slide and the digest of its bytes, companions included; opening it counts as waiting for the store.
 
     Raises
     ------
@@ -44,13 +44,14 @@ def opened_slide(location: SlideLocation, scratch: Path, clock: Clock) -> Iterat
         itself takes a mount that vanished for damage.
     """
     from histocast.slide import open_slide
+    from histocast.slide.companions import slide_digest
     from histocast.storage import open_source, sampled_digest
 
     name = f"slide of sample {location.sample}"
     try:
         with open_source(location.uri, version=location.version, name=name) as source:
             with clock.spent("store"):
-                digest = sampled_digest(source)
+                digest = slide_digest(source)
                 opened = open_slide(source, sample=location.sample, mpp=location.mpp, scratch=scratch)
             with opened as slide:
                 yield slide, digest

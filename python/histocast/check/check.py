@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Literal
 
 from histocast.bundle import bundle_digest, sha256_of_file
+from histocast.check.local_names import refuse_unstageable
 from histocast.check.samplesheet import SheetRow, read_samplesheet
-from histocast.errors import ErrorCollector, HistocastError, MissingInputError
+from histocast.errors import DataError, ErrorCollector, HistocastError, MissingInputError
 from histocast.progress import Meter
 from histocast.records import CheckRecord, SampleRecord, StageError
 from histocast.serving import verify_bundle, verify_servers
 from histocast.serving.asked_genes import ask_genes
+from histocast.slide.companions import companions_version, refuse_in_store, slide_files
 from histocast.storage import ObjectStat
 from histocast.storage.survey import stat_sources
 
 Answer = ObjectStat | HistocastError
+Files = tuple[Path, ...]
 
 
 def check_samples(
@@ -61,8 +64,9 @@ def check_samples(
     """
     rows, faults = read_samplesheet(str(samplesheet))
     answers = _ask_stores(rows)
-    samples = [_judge(row, answers, faults, on_slide_error=on_slide_error) for row in rows]
-    faults.raise_if_any("mend the samplesheet and run again")
+    files = _find_files(rows, answers)
+    samples = [_judge(row, answers, files, faults, on_slide_error=on_slide_error) for row in rows]
+    faults.raise_if_any("correct the samplesheet and run again")
     _refuse_if_all_absent(samples)
     bundle = verify_bundle(bundle_folder)
     if triton_url is not None:
@@ -90,14 +94,22 @@ def _refuse_if_all_absent(samples: Sequence[SampleRecord]) -> None:
 
 
 def _ask_stores(rows: Sequence[SheetRow]) -> dict[str, Answer]:
-    """The stores' answers by URI; each object is asked for once, however many rows share it."""
+    """The stores' answers by URI; each object is asked for once, however many rows share it.
+
+    A slide that cannot be read from a store is refused without asking.
+    """
     names: dict[str, str] = {}
+    answers: dict[str, Answer] = {}
     for row in rows:
         names.setdefault(row.slide, f"slide of sample {row.sample}")
         if row.spots:
             names.setdefault(row.spots, f"spots of sample {row.sample}")
-    objects = list(names.items())
-    answers: dict[str, Answer] = {}
+        if row.slide.startswith("s3://"):
+            try:
+                refuse_in_store(row.slide, name=names[row.slide])
+            except DataError as error:
+                answers[row.slide] = error
+    objects = [(uri, name) for uri, name in names.items() if uri not in answers]
     with Meter("check", total=len(objects), unit="objects") as meter:
         for index, answer in stat_sources(objects):
             answers[objects[index][0]] = answer
@@ -105,8 +117,30 @@ def _ask_stores(rows: Sequence[SheetRow]) -> dict[str, Answer]:
     return answers
 
 
+def _find_files(rows: Sequence[SheetRow], answers: dict[str, Answer]) -> dict[str, Files]:
+    """The files of each local slide that is there; one that lacks companions gets the error as its answer."""
+    found: dict[str, Files] = {}
+    for row in rows:
+        if row.slide in found or row.slide.startswith("s3://") or isinstance(answers[row.slide], HistocastError):
+            continue
+        name = f"slide of sample {row.sample}"
+        try:
+            files = slide_files(Path(row.slide), name=name)
+            for file in files:
+                refuse_unstageable(str(file.resolve()), name=name)
+            found[row.slide] = files
+        except DataError as error:
+            answers[row.slide] = error
+    return found
+
+
 def _judge(
-    row: SheetRow, answers: dict[str, Answer], faults: ErrorCollector, *, on_slide_error: Literal["fail", "skip"]
+    row: SheetRow,
+    answers: dict[str, Answer],
+    files: dict[str, Files],
+    faults: ErrorCollector,
+    *,
+    on_slide_error: Literal["fail", "skip"],
 ) -> SampleRecord:
     error: StageError | None = None
     for column, uri in (("slide", row.slide), ("spots", row.spots)):
@@ -124,6 +158,7 @@ def _judge(
         elif error is None:
             error = StageError.from_exception(answer)
     slide, spots = answers[row.slide], answers[row.spots] if row.spots else None
+    of_slide = files.get(row.slide, ())
     return SampleRecord(
         sample=row.sample,
         slide=row.slide,
@@ -131,12 +166,14 @@ def _judge(
         spots=row.spots,
         version=slide.version if isinstance(slide, ObjectStat) else None,
         size_bytes=slide.size_bytes if isinstance(slide, ObjectStat) else None,
+        files=tuple(map(str, of_slide)),
+        companions_version=companions_version(of_slide),
         spots_version=spots.version if isinstance(spots, ObjectStat) else None,
         error=error,
     )
 
 
 def _advise(answer: HistocastError, uri: str | None) -> str | None:
-    if uri is None or uri.startswith("s3://"):
+    if uri is None or uri.startswith("s3://") or not isinstance(answer, MissingInputError):
         return answer.advice
     return f"{answer.advice}; a relative path begins at the samplesheet's folder" if answer.advice else None

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from histocast.errors import ErrorCollector
+from histocast.check.local_names import refuse_unstageable
+from histocast.errors import DataError, ErrorCollector
 from histocast.storage import open_source
 from histocast.text_table import TableColumns, TableRow, parse_text_table, parse_um_per_px
 
@@ -57,13 +58,13 @@ def read_samplesheet(uri: str) -> tuple[list[SheetRow], ErrorCollector]:
 
 def _judge_rows(table: Sequence[TableRow], folder: str, faults: ErrorCollector) -> list[SheetRow]:
     rows = []
-    first_line: dict[str, int] = {}
+    seen: dict[str, tuple[int, str]] = {}
     for table_row in table:
         line, row = table_row.line, table_row.cells
         before = len(faults)
         sample = row.get("sample", "")
         if "sample" in row:
-            _judge_sample(sample, line, first_line, faults)
+            _judge_sample(sample, line, seen, faults)
         slide = _judge_location("slide", row, line, folder, faults)
         spots = _judge_location("spots", row, line, folder, faults)
         mpp = parse_um_per_px(table_row, faults)
@@ -72,16 +73,18 @@ def _judge_rows(table: Sequence[TableRow], folder: str, faults: ErrorCollector) 
     return rows
 
 
-def _judge_sample(sample: str, line: int, first_line: dict[str, int], faults: ErrorCollector) -> None:
+def _judge_sample(sample: str, line: int, seen: dict[str, tuple[int, str]], faults: ErrorCollector) -> None:
     if not sample:
         found, expected = "an empty cell", "a name of the sample"
     elif not _SAMPLE.fullmatch(sample):
         found = f"{sample!r} cannot name files"
         expected = "at most 100 of A-Z a-z 0-9 . _ -, beginning with a letter, digit or _"
-    elif sample in _RESERVED:
+    elif sample.casefold() in _RESERVED:
         found, expected = f"{sample!r} is a name histocast uses itself", "another name"
-    elif first_line.setdefault(sample, line) != line:
-        found, expected = f"duplicate sample {sample!r}, first on line {first_line[sample]}", "each sample once"
+    elif (first := seen.setdefault(sample.casefold(), (line, sample)))[0] != line:
+        # File systems that ignore case would give both one folder.
+        same = "" if first[1] == sample else f", equal but for case to {first[1]!r}"
+        found, expected = f"duplicate sample {sample!r}{same}, first on line {first[0]}", "each sample once"
     else:
         return
     faults.add(found, row=line, column="sample", expected=expected)
@@ -102,7 +105,13 @@ def _judge_location(column: str, row: dict[str, str], line: int, folder: str, fa
         return None
     if folder.startswith("s3://") and not cell.startswith("/"):
         return f"{folder}/{cell.removeprefix('./')}"
-    return os.path.normpath(Path(folder) / cell)
+    location = os.path.normpath(Path(folder) / cell)
+    try:
+        refuse_unstageable(location, name=column)
+    except DataError as error:
+        faults.add(error.found, row=line, column=column, expected=error.expected, advice=error.advice)
+        return None
+    return location
 
 
 def _folder_of(uri: str) -> str:

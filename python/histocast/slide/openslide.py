@@ -14,6 +14,7 @@ import openslide
 
 from histocast.errors import DataError
 from histocast.slide.colour import on_white
+from histocast.slide.companions import DICOM_HEAD_BYTES, DICOM_MAGIC, SEVERAL_FILES, incomplete, slide_files
 from histocast.slide.reader import (
     Blocks,
     CannotOpen,
@@ -48,8 +49,6 @@ _HALF_TRANSPARENT = 128
 # These leave out what the scanner did not visit; elsewhere a transparent pixel is one that is missing.
 _SPARSE_VENDORS = frozenset(("dicom", "leica", "mirax", "philips", "sakura", "ventana", "zeiss"))
 _TAG_UNITS = {"inch": INCH, "centimeter": CENTIMETRE}
-# Formats whose file names siblings, which a copied object would lack.
-_SEVERAL_FILES = (".mrxs", ".vms", ".vmu", ".afi", ".dcm")
 
 _PLAIN_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
@@ -63,18 +62,21 @@ def open_reader(source: Source, *, scratch: Path) -> OpenSlideReader:
         The format spreads a slide over several files, and they are not all there. No other reader may try:
         a MIRAX index file is a JPEG preview, which shows the label.
     """
-    several_files = source.uri.lower().endswith(_SEVERAL_FILES)
+    head = source.read(0, DICOM_HEAD_BYTES)
+    several_files = source.uri.lower().endswith(SEVERAL_FILES) or head.endswith(DICOM_MAGIC)
     if several_files and not source.is_local:
-        raise _incomplete("a slide of several files in a store", source)
-    if not several_files and source.read(0, 8).startswith(_PLAIN_IMAGES):
+        raise incomplete("a slide of several files in a store", name=source.name)
+    if not several_files and head.startswith(_PLAIN_IMAGES):
         raise CannotOpen("it is a plain image")
     glass = check_directories(source)
     path = source.local_copy(scratch)
+    if source.is_local:
+        path = slide_files(path, name=source.name)[0]
     try:
         reader = _opened(path, is_copy=not source.is_local, glass=glass)
     except CannotOpen as error:
         if several_files:
-            raise _incomplete("a slide whose other files are absent or damaged", source) from error
+            raise incomplete("a slide whose other files are absent or damaged", name=source.name) from error
         if not source.is_local:
             path.unlink()
         raise
@@ -94,15 +96,6 @@ def _opened(path: Path, *, is_copy: bool, glass: UnstoredTiles) -> OpenSlideRead
     except openslide.OpenSlideError as error:
         reason = str(error).replace(str(path), "the file").replace(path.name, "the file")
         raise CannotOpen(f"OpenSlide cannot open it: {reason}") from error
-
-
-def _incomplete(found: str, source: Source) -> DataError:
-    return DataError(
-        found,
-        expected="the index file with all its companions, on a local disk",
-        where=source.name,
-        advice="copy the whole slide to a local disk, or convert it to one pyramidal TIFF",
-    )
 
 
 class OpenSlideReader:

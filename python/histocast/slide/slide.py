@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from histocast.errors import DataError
 from histocast.records import LevelRecord
 from histocast.slide.colour import check_has_colour
+from histocast.slide.companions import refuse_unread
 from histocast.slide.reader import CannotOpen, OpenReader, Pixels, Reader
 from histocast.slide.store_wait import StoreWait
 from histocast.slide.windows import choose_level, place_windows
@@ -193,6 +194,7 @@ def open_slide(source: Source, *, sample: str, mpp: float | None, scratch: Path)
 def _open_reader(source: Source, *, scratch: Path, where: str) -> Reader:
     if source.stat().size_bytes == 0:
         raise DataError("the file is empty", expected="a slide", where=where, advice="copy the slide again")
+    refuse_unread(source.uri, name=where)
     reasons = []
     for module in READERS:
         opener: OpenReader = import_module(module).open_reader

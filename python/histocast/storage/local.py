@@ -106,7 +106,8 @@ class LocalSource:
 
     def _opened(self) -> int:
         try:
-            # A named pipe would block until somebody writes to it.
+            # Before it is opened, which a device may take for a command; a named pipe that comes after would block.
+            self._judge(self._path.stat())
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (OSError, ValueError) as error:
             raise self._mapped(error) from error

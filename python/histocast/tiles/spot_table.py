@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.errors import DataError, ErrorCollector, MissingInputError
+from histocast.errors import DataError, ErrorCollector
+from histocast.storage import open_source
 
 MAX_LISTED = 20
 """Rows told one by one for each kind of fault; a swapped column would otherwise fill the log."""
 
 VISIUM_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
+_KNOWN = {*VISIUM_COLUMNS, "spot", "x", "y", "new_x", "new_y", "pixel_x", "pixel_y", "selected"}
 _DELIMITERS = "\t,;"
+_MAX_TEXT_BYTES = 1 << 30
+"""Text of the finest arrays, eleven million spots, stays below it; a gzip file can unpack to a thousand times its size."""
 _EXPECTED = (
     "a Spatial Transcriptomics selection (x, y, pixel_x, pixel_y), Visium tissue_positions (.csv or .parquet), "
     "or CSV with the columns x, y"
@@ -91,7 +96,7 @@ class SpotTable:
 
 
 def read_spot_table(path: Path) -> SpotTable:
-    """Read a table of spots; text may be tab, comma or semicolon separated, gzipped, with BOM or CRLF.
+    """Read a table of spots, a regular file; text may be tab, comma or semicolon separated, gzipped, with BOM or CRLF.
 
     A Visium ``tissue_positions_list.csv`` has no header; its columns are known by their number.
 
@@ -102,31 +107,32 @@ def read_spot_table(path: Path) -> SpotTable:
     DataError
         It is no text and no Parquet, it is empty, or its rows have different lengths.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise MissingInputError("no such file", expected="a table of spots", where=str(path)) from error
-    except PermissionError as error:
-        raise MissingInputError("may not be read", where=str(path), advice="ask for permission to read it") from error
-    except IsADirectoryError as error:
-        raise DataError("a folder", expected=_EXPECTED, where=str(path)) from error
+    with open_source(str(path)) as source:
+        data = source.read(0, source.stat().size_bytes)
     if data[:4] == b"PAR1":
         return _read_parquet(data, path)
     return _read_text(_decode(data, path), path)
 
 
 def unknown_layout(columns: Sequence[str], where: str, *, advice: str | None = None) -> DataError:
-    """Return the error for a table whose columns are those of no known layout."""
-    listed = ", ".join(repr(column) for column in columns[:12]) or "none"
-    return DataError(f"columns {listed}", expected=_EXPECTED, where=where, advice=advice)
+    """Return the error for a table whose columns are those of no known layout.
+
+    They are quoted where one of them is known: else the file may be no table at all, and its content is not shown.
+    """
+    listed = ", ".join(repr(column) for column in columns[:12])
+    found = f"columns {listed}" if _KNOWN.intersection(columns) else f"{len(columns)} columns, none of a known name"
+    return DataError(found, expected=_EXPECTED, where=where, advice=advice)
 
 
 def _decode(data: bytes, path: Path) -> str:
     try:
         if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+            with gzip.open(io.BytesIO(data)) as stream:
+                data = stream.read(_MAX_TEXT_BYTES + 1)
+        if len(data) > _MAX_TEXT_BYTES:
+            raise DataError("more than 1 GiB of text", expected=_EXPECTED, where=str(path))
         text = data.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise DataError("not UTF-8 text", expected=_EXPECTED, where=str(path)) from error
     if "\0" in text:
         raise DataError("not text", expected=_EXPECTED, where=str(path))
@@ -155,7 +161,7 @@ def _read_text(text: str, path: Path) -> SpotTable:
 
 def _check_shape(header: list[str], rows: list[list[str]], lines: list[int], *, where: str) -> None:
     faults = ErrorCollector(where)
-    for name in sorted({name for name in header if name and header.count(name) > 1}):
+    for name in sorted({name for name in header if name in _KNOWN and header.count(name) > 1}):
         faults.add("the column stands twice", row=1, column=name, expected="each column once")
     ragged = [at for at, row in enumerate(rows) if len(row) != len(header)]
     for at in ragged[:MAX_LISTED]:
