@@ -11,6 +11,7 @@ import pytest
 
 from histocast.errors import DataError, MissingInputError
 from histocast.tiles import read_spots
+from histocast.training.labels import array_neighbourhood
 
 ST = (
     "x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n"
@@ -136,12 +137,14 @@ def test_a_single_spot_has_no_pitch(table):
 
 
 def test_all_faults_of_a_table_at_once(table):
-    content = ST + "3.5\t2\t0\t0\t10\t20\t1\n6\t2\t0\t0\tfar\t20\tyes\n4\t2\t0\t0\t9000\t20\t1\n7\t7\t0\t0\tinf\t1\t2\n"
+    content = (
+        ST + "3.5\t2\t0\t0\t10\t20\t1\n6\t2\t0\t0\tfar\t20\tmaybe\n4\t2\t0\t0\t9000\t20\t1\n7\t7\t0\t0\tinf\t1\t2\n"
+    )
     message = faults_of(table(content), slide_size_px=(2000, 3000))
     assert "line 5, column 'x': '3.5'" in message
     assert "expected: a whole number" in message
     assert "line 6, column 'pixel_x': 'far'" in message
-    assert "line 6, column 'selected': 'yes'" in message
+    assert "line 6, column 'selected': 'maybe'" in message
     assert "line 7: duplicate spot '4x2', first on line 2" in message
     assert "line 7: spot '4x2' at (9000, 20) lies outside the slide" in message
     assert "line 8, column 'pixel_x': 'inf'" in message
@@ -175,7 +178,7 @@ def test_a_fault_of_every_line_is_not_told_on_every_line(table):
         ("x,y\n", "a header and no spots"),
         ("a,b\n1,2\n", "2 columns, none of a known name"),
         ("x,y\n1,2\n3\n4,5,6\n", "line 3: 1 cells"),
-        ("x,y,x\n1,2,3\n", "stands twice"),
+        ("x,y,x\n1,2,3\n", "appears twice"),
         ("x,z\n1,2\n", "columns 'x', 'z'"),
         ("x\ty\tnew_x\tnew_y\n4\t2\t4.0\t2.0\n", "add pixel_x and pixel_y"),
         (b"\xff\xfex\x00,\x00y\x00", "not UTF-8 text"),
@@ -207,3 +210,52 @@ def test_real_selections(shared_data):
         assert spots.pitch_level0_px() == pytest.approx(290, rel=0.02)
         assert np.corrcoef(spots.array_col, spots.x_level0_px)[0, 1] > 0.999
         assert np.corrcoef(spots.array_row, spots.y_level0_px)[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("turned_deg", [0, 3, 17, 30, 90, -50])
+@pytest.mark.parametrize("holes", [0.0, 0.3])
+def test_a_hexagonal_array_is_recovered_however_it_is_turned(table, turned_deg, holes):
+    random = np.random.default_rng(4)
+    row, step = (axis.ravel() for axis in np.mgrid[:30, :24])
+    kept = random.random(row.size) >= holes
+    row, step = row[kept], step[kept]
+    angle = np.deg2rad(turned_deg)
+    x, y = 200 * step + 100 * (row % 2) + random.normal(0, 8, row.size), 173.2 * row
+    x, y = 9000 + x * np.cos(angle) - y * np.sin(angle), 9000 + x * np.sin(angle) + y * np.cos(angle)
+    spots = read_spots(table("x,y\n" + "\n".join(f"{a:.3f},{b:.3f}" for a, b in zip(x, y, strict=True))))
+    places = np.stack([spots.array_row, spots.array_col], axis=1)
+    assert len(np.unique(places, axis=0)) == len(spots)
+    assert len(np.unique(places.sum(axis=1) % 2)) == 1
+    near = array_neighbourhood(spots.array_row, spots.array_col)
+    apart = np.hypot(x[:, None] - x, y[:, None] - y)
+    assert (near.toarray() == (apart < 250)).mean() > 0.999
+
+
+def test_no_two_spots_of_any_table_share_a_place(table):
+    x, y = np.random.default_rng(2).uniform(0, 5000, (2, 400))
+    spots = read_spots(table("x,y\n" + "\n".join(f"{a},{b}" for a, b in zip(x, y, strict=True))))
+    assert len(set(zip(spots.array_row.tolist(), spots.array_col.tolist(), strict=True))) == 400
+    given = table("x,y,array_row,array_col\n1,2,0,0\n300,2,0,1\n600,2,0,1\n")
+    assert "line 4: duplicate place on the array, row 0 and column 1, first on line 3" in faults_of(given)
+
+
+def test_in_tissue_in_every_spelling(table, tmp_path):
+    yes, no = ("1", "1.0", "TRUE", "true", "True", "yes"), ("0", "0.0", "FALSE", "false", "False", "no")
+    rows = "\n".join(f"{at},{at},{word}" for at, word in enumerate(yes + no))
+    assert read_spots(table(f"x,y,in_tissue\n{rows}\n")).in_tissue.tolist() == [True] * 6 + [False] * 6
+    assert "line 2, column 'in_tissue': 'maybe'" in faults_of(table("x,y,in_tissue\n1,2,maybe\n"))
+    assert "line 2, column 'in_tissue': ''" in faults_of(table("x,y,in_tissue\n1,2,\n"))
+    flags = {
+        "bool": pa.array([True, False]),
+        "int": pa.array([1, 0]),
+        "float": pa.array([1.0, 0.0]),
+        "text": pa.array(["true", "0"]),
+        "category": pa.array(["True", "False"]).dictionary_encode(),
+        "view": pa.array(["1", "0"], pa.string_view()),
+    }
+    for name, column in flags.items():
+        names = pa.array(["A", "B"]).dictionary_encode() if name == "category" else pa.array(["A", "B"])
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table({"spot": names, "x": [1, 300], "y": [1, 1], "in_tissue": column}), path)
+        spots = read_spots(path)
+        assert (spots.names, spots.in_tissue.tolist()) == (["A", "B"], [True, False]), name

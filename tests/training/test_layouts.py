@@ -354,3 +354,34 @@ def test_real_sections_get_the_resolution_they_have(shared_data: Path, tmp_path:
     assert [row.sample for row in rows] == ["C2", "C3", "C4", "C5", "C6"]
     assert {row.patient for row in rows} == {"her2st-C"}
     assert all(0.68 < (row.mpp or 0) < 0.70 for row in rows)
+
+
+def test_visium_folders_as_users_have_them(tmp_path: Path) -> None:
+    """Names that no sample may have, matrices named by their run, Visium HD by the scale that its bins state."""
+    write_visium(tmp_path / "visium")
+    (tmp_path / "visium" / "V1").rename(tmp_path / "visium" / "case 1 (left)")
+    outs = tmp_path / "visium" / "case 1 (left)" / "outs"
+    (outs / "filtered_feature_bc_matrix.h5").rename(outs / "run7_filtered_feature_bc_matrix.h5")
+    outs = tmp_path / "visium" / "V2" / "outs"
+    bins = outs / "binned_outputs" / "square_016um"
+    bins.mkdir(parents=True)
+    for path in [path for path in outs.iterdir() if path.name != "binned_outputs"]:
+        path.rename(bins / path.name)
+    (bins / "spatial" / "scalefactors_json.json").write_text('{"microns_per_pixel": 0.25, "bin_size_um": 16.0}')
+    patients = {"case 1 (left)": "P1", "V2": "P2"}
+    with pytest.raises(DataError, match="--pitch-um with the width of its bins in um: 16"):
+        make_training_sheet(
+            tmp_path / "visium", layout="visium", outdir=tmp_path / "a", options=SheetOptions(patients=patients)
+        )
+    options = SheetOptions(patients=patients, pitch_um=16)
+    rows = make_training_sheet(tmp_path / "visium", layout="visium", outdir=tmp_path / "sheet", options=options)
+    assert [(row.sample, row.patient, row.mpp) for row in rows] == [("V2", "P2", 0.25), ("case-1-left", "P1", 0.2)]
+    assert rows[1].counts.endswith("run7_filtered_feature_bc_matrix.h5")
+
+
+def test_the_newest_table_of_hest_is_that_of_the_highest_version(tmp_path: Path) -> None:
+    write_hest1k(tmp_path / "hest")
+    table = next((tmp_path / "hest").glob("HEST_v*.csv"))
+    table.rename(table.with_name("HEST_v1_10_0.csv"))
+    (tmp_path / "hest" / "HEST_v1_9_0.csv").write_text("an old table of another form\n")
+    assert make_training_sheet(tmp_path / "hest", layout="hest1k", outdir=tmp_path / "sheet")

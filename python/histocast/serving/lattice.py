@@ -68,17 +68,22 @@ def grid_coordinates(array_row: NDArray[np.integer], array_col: NDArray[np.integ
     rows, columns = np.asarray(array_row, np.int64), np.asarray(array_col, np.int64)
     if len(rows) > 1 and len(np.unique((rows + columns) % 2)) == 1:
         columns = columns // 2
-    cells = np.stack([columns, rows], axis=-1)
+    return separate_cells(np.stack([columns, rows], axis=-1))
+
+
+def separate_cells(cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``cells`` [spot, 2] (column, row) with no two equal: the later of two moves to the nearest free cell."""
     _, first = np.unique(cells, axis=0, return_index=True)
     if len(first) == len(cells):
         return cells
     taken = {tuple(cell) for cell in cells[first].tolist()}
     repeated = np.ones(len(cells), bool)
     repeated[first] = False
+    separate = cells.copy()
     for spot in np.flatnonzero(repeated):
-        cells[spot] = _nearest_free_cell(tuple(cells[spot].tolist()), taken)
-        taken.add(tuple(cells[spot].tolist()))
-    return cells
+        separate[spot] = _nearest_free_cell(tuple(cells[spot].tolist()), taken)
+        taken.add(tuple(separate[spot].tolist()))
+    return separate
 
 
 def _nearest_free_cell(cell: tuple[int, ...], taken: set[tuple[int, ...]]) -> tuple[int, int]:

@@ -21,6 +21,12 @@ from histocast.storage import open_source
 MAX_LISTED = 20
 """Rows told one by one for each kind of fault; a swapped column would otherwise fill the log."""
 
+FLAGS = {
+    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y"), True),
+    **dict.fromkeys(("0", "0.0", "false", "f", "no", "n"), False),
+}
+"""Spellings of yes and no, whatever their case."""
+
 VISIUM_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 _KNOWN = {*VISIUM_COLUMNS, "spot", "x", "y", "new_x", "new_y", "pixel_x", "pixel_y", "selected"}
 _DELIMITERS = "\t,;"
@@ -64,12 +70,12 @@ class SpotTable:
         return np.where(good, values, np.nan)
 
     def flags(self, name: str, faults: ErrorCollector) -> NDArray[np.bool_]:
-        """A column of 0 and 1 as bool [row]."""
-        values = self.numbers(name, faults)
-        known = np.isnan(values) | (values == 0) | (values == 1)
+        """A column of yes and no as bool [row], in any of the spellings of `FLAGS`."""
         cells = self.columns[name]
-        self.note(np.flatnonzero(~known), faults, lambda row: f"{cells[row]!r}", column=name, expected="0 or 1")
-        return np.asarray(values == 1)
+        found = [parse_flag(cell) for cell in cells]
+        unknown = np.flatnonzero([flag is None for flag in found])
+        self.note(unknown, faults, lambda row: f"{cells[row]!r}", column=name, expected="0 or 1, true or false")
+        return np.array([bool(flag) for flag in found], np.bool_)
 
     def names(self, name: str, faults: ErrorCollector) -> list[str]:
         """A column of names, none of them empty."""
@@ -93,6 +99,11 @@ class SpotTable:
             faults.add(say(int(row)), row=self.lines[int(row)], column=column, expected=expected, advice=advice)
         if len(rows) > MAX_LISTED:
             faults.add(f"and {len(rows) - MAX_LISTED} more lines with the same fault", column=column, expected=expected)
+
+
+def parse_flag(cell: object) -> bool | None:
+    """Yes or no in any of the spellings of `FLAGS`; none for anything else."""
+    return FLAGS.get(str(cell).strip().lower())
 
 
 def read_spot_table(path: Path) -> SpotTable:
@@ -162,14 +173,14 @@ def _read_text(text: str, path: Path) -> SpotTable:
 def _check_shape(header: list[str], rows: list[list[str]], lines: list[int], *, where: str) -> None:
     faults = ErrorCollector(where)
     for name in sorted({name for name in header if name in _KNOWN and header.count(name) > 1}):
-        faults.add("the column stands twice", row=1, column=name, expected="each column once")
+        faults.add("the column appears twice", row=1, column=name, expected="each column once")
     ragged = [at for at, row in enumerate(rows) if len(row) != len(header)]
     for at in ragged[:MAX_LISTED]:
         faults.add(f"{len(rows[at])} cells", row=lines[at], expected=f"{len(header)} cells, as in the header")
     if len(ragged) > MAX_LISTED:
         faults.add(f"and {len(ragged) - MAX_LISTED} more lines of another length")
     if not rows:
-        faults.add("a header and no spots", expected="a line a spot")
+        faults.add("a header and no spots", expected="one line per spot")
     faults.raise_if_any()
 
 
@@ -182,9 +193,11 @@ def _read_parquet(data: bytes, path: Path) -> SpotTable:
     except pa.ArrowException as error:
         raise DataError("not a readable Parquet file", expected=_EXPECTED, where=str(path)) from error
     if table.num_rows == 0:
-        raise DataError("no spots", expected="a row a spot", where=str(path))
+        raise DataError("no spots", expected="one row per spot", where=str(path))
     columns = {
-        name.lower(): column.to_pylist() if pa.types.is_string(column.type) else column.to_numpy()
+        name.lower(): column.to_numpy()
+        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        else column.to_pylist()
         for name, column in zip(table.column_names, table.columns, strict=True)
     }
     return SpotTable(columns, range(1, table.num_rows + 1))

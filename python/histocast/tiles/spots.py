@@ -7,9 +7,8 @@
     CSV                                    spot      x, y                          array_row, array_col in_tissue
 
 On an ST array x counts columns and y rows, as on the image. Visium gives pixels as (row, column), which is
-(y, x). Of a plain CSV only ``x`` and ``y`` are needed: spots are then named ``spot0``, ``spot1`` ..., take the
-nearest point of a lattice as wide as their median distance, and all count as tissue. Pixels are those of the
-image at full resolution.
+(y, x). Of a plain CSV only ``x`` and ``y`` are needed: spots are then named ``spot0``, ``spot1`` ..., get row and
+column by `array_fit`, and all count as tissue. Pixels are those of the image at full resolution.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histocast.errors import ErrorCollector
+from histocast.tiles.array_fit import fit_array, median_pitch_px
 from histocast.tiles.spot_table import VISIUM_COLUMNS, SpotTable, read_spot_table, unknown_layout
 
 _ST_COLUMNS = ("x", "y", "pixel_x", "pixel_y")
@@ -95,22 +95,6 @@ def read_spots(path: Path, *, slide_size_px: tuple[int, int] | None = None) -> M
     return spots
 
 
-def median_pitch_px(centres_px: NDArray[np.float64]) -> float | None:
-    """Median distance between neighbours among ``centres_px`` [spot, 2]; none for fewer than two spots.
-
-    Neighbours are all spots hardly farther than the nearest ones are. The median of the very nearest alone
-    would come out short, by a twentieth on a real ST array, whose spots are printed with some scatter.
-    """
-    if len(centres_px) < 2:
-        return None
-    from scipy.spatial import cKDTree
-
-    # The spot itself, and the six neighbours of a hexagonal array.
-    distances = cKDTree(centres_px).query(centres_px, k=min(7, len(centres_px)))[0][:, 1:]
-    nearest = float(np.median(distances[:, 0]))
-    return float(np.median(distances[distances <= 1.25 * nearest]))
-
-
 def _from_selection(table: SpotTable, faults: ErrorCollector) -> MeasuredSpots:
     column, row = (table.numbers(name, faults, whole=True) for name in ("x", "y"))
     return MeasuredSpots(
@@ -142,7 +126,9 @@ def _from_csv(table: SpotTable, faults: ErrorCollector) -> MeasuredSpots:
     if {"array_row", "array_col"} <= set(table.columns):
         row, column = (table.numbers(name, faults, whole=True) for name in ("array_row", "array_col"))
     else:
-        row, column = _fit_lattice(x, y)
+        known = np.isfinite(x) & np.isfinite(y)
+        row, column = (np.zeros(len(x), np.float64) for _ in range(2))
+        row[known], column[known] = fit_array(np.stack([x[known], y[known]], axis=1))
     names = table.names("spot", faults) if "spot" in table.columns else [f"spot{row}" for row in range(len(table))]
     return MeasuredSpots(
         names=names,
@@ -154,14 +140,6 @@ def _from_csv(table: SpotTable, faults: ErrorCollector) -> MeasuredSpots:
     )
 
 
-def _fit_lattice(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Nearest point (row, column) of a square lattice through the first corner, as wide as the median pitch."""
-    known = np.isfinite(x) & np.isfinite(y)
-    pitch = median_pitch_px(np.stack([x[known], y[known]], axis=1)) or 1.0
-    low_x, low_y = (float(axis[known].min()) if known.any() else 0.0 for axis in (x, y))
-    return np.round((y - low_y) / pitch), np.round((x - low_x) / pitch)
-
-
 def _flags_or_true(table: SpotTable, name: str, faults: ErrorCollector) -> NDArray[np.bool_]:
     return table.flags(name, faults) if name in table.columns else np.ones(len(table), bool)
 
@@ -171,16 +149,19 @@ def _to_int(values: NDArray[np.float64]) -> NDArray[np.int32]:
 
 
 def _check_unique(spots: MeasuredSpots, table: SpotTable, faults: ErrorCollector) -> None:
-    first_by_name: dict[str, int] = {}
-    first_by_place: dict[tuple[float, float], int] = {}
+    first: dict[tuple[str, object], int] = {}
     seen: dict[int, str] = {}
-    for row, (name, x, y) in enumerate(zip(spots.names, spots.x_level0_px, spots.y_level0_px, strict=True)):
-        same_name = first_by_name.setdefault(name, row)
-        same_place = first_by_place.setdefault((float(x), float(y)), row) if np.isfinite(x + y) else row
-        if name and same_name != row:
-            seen[row] = f"duplicate spot {name!r}, first on line {table.lines[same_name]}"
-        elif same_place != row:
-            seen[row] = f"duplicate spot at ({x:g}, {y:g}), first on line {table.lines[same_place]}"
+    columns = (spots.names, spots.x_level0_px, spots.y_level0_px, spots.array_row, spots.array_col)
+    for row, (name, x, y, array_row, array_col) in enumerate(zip(*columns, strict=True)):
+        said: list[tuple[str, str, object]] = [("name", f"spot {name!r}", name)] if name else []
+        if np.isfinite(x + y):
+            said.append(("centre", f"spot at ({x:g}, {y:g})", (x, y)))
+            place = f"place on the array, row {array_row} and column {array_col}"
+            said.append(("place", place, (array_row, array_col)))
+        for kind, what, key in said:
+            before = first.setdefault((kind, key), row)
+            if before != row:
+                seen.setdefault(row, f"duplicate {what}, first on line {table.lines[before]}")
     table.note(np.array(sorted(seen), np.int64), faults, seen.__getitem__, expected="each spot once")
 
 

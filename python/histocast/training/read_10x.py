@@ -17,6 +17,7 @@ from histocast.errors import DataError, MissingInputError
 from histocast.training.counts import CountMatrix, make_counts
 
 MATRIX_NAME = "filtered_feature_bc_matrix"
+MTX_FILES = ("matrix.mtx.gz", "barcodes.tsv.gz", "features.tsv.gz")
 GENE_FEATURE = "Gene Expression"
 """Feature type of genes, beside antibody and CRISPR features that a run may hold."""
 
@@ -31,13 +32,37 @@ def read_10x(path: Path) -> CountMatrix:
     DataError
         The files are not as Cell Ranger 3 or later writes them.
     """
-    if path.is_file():
-        return _read_h5(path)
-    h5 = path / f"{MATRIX_NAME}.h5"
-    if h5.is_file():
-        return _read_h5(h5)
-    folder = path / MATRIX_NAME if (path / MATRIX_NAME).is_dir() else path
-    return _read_mtx(folder)
+    found = path if path.is_file() else find_matrix(path)
+    return _read_h5(found) if found.is_file() else _read_mtx(found)
+
+
+def find_matrix(folder: Path) -> Path:
+    """The matrix in a folder: ``filtered_feature_bc_matrix.h5``, ``<id>_filtered_feature_bc_matrix.h5`` or the mtx folder.
+
+    Raises
+    ------
+    MissingInputError
+        There is none, or there are several.
+    """
+    named = [folder / f"{MATRIX_NAME}.h5", *sorted(folder.glob(f"*_{MATRIX_NAME}.h5"))]
+    files = [path for path in named if path.is_file()]
+    if files and (len(files) == 1 or files[0] == named[0]):
+        return files[0]
+    if files:
+        raise MissingInputError(
+            f"{len(files)} matrices ({', '.join(path.name for path in files[:4])})",
+            expected=f"one {MATRIX_NAME}.h5",
+            where=str(folder),
+            advice="name the file of this section",
+        )
+    for path in (folder / MATRIX_NAME, folder):
+        if (path / "matrix.mtx.gz").is_file():
+            return path
+    raise MissingInputError(
+        f"no {MATRIX_NAME}.h5",
+        expected=f"{MATRIX_NAME}.h5, or the folder {MATRIX_NAME} with {', '.join(MTX_FILES)}",
+        where=str(folder),
+    )
 
 
 def _read_h5(path: Path) -> CountMatrix:
@@ -67,7 +92,7 @@ def _strings(values: Any) -> list[str]:
 def _read_mtx(folder: Path) -> CountMatrix:
     from scipy.io import mmread
 
-    files = [folder / name for name in ("matrix.mtx.gz", "barcodes.tsv.gz", "features.tsv.gz")]
+    files = [folder / name for name in MTX_FILES]
     if missing := [file.name for file in files if not file.is_file()]:
         raise MissingInputError(
             f"no {', '.join(missing)}",

@@ -13,6 +13,7 @@ from typing import Any
 
 from histocast.errors import DataError, ErrorCollector, MissingInputError, UsageError
 from histocast.text_table import TableColumns, read_text_table
+from histocast.tiles.spot_table import parse_flag
 from histocast.training.layouts.section import PublishedSection, SheetOptions, SpotRow, only_file
 
 COLUMNS = TableColumns(required=("id", "dataset_title", "patient", "pixel_size_um_estimated"), others="ignore")
@@ -103,30 +104,46 @@ def read_hest_spots(path: Path) -> list[SpotRow]:
         It is no AnnData, or says no places.
     """
     import anndata
-    import numpy as np
 
     try:
         data = anndata.read_h5ad(path, backed="r")
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise DataError("not a readable AnnData file", expected=".h5ad", where=str(path)) from error
     try:
-        if "spatial" not in data.obsm:
-            raise DataError("no obsm['spatial']", expected="x and y of every spot", where=str(path))
-        centres = np.asarray(data.obsm["spatial"], np.float64)
         names = [str(name) for name in data.obs_names]
+        centres = _centres(data, where=str(path))
+        inside = _in_tissue(data.obs, where=str(path))
         rows, columns = (_whole(data.obs, name) for name in ("array_row", "array_col"))
-        inside = data.obs["in_tissue"].astype(bool).tolist() if "in_tissue" in data.obs else [True] * len(names)
     finally:
         data.file.close()
-    if rows is None or columns is None:
-        return [
-            SpotRow(name, float(x), float(y), in_tissue=at)
-            for name, (x, y), at in zip(names, centres, inside, strict=True)
-        ]
+    if rows is None or columns is None or len(set(zip(rows, columns, strict=True))) < len(names):
+        # Row and column are fitted where the table is read.
+        return [SpotRow(name, x, y, in_tissue=flag) for name, (x, y), flag in zip(names, centres, inside, strict=True)]
     return [
-        SpotRow(name, float(x), float(y), row, column, at)
-        for name, (x, y), row, column, at in zip(names, centres, rows, columns, inside, strict=True)
+        SpotRow(name, x, y, row, column, flag)
+        for name, (x, y), row, column, flag in zip(names, centres, rows, columns, inside, strict=True)
     ]
+
+
+def _centres(data: Any, *, where: str) -> list[tuple[float, float]]:
+    import numpy as np
+
+    expected = "obsm['spatial'] with the columns x and y, in pixels of the slide"
+    if "spatial" not in data.obsm:
+        raise DataError("no obsm['spatial']", expected=expected, where=where)
+    centres = np.asarray(data.obsm["spatial"])
+    if centres.ndim != 2 or centres.shape[1] != 2:
+        raise DataError(f"obsm['spatial'] of shape {centres.shape}", expected=expected, where=where)
+    return [(float(x), float(y)) for x, y in centres]
+
+
+def _in_tissue(obs: Any, *, where: str) -> list[bool]:
+    if "in_tissue" not in obs:
+        return [True] * len(obs)
+    flags = [(cell, parse_flag(cell)) for cell in obs["in_tissue"].tolist()]
+    if unknown := [cell for cell, flag in flags if flag is None]:
+        raise DataError(f"obs['in_tissue'] holds {unknown[0]!r}", expected="0 or 1, true or false", where=where)
+    return [bool(flag) for _, flag in flags]
 
 
 def _whole(obs: Any, name: str) -> list[int] | None:
