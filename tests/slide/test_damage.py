@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
+import openslide
 import pytest
 import tifffile
 
 from histocast.errors import DataError
+from histocast.slide import slide as slide_module
 from made_slides import Pixels, Recipe, paint_arrays, write_slide
 from read_back import read_all
 
@@ -148,8 +151,6 @@ def test_a_tiny_jpeg2000_precinct_is_refused() -> None:
 
 
 def test_openslide_flags_just_the_damaged_region(texture: Pixels, tmp_path: Path, monkeypatch, open_at) -> None:
-    from histocast.slide import slide as slide_module
-
     path = write_slide(tmp_path / "slide.svs", Recipe(1000, 777, (240, 240), quality=90), paint_arrays(texture))
     DAMAGES["zeroed"][1](place_of(path))
     monkeypatch.setattr(slide_module, "READERS", ("histocast.slide.openslide",))
@@ -160,3 +161,96 @@ def test_openslide_flags_just_the_damaged_region(texture: Pixels, tmp_path: Path
     assert not readable[[c for c, (x, y) in enumerate(centres) if 480 < x < 720 and 240 < y < 480]].any()
     assert readable[[c for c, (x, y) in enumerate(centres) if x < 440 or y > 500]].all()
     assert set(reasons.values()) == {"OpenSlide cannot decode the region"}
+
+
+def forget(path: Path, blocks: list[int], *, offsets_too: bool = True) -> None:
+    """Write 0 as the length of blocks, and as their offset, which is how a block that was never stored is listed."""
+    with tifffile.TiffFile(path) as file:
+        tags = [file.pages.first.tags["TileByteCounts"], file.pages.first.tags["TileOffsets"]]
+        places = [(tag.valueoffset, {3: "<H", 4: "<I", 16: "<Q"}[int(tag.dtype)]) for tag in tags]
+    with path.open("r+b") as stream:
+        for start, code in places[: 1 + offsets_too]:
+            for block in blocks:
+                stream.seek(start + block * struct.calcsize(code))
+                stream.write(struct.pack(code, 0))
+
+
+@pytest.mark.parametrize(
+    ("reader", "compression"),
+    [
+        # OpenSlide is asked for no uncompressed TIFF; libtiff guesses the lengths there where the first is 0.
+        *(("tiff", compression) for compression in ("jpeg", "none", "deflate", "lzw", "zstd", "jpeg2000-rgb")),
+        *(("openslide", compression) for compression in ("jpeg", "deflate", "jpeg2000-rgb")),
+    ],
+)
+def test_glass_that_was_never_stored_is_white(
+    reader: str, compression: str, texture: Pixels, tmp_path: Path, monkeypatch, open_at
+) -> None:
+    monkeypatch.setattr(slide_module, "READERS", (f"histocast.slide.{reader}",))
+    recipe = Recipe(1000, 777, (240, 240), compression=compression, layout="aperio")
+    path = write_slide(tmp_path / "slide.svs", recipe, paint_arrays(texture))
+    centres = [(x, y) for y in range(60, 777, 120) for x in range(60, 1000, 120)]
+    dense, _, _ = read_all(open_at(path), centres, tile_px=60, um_per_px=0.25)
+    left_out = [0, 1, 2, 3, 5, 6, BLOCK, 10, 19]
+    forget(path, left_out)
+    sparse, readable, reasons = read_all(open_at(path), centres, tile_px=60, um_per_px=0.25)
+    assert readable.all(), reasons
+    glass = np.array([(y // 240) * 5 + x // 240 in left_out for x, y in centres])
+    assert (sparse[glass] == 255).all()
+    np.testing.assert_array_equal(sparse[~glass], dense[~glass])
+    # Of no length, and with an offset: that is a block which was lost.
+    path = write_slide(tmp_path / "lost.svs", recipe, paint_arrays(texture))
+    forget(path, [BLOCK], offsets_too=False)
+    _, readable, _ = read_all(open_at(path), centres, tile_px=60, um_per_px=0.25)
+    np.testing.assert_array_equal(readable, [(y // 240) * 5 + x // 240 != BLOCK for x, y in centres])
+
+
+def test_what_openslide_refuses_of_flipped_bits_is_unreadable_here(slide_path: Path, open_at) -> None:
+    """A decoder goes on after most flips, with grey or displaced pixels, and only warns."""
+    random = np.random.default_rng(11)
+    whole = slide_path.read_bytes()
+    place = place_of(slide_path)
+    centre = [[600, 360]]
+    refused = 0
+    for _ in range(40):
+        data = bytearray(whole)
+        # Behind the header of the block, within its scan.
+        data[place.offset + int(random.integers(60, place.count - 2))] ^= 1 << int(random.integers(8))
+        slide_path.write_bytes(data)
+        with openslide.OpenSlide(slide_path) as oracle:
+            try:
+                expected = np.asarray(oracle.read_region((580, 340), 0, (40, 40)))[..., :3]
+            except openslide.OpenSlideError:
+                expected = None
+        tiles, readable, _ = read_all(open_at(slide_path), centre, tile_px=40, um_per_px=0.25)
+        # Here data that is left over after the last pixel counts as well: OpenSlide does not look for it.
+        refused += not readable[0]
+        assert not readable[0] or expected is not None
+        if readable[0]:
+            np.testing.assert_array_equal(tiles[0], expected)
+    assert 5 <= refused < 40
+
+
+@pytest.mark.parametrize("padding", [b"\0" * 3, b"\xff" * 40, b"\0" * 5000, b"\xff\xd8 of another image"])
+def test_bytes_after_the_end_of_a_jpeg_are_no_damage(padding: bytes, texture: Pixels, tmp_path: Path, open_at) -> None:
+    recipe = Recipe(1000, 777, (240, 240), layout="generic")
+    path = write_slide(tmp_path / "slide.tif", recipe, paint_arrays(texture))
+    before, _, _ = read_all(open_at(path), [[600, 360]], tile_px=40, um_per_px=0.25)
+    place = place_of(path)
+    data = path.read_bytes()
+    with tifffile.TiffFile(path) as file:
+        tag = file.pages.first.tags["TileOffsets"]
+        code = {4: "<I", 16: "<Q"}[int(tag.dtype)]
+    path.write_bytes(data + data[place.offset : place.offset + place.count] + padding)
+    with path.open("r+b") as stream:
+        stream.seek(tag.valueoffset + BLOCK * struct.calcsize(code))
+        stream.write(struct.pack(code, len(data)))
+    place.set_count(place.count + len(padding))
+    after, readable, reasons = read_all(open_at(path), [[600, 360]], tile_px=40, um_per_px=0.25)
+    assert readable.all(), reasons
+    np.testing.assert_array_equal(after, before)
+    photograph = cv2.imencode(".jpg", texture)[1].tobytes()
+    (tmp_path / "section.jpg").write_bytes(photograph + padding)
+    tiles, _, _ = read_all(open_at(tmp_path / "section.jpg", mpp=0.5), [[500, 388.5]], tile_px=700, um_per_px=0.5)
+    expected = cv2.imdecode(np.frombuffer(photograph, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(tiles[0], expected[39:739, 150:850])

@@ -46,6 +46,7 @@ _SMALL_BLOCK_PX = 256
 _UNKNOWN_BLOCK_PX = 512
 _CACHE_BYTES = 32 * 1024 * 1024
 _HALF_TRANSPARENT = 128
+_WHITE = 255
 # These leave out what the scanner did not visit; elsewhere a transparent pixel is one that is missing.
 _SPARSE_VENDORS = frozenset(("dicom", "leica", "mirax", "philips", "sakura", "ventana", "zeiss"))
 _TAG_UNITS = {"inch": INCH, "centimeter": CENTIMETRE}
@@ -169,6 +170,9 @@ class OpenSlideReader:
         row, column = divmod(block, grid.block_columns)
         left, top = column * grid.block_width_px, row * grid.block_height_px
         size = (min(grid.block_width_px, grid.width_px - left), min(grid.block_height_px, grid.height_px - top))
+        glass = self._glass.mask(grid, top, left, size[::-1])
+        if glass.all():
+            return np.full((*glass.shape, 3), _WHITE, np.uint8)
         scale = self._downsamples[level]
         rgba = np.asarray(slide.read_region((round(left * scale), round(top * scale)), level, size))
         alpha = rgba[..., 3:]
@@ -177,7 +181,7 @@ class OpenSlideReader:
         if not self._is_sparse:
             # A level that begins between two pixels has edges that are transparent in part.
             missing = alpha[..., 0] < _HALF_TRANSPARENT
-            if (missing & ~self._glass.mask(grid, top, left, missing.shape)).any():
+            if (missing & ~glass).any():
                 raise UnreadableBlock("OpenSlide finds no pixels in the region")
         # What the scanner did not visit is transparent, and glass is white.
         return on_white(rgba[..., :3], alpha)

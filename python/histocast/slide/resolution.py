@@ -117,7 +117,7 @@ def stated_um_per_px(
     x, y = x or y or 0.0, y or x or 0.0
     if abs(x - y) > _MAX_ANISOTROPY * max(x, y):
         return Resolution(
-            unused=f"it states {x:g} um/px along x and {y:g} along y in {place}, not used because they differ by more"
+            unused=f"it states {x:.4g} um/px along x and {y:.4g} along y in {place}, not used because they differ by more"
             " than 1 % and pixels must be square"
         )
     um_per_px = x if x == y else (x + y) / 2

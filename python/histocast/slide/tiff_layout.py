@@ -16,7 +16,13 @@ from histocast.slide.blocks import PREDICTABLE, BlockFormat, Compression
 from histocast.slide.colour import YCBCR, Colour
 from histocast.slide.jpeg2000 import read_codestream
 from histocast.slide.reader import CannotOpen, SlideMetadata, UnreadableBlock, number_or_none
-from histocast.slide.resolution import aperio_objective_power, aperio_resolution, first_usable, ome_resolution
+from histocast.slide.resolution import (
+    Resolution,
+    aperio_objective_power,
+    aperio_resolution,
+    first_usable,
+    ome_resolution,
+)
 from histocast.slide.tiff_directories import open_directories
 from histocast.slide.tiff_pages import Page, SlidePages, choose_pages, page_colour, page_tag_resolution
 from histocast.storage import Source
@@ -161,7 +167,8 @@ def _metadata(pages: SlidePages) -> SlideMetadata:
     if pages.ome is not None:
         found = first_usable([ome_resolution(pages.ome.physical), tags])
         return SlideMetadata("ome", found.um_per_px, found.unused)
-    return SlideMetadata("generic-tiff", tags.um_per_px, tags.unused)
+    found = first_usable([tags, Resolution(unused=pages.ome_fault)])
+    return SlideMetadata("generic-tiff", found.um_per_px, found.unused)
 
 
 def _check_jpeg2000(source: Source, stored: StoredLevel) -> None:

@@ -42,6 +42,8 @@ class SlidePages:
     """Lower levels, finest first."""
     ome: OmeImage | None = None
     """What OME-XML says of the slide."""
+    ome_fault: str | None = None
+    """Why its OME-XML says nothing."""
 
 
 def choose_pages(file: tifffile.TiffFile, *, where: str) -> SlidePages:
@@ -57,7 +59,7 @@ def choose_pages(file: tifffile.TiffFile, *, where: str) -> SlidePages:
     pages = read_pages(file, where=where)
     if has_own_layout(file):
         raise CannotOpen("its blocks are not laid out plainly")
-    images = _ome_images(pages[0])
+    images, ome_fault = _ome_images(pages[0])
     if images:
         slide, candidates, ome = _ome_pages(pages, images, where)
         earlier = []
@@ -75,7 +77,7 @@ def choose_pages(file: tifffile.TiffFile, *, where: str) -> SlidePages:
             levels.append(level)
         else:
             _check_other(level[0], slide[0], claims_to_be_level=level in subordinate, file=file, where=where)
-    return SlidePages(slide, tuple(levels), ome)
+    return SlidePages(slide, tuple(levels), ome, ome_fault)
 
 
 def has_own_layout(file: tifffile.TiffFile) -> bool:
@@ -150,13 +152,14 @@ def page_tag_resolution(page: Page, *, place: str = "its TIFF tags") -> Resoluti
 _ONE = "export one image of the slide, in one focal plane, as one file"
 
 
-def _ome_images(page: Page) -> list[OmeImage]:
+def _ome_images(page: Page) -> tuple[list[OmeImage], str | None]:
+    """Return the images that OME-XML describes, and why there are none where it cannot be parsed."""
     if not page.is_ome:
-        return []
+        return [], None
     try:
-        return parse_ome(page.description)
-    except NotOme:
-        return []
+        return parse_ome(page.description), None
+    except NotOme as fault:
+        return [], str(fault)
 
 
 def _ome_pages(
