@@ -78,7 +78,7 @@ workflow TRAIN_MODELS {
     PLAN(sheet, staged_recipe, methods ? methods.tokenize(',')*.trim() : [], staged_panel, staged_text, staged_unseen)
     plan = PLAN.out.plan.map { json -> read_plan(json) }
     // Waits for the plan, so that nothing is encoded for a sheet with a fault.
-    rows = PLAN.out.plan.flatMap { _json -> read_sections(sheet) }
+    rows = plan.flatMap { found -> read_sections(found) }
 
     PREPARE(
         rows,

@@ -92,16 +92,11 @@ def links_of(path, most = 40) {
     return [path.normalize()] + (leads_on ? links_of(target, most - 1) : [])
 }
 
-// The sections of a training sheet, with the files each one stands on. PLAN judges the sheet.
-def read_sections(training_sheet) {
-    def sheet = whole_file(training_sheet)
-    return sheet.splitCsv(header: true, strip: true).collect { row ->
-        tuple(row.sample, files_beside(sheet, row.slide), files_beside(sheet, row.counts), files_beside(sheet, row.spots))
+// The sections that PLAN found in the training sheet, with the files of each.
+def read_sections(plan) {
+    return plan.sections.collect { row ->
+        tuple(row.sample, local_files([row.slide]), local_files([row.counts]), local_files([row.spots]))
     }
-}
-
-def files_beside(sheet, cell) {
-    return !cell || is_object(cell) ? [] : local_files([sheet.parent.resolve(cell)])
 }
 
 // What decides a sample's results, one map a sample that can be processed: it is part of each task's inputs,

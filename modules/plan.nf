@@ -33,7 +33,14 @@ process PLAN {
             [id: "${method}-strict-all", method: method, protocol: 'strict', fold: 'all', bundle: method, device: 'cpu', threads: 1],
         ]
     }
+    // Takes the columns sample, slide, counts and spots as they are.
     """
-    echo ${quoted(groovy.json.JsonOutput.toJson([encoders: ['morphology'], models: models]))} > plan.json
+    awk -F, '
+        NR == 1 { for (i = 1; i <= NF; i++) column[\$i] = i; next }
+        NF { printf "%s{\\"sample\\": \\"%s\\", \\"slide\\": \\"s3://stub/%s\\", \\"counts\\": \\"s3://stub/counts\\", \\"spots\\": null}",
+             (rows++ ? ", " : ""), \$column["sample"], \$column["slide"] }
+    ' ${sheet} > sections
+    printf '{"encoders": ["morphology"], "sections": [%s], "models": %s}\n' \\
+        "\$(cat sections)" ${quoted(groovy.json.JsonOutput.toJson(models))} > plan.json
     """
 }

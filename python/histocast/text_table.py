@@ -22,6 +22,7 @@ CLOSE = 0.75
 """Likeness (`difflib`) above which another name is suggested: a slip of a letter or two."""
 
 _OTHER_DELIMITERS = {"\t": "tabs", ";": "semicolons", "|": "vertical bars"}
+_NOT_IN_GENES = {'"': "quotes", "'": "quotes", ";": "a semicolon", ",": "a comma", "\t": "a tab", "\0": "zero bytes"}
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,36 @@ def read_bytes(path: Path, *, expected: str) -> bytes:
         raise MissingInputError("no such file", expected=expected, where=str(path)) from error
     except PermissionError as error:
         raise MissingInputError("may not be read", where=str(path), advice="ask for permission to read it") from error
+
+
+def read_gene_list(path: Path, faults: ErrorCollector) -> list[tuple[int, str]]:
+    """Read a list with one gene per line, as line and name; empty lines and what follows ``#`` are skipped.
+
+    A line that holds quotes or several genes is added to ``faults``, and left out.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file, or it may not be read.
+    DataError
+        It is no UTF-8 text.
+    """
+    expected = "one gene per line"
+    try:
+        text = read_bytes(path, expected=expected).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError("not a text file", expected=expected, where=str(path), advice="save it as UTF-8") from error
+    genes = []
+    for line, content in enumerate(text.splitlines(), start=1):
+        name = content.split("#", 1)[0].strip()
+        said = next((what for sign, what in _NOT_IN_GENES.items() if sign in name), None)
+        if said:
+            faults.add(
+                f"{name[:40]!r} holds {said}", row=line, expected=expected, advice="write one name per line, bare"
+            )
+        elif name:
+            genes.append((line, name))
+    return genes
 
 
 def parse_text_table(data: bytes, columns: TableColumns, faults: ErrorCollector) -> list[TableRow]:

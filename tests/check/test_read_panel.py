@@ -66,7 +66,8 @@ def test_all_faults_are_listed_with_line_and_what_looks_alike(panel, genes):
     assert "line 5: 'TWIN' is the symbol of 2 genes" in message
     assert "ENSG00000000004, ENSG00000000005" in message
     assert "line 6: 'ENSG00000000000' is already on line 1" in message
-    assert "write one gene a line" in message
+    assert "line 7: 'KRT8,FASN' holds a comma" in message
+    assert "write one name per line" in message
     assert "line 8: unknown gene 'QQQQ'" in message
 
 
@@ -77,12 +78,12 @@ def test_an_empty_panel_is_refused(panel, genes, content):
 
 
 def test_a_panel_that_is_not_text_is_refused(panel, genes):
-    with pytest.raises(DataError, match="not UTF-8"):
+    with pytest.raises(DataError, match="not a text file"):
         read_panel(panel(b"\xff\xfeK\x00R\x00T\x008\x00"), genes)
 
 
 def test_a_panel_that_is_not_there(tmp_path, genes):
     with pytest.raises(MissingInputError):
         read_panel(tmp_path / "none.txt", genes)
-    with pytest.raises(DataError, match="a folder"):
+    with pytest.raises(DataError, match="not a regular file"):
         read_panel(tmp_path, genes)

@@ -182,7 +182,7 @@ def test_what_is_absent_is_said(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="no such file"):
         read_counts(tmp_path / "c.tsv")
     (tmp_path / "outs").mkdir()
-    with pytest.raises(MissingInputError, match=r"no matrix\.mtx\.gz"):
+    with pytest.raises(MissingInputError, match=r"no filtered_feature_bc_matrix"):
         read_counts(tmp_path / "outs")
 
 
@@ -196,7 +196,10 @@ def test_a_panel_is_read_and_its_faults_are_listed(tmp_path: Path, shared_data: 
     assert len(read_panel(shared_data / "genes" / "panels" / "her2st.txt")) == 250
     good = text_file(tmp_path, "p.txt", "\ufeff# breast\nERBB2\n\nENSG00000111640.15  # GAPDH\n")
     assert read_panel(good) == ("ERBB2", "ENSG00000111640")
-    with pytest.raises(DataError, match="line 3: 'A' stands on line 1 too"):
+    with pytest.raises(DataError, match="line 3: 'A' is on line 1 too"):
         read_panel(text_file(tmp_path, "twice.txt", "A\nB\nA\n"))
     with pytest.raises(DataError, match="no gene"):
         read_panel(text_file(tmp_path, "empty.txt", "\n# nothing\n"))
+    for number, (line, said) in enumerate((('"ERBB2"', "quotes"), ("ERBB2;KRT8", "a semicolon"), ("A,B", "a comma"))):
+        with pytest.raises(DataError, match=f"line 2: .* holds {said}"):
+            read_panel(text_file(tmp_path, f"{number}.txt", f"GAPDH\n{line}\n"))

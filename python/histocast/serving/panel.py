@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from histocast.artifacts import GENE_EMBEDDING
 from histocast.bundle import FusionSpec
-from histocast.errors import ConfigError, DataError, ErrorCollector, MissingInputError
+from histocast.errors import ConfigError, ErrorCollector
+from histocast.text_table import read_gene_list
 
 GENES_PER_CALL = 256
 """Genes that a graph which takes descriptions is asked for at once, so that memory does not grow with the list."""
@@ -39,16 +40,14 @@ def read_panel(path: Path, genes: pa.Table, *, described: bool = False) -> list[
     DataError
         Lists every line that names an unknown, ambiguous or repeated gene, or says that there is none.
     """
-    lines = _read_lines(path)
+    faults = ErrorCollector(str(path))
+    lines = read_gene_list(path, faults)
     rows_by_name = index_names(genes)
     # Built once: looking for what looks alike is the slow part of a wrong panel.
     spellings = {name.casefold(): name for name in rows_by_name}
-    faults = ErrorCollector(str(path))
     line_of_row: dict[int, int] = {}
-    for number, line in enumerate(lines, start=1):
-        name = _VERSIONED_ENSEMBL.sub(r"\1", line.split("#", 1)[0].strip())
-        if not name:
-            continue
+    for number, written in lines:
+        name = _VERSIONED_ENSEMBL.sub(r"\1", written)
         rows = rows_by_name.get(name, [])
         if not rows:
             faults.add(
@@ -65,7 +64,7 @@ def read_panel(path: Path, genes: pa.Table, *, described: bool = False) -> list[
         else:
             line_of_row[rows[0]] = number
     if not line_of_row and not len(faults):
-        faults.add("no gene", expected="one gene symbol or Ensembl id a line")
+        faults.add("no gene", expected="one gene symbol or Ensembl id per line")
     faults.raise_if_any(
         "genes.parquet of the bundle lists the genes it predicts; without --genes it predicts them all"
         + (
@@ -124,19 +123,6 @@ def embedding_matrix(genes: pa.Table, *, dim: int, where: str) -> NDArray[np.flo
     return matrix
 
 
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise MissingInputError("no such file", expected="a gene panel", where=str(path)) from error
-    except PermissionError as error:
-        raise MissingInputError("may not be read", where=str(path), advice="ask for permission to read it") from error
-    except IsADirectoryError as error:
-        raise DataError("a folder", expected="a text file with one gene a line", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise DataError("not UTF-8 text", expected="a text file with one gene a line", where=str(path)) from error
-
-
 def index_names(genes: pa.Table) -> dict[str, list[int]]:
     """Rows of ``genes`` by Ensembl id and by symbol."""
     rows: dict[str, list[int]] = {}
@@ -151,7 +137,7 @@ def index_names(genes: pa.Table) -> dict[str, list[int]]:
 def _suggest(name: str, spellings: dict[str, str]) -> str | None:
     if name.casefold() in spellings:
         return f"write {spellings[name.casefold()]!r}"
-    if len(name.split()) > 1 or "," in name or ";" in name:
-        return "write one gene a line, and nothing else"
+    if len(name.split()) > 1:
+        return "write one gene per line, and nothing else"
     near = get_close_matches(name.casefold(), spellings, n=3, cutoff=0.75)
     return f"did you mean {' or '.join(repr(spellings[match]) for match in near)}?" if near else None

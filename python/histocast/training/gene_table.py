@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from histocast.errors import DataError, ErrorCollector, MissingInputError
+from histocast.text_table import read_gene_list
 from histocast.training.counts import without_version
 
 ID_COLUMN, SYMBOL_COLUMN = "gene_id", "gene_symbol"
@@ -61,7 +62,7 @@ def _require_columns(found: Sequence[str], path: Path) -> None:
 
 
 def read_panel(path: Path) -> tuple[str, ...]:
-    """Read a panel: one gene a line, symbol or Ensembl id; empty lines and ``#`` comments are skipped.
+    """Read a panel: one gene per line, symbol or Ensembl id; empty lines and ``#`` comments are skipped.
 
     Raises
     ------
@@ -70,22 +71,14 @@ def read_panel(path: Path) -> tuple[str, ...]:
     DataError
         It names no gene, or one twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise MissingInputError("no such file", expected="a gene a line", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise DataError("not a text file", expected="a gene a line", where=str(path)) from error
     faults = ErrorCollector(str(path))
     genes: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        gene = without_version(line.split("#", 1)[0].strip())
-        if not gene:
-            continue
+    for line, name in read_gene_list(path, faults):
+        gene = without_version(name)
         if gene in genes:
-            faults.add(f"{gene!r} stands on line {genes[gene]} too", row=number, expected="each gene once")
-        genes.setdefault(gene, number)
-    if not genes:
-        faults.add("no gene", expected="a gene a line")
+            faults.add(f"{gene!r} is on line {genes[gene]} too", row=line, expected="each gene once")
+        genes.setdefault(gene, line)
+    if not genes and not faults:
+        faults.add("no gene", expected="one gene per line")
     faults.raise_if_any()
     return tuple(genes)

@@ -45,11 +45,23 @@ class PlannedModel(Record):
     """Threads it is trained with, and so processors that its task asks for."""
 
 
+class PlannedSection(Record):
+    """One row of the training sheet, which names the files that PREPARE is given."""
+
+    sample: str
+    slide: str
+    """Absolute path or URI, as are the next two."""
+    counts: str
+    spots: str | None = None
+
+
 class Plan(Record):
     """``plan.json``."""
 
     schema_version: Literal[1] = 1
     recipe: str
+    sections: tuple[PlannedSection, ...]
+    """In the order of the sheet."""
     split: str
     """How folds are made, in words."""
     encoders: tuple[str, ...]
@@ -109,6 +121,7 @@ def plan_models(
             models.append(_planned(chosen, needed, chosen.protocol, ALL))
     return Plan(
         recipe=recipes[0].name,
+        sections=tuple(PlannedSection(**row.model_dump(include=set(PlannedSection.model_fields))) for row in rows),
         split=split.description,
         encoders=tuple(dict.fromkeys(name for chosen in recipes for name in chosen.prepared_encoders)),
         pixels=any(needed.pixels for needed in needs),
