@@ -127,6 +127,10 @@ def test_an_image_works_as_schedulers_start_it(call: Call, request: pytest.Fixtu
     ("instructions", "complaint"),
     [
         ("WORKDIR /", "fails as its default user in its default folder"),
+        ("USER 0", "fails as its default user in its default folder"),
+        ("USER 0\nRUN chmod 1777 /opt/histocast\nUSER 65532", "/opt/histocast is writable"),
+        ("ENV HOME=/root", "fails as its default user in its default folder"),
+        ("USER 0\nRUN rm $(command -v ps)\nUSER 65532", "ps: command not found"),
         ("WORKDIR /srv\nUSER 0\nRUN chmod 1777 /srv\nUSER 65532", "fails with a read-only root"),
         ('ENTRYPOINT ["histocast"]', 'has the entrypoint ["histocast"]'),
     ],
