@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from histocast.api.surroundings import (
+    FUSION,
     SlideLocation,
     fetch_bundle,
     opened_predictor,
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from histocast.serving.repository import RepositoryOptions
 
 Facts = dict[str, float | int | str]
-
-FUSION = "fusion"
 
 
 def check(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 from histocast.errors import DataError, UsageError
 
+FUSION = "fusion"
+
 if TYPE_CHECKING:
     from histocast.bundle import Bundle
     from histocast.progress import Clock
@@ -65,11 +67,14 @@ def opened_slide(location: SlideLocation, scratch: Path, clock: Clock) -> Iterat
 def opened_predictor(
     folder: Path, bundle: Bundle, *, names: tuple[str, ...], threads: int, scratch: Path, clock: Clock
 ) -> Iterator[Predictor]:
-    """Yield what runs graphs of a bundle, at the place the environment says."""
+    """Yield what runs graphs of a bundle, at the place the environment says.
+
+    A server of the task's own is started for encoders alone: the fusion graph is small, and PREDICT has no GPU.
+    """
     from histocast.serving import open_predictor
 
     with clock.spent("starting"):
-        opened = open_predictor(folder, bundle, names=names, threads=threads, **_place(scratch))
+        opened = open_predictor(folder, bundle, names=names, threads=threads, **_place(scratch, names))
     with opened as predictor:
         yield predictor
 
@@ -77,14 +82,28 @@ def opened_predictor(
 def fetch_bundle(uri: str, outdir: Path, *, files: tuple[str, ...] | None = None) -> tuple[Path, Bundle]:
     """Return the local folder of a bundle, and the bundle; of an ``s3://`` one only ``files`` are copied.
 
-    Copies are kept under ``HISTOCAST_CACHE`` by digest, else within ``outdir``.
+    Copies are kept by digest: under ``HISTOCAST_CACHE``, which tasks of a machine may share and which holds at most
+    ``HISTOCAST_CACHE_GB`` (20), else within ``outdir``.
     """
     from histocast.bundle import read_bundle
     from histocast.storage import fetch_bundle as fetch
 
-    cache = Path(os.environ.get("HISTOCAST_CACHE", outdir / ".histocast-cache"))
-    folder = fetch(uri, cache, files=files)
+    if shared := os.environ.get("HISTOCAST_CACHE"):
+        folder = fetch(uri, Path(shared), files=files, limit_bytes=_cache_limit_bytes())
+    else:
+        folder = fetch(uri, outdir / ".histocast-cache", files=files)
     return folder, read_bundle(folder)
+
+
+def _cache_limit_bytes() -> int:
+    given = os.environ.get("HISTOCAST_CACHE_GB") or "20"
+    try:
+        limit_gb = float(given)
+    except ValueError:
+        limit_gb = 0.0
+    if not 0 < limit_gb < float("inf"):
+        raise UsageError(f"HISTOCAST_CACHE_GB is {given!r}", expected="gigabytes, more than 0", where="environment")
+    return int(limit_gb * 1e9)
 
 
 def triton_url() -> str | None:
@@ -99,9 +118,9 @@ class Place(TypedDict):
     own_server: Path | None
 
 
-def _place(scratch: Path) -> Place:
+def _place(scratch: Path, names: tuple[str, ...]) -> Place:
     """Where graphs run: on servers, on one of the task's own (``HISTOCAST_SERVING=task``), or in process."""
     serving = os.environ.get("HISTOCAST_SERVING") or "inprocess"
     if serving not in ("inprocess", "task"):
         raise UsageError(f"HISTOCAST_SERVING is {serving!r}", expected="inprocess or task", where="environment")
-    return {"triton_url": triton_url(), "own_server": scratch if serving == "task" else None}
+    return {"triton_url": triton_url(), "own_server": scratch if serving == "task" and names != (FUSION,) else None}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from histocast.bundle import bundle_digest, read_bundle, sha256_of_file
+from histocast.artifacts import write_atomically
+from histocast.bundle import read_bundle, sha256_of_file
 from histocast.errors import ConfigError, MissingInputError, OutputError
+from histocast.storage.cache import ARRIVING, LOCK, hold_folder, make_room
+from histocast.storage.lock import exclusive_lock
 from histocast.storage.open import open_source
 
 BUNDLE_FILE = "bundle.json"
@@ -35,7 +38,7 @@ def fetch_file(uri: str, folder: Path) -> Path:
         return target
 
 
-def fetch_bundle(uri: str, cache: Path, *, files: Sequence[str] | None = None) -> Path:
+def fetch_bundle(uri: str, cache: Path, *, files: Sequence[str] | None = None, limit_bytes: int | None = None) -> Path:
     """Return the local folder of a bundle: itself, or a copy of the ``s3://`` prefix below ``cache``.
 
     The copy lies under the digest of its ``bundle.json``, so that a changed bundle is another folder, and
@@ -49,6 +52,9 @@ def fetch_bundle(uri: str, cache: Path, *, files: Sequence[str] | None = None) -
         Where copies are kept and found again.
     files:
         The files to copy; all the bundle ships where ``None``.
+    limit_bytes:
+        Most that a cache may hold which processes of this machine share; of those one fetches at a time, and what none
+        of them uses makes room. ``None`` where the cache is this process's own.
 
     Raises
     ------
@@ -56,6 +62,8 @@ def fetch_bundle(uri: str, cache: Path, *, files: Sequence[str] | None = None) -
         There is no ``bundle.json``, or a file it names is absent.
     ConfigError
         It is not a bundle, or a file's bytes are not those it states.
+    OutputError
+        The cache cannot be written.
     """
     if not uri.startswith("s3://"):
         folder = Path(uri)
@@ -63,39 +71,68 @@ def fetch_bundle(uri: str, cache: Path, *, files: Sequence[str] | None = None) -
             raise MissingInputError(f"no {BUNDLE_FILE}", expected="a bundle folder", where=uri, advice="check --bundle")
         return folder
     prefix = uri.rstrip("/")
-    cache.mkdir(parents=True, exist_ok=True)
-    arriving = Path(tempfile.mkdtemp(prefix=".arriving-", dir=cache))
-    try:
-        _download(f"{prefix}/{BUNDLE_FILE}", arriving / BUNDLE_FILE)
-        folder = cache / bundle_digest(arriving).replace(":", "-")
-        folder.mkdir(parents=True, exist_ok=True)
-        (arriving / BUNDLE_FILE).replace(folder / BUNDLE_FILE)
-        _fetch_members(prefix, arriving, folder, files)
-    finally:
-        shutil.rmtree(arriving, ignore_errors=True)
+    with open_source(f"{prefix}/{BUNDLE_FILE}") as source:
+        content = source.read(0, source.stat().size_bytes)
+    folder = cache / f"sha256-{hashlib.sha256(content).hexdigest()}"
+    if limit_bytes is None:
+        _write_bundle_file(folder, content)
+        _fetch_members(prefix, folder, _absent(folder, files))
+        return folder
+    hold_folder(folder)
+    _write_bundle_file(folder, content)
+    if _absent(folder, files):
+        with exclusive_lock(cache / LOCK):
+            # Another process may have fetched them meanwhile.
+            absent = _absent(folder, files)
+            make_room(cache, needed_bytes=_size_of_objects(prefix, absent), limit_bytes=limit_bytes)
+            _fetch_members(prefix, folder, absent)
     return folder
 
 
-def _fetch_members(prefix: str, arriving: Path, folder: Path, files: Sequence[str] | None) -> None:
+def _write_bundle_file(folder: Path, content: bytes) -> None:
+    if not (folder / BUNDLE_FILE).is_file():
+        with write_atomically(folder / BUNDLE_FILE) as path:
+            path.write_bytes(content)
+
+
+def _absent(folder: Path, files: Sequence[str] | None) -> dict[str, str]:
+    """Files of a bundle that are wanted and not in its folder, with their digests."""
     bundle = read_bundle(folder)
     digests = {name: digest for graph in (*bundle.encoders, bundle.fusion) for name, digest in graph.files().items()}
     digests[GENES_FILE] = bundle.genes_sha256
-    for name, expected in digests.items():
-        target = folder / name
-        if (files is not None and name not in files) or target.is_file():
-            continue
-        if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
-            raise ConfigError(f"a file named {name!r}", expected="a path within the bundle", where=prefix)
-        _download(f"{prefix}/{name}", arriving / name)
-        if (found := sha256_of_file(arriving / name)) != expected:
-            raise ConfigError(
-                f"{name} has sha256 {found}",
-                expected=expected,
-                where=prefix,
-                advice="the object was damaged or exchanged: upload the bundle again",
-            )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (arriving / name).replace(target)
+    return {
+        name: digest
+        for name, digest in digests.items()
+        if (files is None or name in files) and not (folder / name).is_file()
+    }
+
+
+def _size_of_objects(prefix: str, names: Iterable[str]) -> int:
+    total_bytes = 0
+    for name in names:
+        with open_source(f"{prefix}/{name}") as source:
+            total_bytes += source.stat().size_bytes
+    return total_bytes
+
+
+def _fetch_members(prefix: str, folder: Path, digests: Mapping[str, str]) -> None:
+    arriving = folder.with_name(folder.name + ARRIVING)
+    try:
+        for name, expected in digests.items():
+            if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
+                raise ConfigError(f"a file named {name!r}", expected="a path within the bundle", where=prefix)
+            _download(f"{prefix}/{name}", arriving / name)
+            if (found := sha256_of_file(arriving / name)) != expected:
+                raise ConfigError(
+                    f"{name} has sha256 {found}",
+                    expected=expected,
+                    where=prefix,
+                    advice="the object was damaged or exchanged: upload the bundle again",
+                )
+            with write_atomically(folder / name) as path:
+                (arriving / name).replace(path)
+    finally:
+        shutil.rmtree(arriving, ignore_errors=True)
 
 
 def _download(uri: str, target: Path) -> None:
