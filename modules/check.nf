@@ -1,4 +1,4 @@
-include { option ; surroundings } from './inputs.nf'
+include { option ; precision ; surroundings } from './inputs.nf'
 
 // Judges every row of the samplesheet, the bundle and the gene panel before the first slide is opened.
 process CHECK {
@@ -18,7 +18,7 @@ process CHECK {
 
     script:
     """
-    ${surroundings(task)}histocast check \\
+    ${precision(task)}${surroundings(task)}histocast check \\
         ${option('--input', samplesheet, samplesheet_uri)} \\
         ${option('--bundle', bundle, bundle_uri)} \\
         ${option('--genes', genes, genes_uri)} \\

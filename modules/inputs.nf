@@ -65,6 +65,11 @@ def surroundings(task) {
     return threads.join() + contained + (is_scratch ? 'HISTOCAST_LOG=- ' : '')
 }
 
+// In which precision a task's encoders compute: within its script, since it decides results.
+def precision(task) {
+    return task.ext.precision && task.ext.precision != 'fp32' ? "HISTOCAST_PRECISION=${quoted(task.ext.precision)} " : ''
+}
+
 // CHECK looks at every slide, but a container sees only the folders of what its task was given: one slide of
 // each local folder opens it, those that links lead to included. A cell that is no file is left to CHECK, which says
 // what is wrong with it.

@@ -1,9 +1,9 @@
-include { option ; quoted ; surroundings } from './inputs.nf'
+include { option ; precision ; quoted ; surroundings } from './inputs.nf'
 
 // Turns features into expression, region by region.
 process PREDICT {
     tag "${meta.id}"
-    label 'process_gpu'
+    label 'process_fusion'
 
     input:
     tuple val(meta), path(slide_record), path(tiles), path(thumbnail), path(features)
@@ -17,7 +17,7 @@ process PREDICT {
 
     script:
     """
-    ${surroundings(task)}histocast predict \\
+    ${precision(task)}${surroundings(task)}histocast predict \\
         --slide-record ${slide_record} \\
         --tiles ${tiles} \\
         --features ${features} \\

@@ -102,6 +102,12 @@ class Parameters(BaseModel):
         default="inprocess",
     )
 
+    precision: Literal["fp32", "tf32", "fp16"] = _parameter(
+        "serving",
+        "Precision of encoders on GPUs. Servers of --triton_url must be of the same; fp16 needs servers with TensorRT.",
+        default="fp32",
+    )
+
     triton_url: str | None = _parameter(
         "serving", "Triton servers that run the graphs instead, for example grpc://a:8001,b:8001.", default=None
     )
@@ -113,6 +119,13 @@ class Parameters(BaseModel):
         ge=1,
     )
 
+    node_cache: str | None = _parameter(
+        "resources",
+        "Folder on every machine that runs tasks, in which an s3:// bundle stays for the next task; default: none.",
+        default=None,
+        pattern=r"^/[\w./-]+$",
+        examples=["/var/cache/histocast"],
+    )
     max_cpus: int | None = _parameter(
         "resources", "Most CPUs a task may ask for; those of this machine by default.", default=None, ge=1
     )

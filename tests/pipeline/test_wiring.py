@@ -122,7 +122,7 @@ def test_a_profile_sets_its_own_engine_alone_and_gpus_only_with_the_gpu_profile(
     assert "accelerator = " not in configuration
     with_gpus = flat_configuration(launch, root, f"{profile},gpu")
     asking = [line.partition(" = ")[0] for line in with_gpus.splitlines() if "accelerator = " in line]
-    assert asking == ["process.'withName:ENCODE|PREDICT|PREPARE|TRAIN'.accelerator"]
+    assert asking == ["process.'withName:ENCODE|PREPARE|TRAIN'.accelerator"]
     # A profile that repeated a selector of the base would replace all that the base says there.
     for given in (configuration, with_gpus):
         assert set(of_selectors(plain)) <= set(of_selectors(given))
@@ -202,6 +202,7 @@ MODELS = "[[device: 'cpu', threads: 1], [device: 'cuda', threads: 3], [device: '
 TRAIN_LABELS = {
     **dict.fromkeys(("PREPARE", "EVALUATE", "EXPORT"), "process_train"),
     **dict.fromkeys(("PLAN", "LINEAGE", "CHECK"), "process_light"),
+    "PREDICT": "process_fusion",
 }
 
 
@@ -222,6 +223,7 @@ def test_a_fold_asks_for_its_threads_and_a_gpu_is_asked_for_by_what_can_use_one(
     image = "here.org/histocast/train:0.1.0"
     assert {name: sent(tmp_path / "work", name) for name in TRAIN_LABELS} == {
         "CHECK": [["1", "2 GB", CLIENT, "null"]],
+        "PREDICT": [["4", "6 GB", CLIENT, "null"]],
         "PLAN": [["1", "2 GB", image, "null"]],
         "LINEAGE": [["1", "2 GB", image, "null"]],
         "PREPARE": [["4", "8 GB", image, gpu]],
@@ -265,14 +267,20 @@ BATCH_QUEUES = (
         ("slurm", (), *[[["null", CLIENT, "null", "null", ""]] * 3] * 2),
         (
             "podman,gpu",
-            ("--serving", "task"),
-            [["null", "here.org/histocast/triton:0.1.0", "--device nvidia.com/gpu=all", "1", ""]] * 3,
-            [["null", CLIENT, "", "null", ""]] * 3,
+            ("--serving", "task", "--node_cache", "/tmp"),
+            [
+                [
+                    *("null", "here.org/histocast/triton:0.1.0"),
+                    *("${HISTOCAST_PODMAN_GPU:---device nvidia.com/gpu=all} -v /tmp:/tmp", "1", ""),
+                ]
+            ]
+            * 3,
+            [["null", CLIENT, "-v /tmp:/tmp", "null", ""]] * 3,
         ),
         (
             "docker,gpu",
             (),
-            [["null", CLIENT_GPU, "--gpus all", "1", ""]] * 3,
+            [["null", CLIENT_GPU, "${HISTOCAST_DOCKER_GPU:---gpus all}", "1", ""]] * 3,
             [["null", CLIENT, "", "null", ""]] * 3,
         ),
         ("docker", (), *[[["null", CLIENT, "", "null", ""]] * 3] * 2),

@@ -12,12 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from histocast.bundle import Bundle, EncoderSpec, TensorSpec
-from histocast.errors import ConfigError, MissingInputError
+from histocast.errors import ConfigError, MissingInputError, UsageError
 from histocast.serving import open_predictor
-from histocast.serving.onnx import (
+from histocast.serving.cuda import (
     CPU,
     CUDA,
     CUDA_ERROR_NO_DEVICE,
@@ -26,6 +27,7 @@ from histocast.serving.onnx import (
     DRIVER,
     choose_providers,
 )
+from histocast.serving.predictor import Precision
 from known_encoders import expected_embedding, write_encoder, write_shipped_bundle
 
 Change = dict[str, object]
@@ -224,3 +226,37 @@ def test_a_device_that_onnxruntime_cannot_use_is_no_silent_walk_on_the_cpu(
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CUDA, CPU])
     with pytest.raises(ConfigError, match="cannot use the CUDA device"):
         open_predictor(tmp_path, bundle, names=("morphology",), threads=1)
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", {"0"}), ("tf32", {"0", "1"})])
+def test_a_device_computes_encoders_in_the_precision_asked_for_and_the_fusion_graph_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, tf32: set[str]
+) -> None:
+    bundle = write_shipped_bundle(tmp_path)
+    given: dict[str, dict[str, str]] = {}
+    real = onnxruntime.InferenceSession
+
+    def open_on_the_cpu(path: Path, options: object, providers: list[tuple[str, dict[str, str]]]) -> object:
+        given[path.stem] = dict(providers)[CUDA]
+        session = real(path, options, providers=[CPU])
+        return SimpleNamespace(
+            get_providers=lambda: [CUDA, CPU],
+            get_inputs=session.get_inputs,
+            get_outputs=session.get_outputs,
+        )
+
+    monkeypatch.setattr("histocast.serving.onnx.choose_providers", lambda _: [CUDA, CPU])
+    monkeypatch.setattr("onnxruntime.InferenceSession", open_on_the_cpu)
+    monkeypatch.setenv("HISTOCAST_PRECISION", precision)
+    open_predictor(tmp_path, bundle, names=("morphology", "fusion"), threads=1).close()
+    assert given["fusion"]["use_tf32"] == "0"
+    assert {options["use_tf32"] for options in given.values()} == tf32
+    assert {options["cudnn_conv_algo_search"] for options in given.values()} == {"HEURISTIC"}
+
+
+def test_half_precision_is_refused_within_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = write_shipped_bundle(tmp_path)
+    monkeypatch.setenv("HISTOCAST_PRECISION", "fp16")
+    with pytest.raises(UsageError, match="fp16 within the task"):
+        open_predictor(tmp_path, bundle, names=("morphology",), threads=1)
+    open_predictor(tmp_path, bundle, names=("fusion",), threads=1).close()

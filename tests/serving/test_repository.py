@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from histocast.bundle import Bundle, TensorSpec, sha256_of_file
 from histocast.errors import ConfigError, MissingInputError, OutputError
 from histocast.serving.repository import RepositoryOptions, is_batched, model_name, write_config, write_repository
+from histocast.serving.server_command import server_environment
 from known_encoders import write_encoder, write_shipped_bundle
 
 GPU = RepositoryOptions(tensorrt=True, precision="fp16", gpu_memory_mb=2048, instances=3, max_batch_tiles=128)
@@ -64,11 +66,33 @@ def test_tensorrt_has_its_profiles_its_cache_and_its_limits(tmp_path: Path, bund
     assert tensorrt.parameters["precision_mode"] == "FP16"
     assert tensorrt.parameters["trt_profile_min_shapes"] == "target:1x6,neighbour:1x25x6,neighbour_mask:1x25"
     assert tensorrt.parameters["trt_profile_max_shapes"].startswith("target:1024x6,")
-    assert tensorrt.parameters["trt_engine_cache_path"].endswith(model_name("fusion", bundle.fusion))
-    assert cuda.parameters["gpu_mem_limit"] == str(2048 * 2**20)
+    assert tensorrt.parameters["trt_engine_cache_path"].endswith(f"{model_name('fusion', bundle.fusion)}-fp16")
+    assert tensorrt.parameters["trt_force_sequential_engine_build"] == "1", "instances share the cache"
+    assert dict(cuda.parameters) == {"use_tf32": "0"}
+    # The backend overwrites these options of the provider by the model's parameters, and by its defaults without them.
+    assert config.parameters["gpu_mem_limit"].string_value == str(2048 * 2**20)
+    assert config.parameters["cudnn_conv_algo_search"].string_value == "1", "HEURISTIC"
+    assert config.parameters["arena_extend_strategy"].string_value == "1", "kSameAsRequested"
     assert config.parameters["precision"].string_value == "fp16"
     warm_up = config.model_warmup[0]
     assert {name: list(tensor.dims) for name, tensor in warm_up.inputs.items()}["neighbour"] == [1024, 25, 6]
+    assert warm_up.batch_size == 1, "the server skips a sample of batch size 0"
+
+
+@pytest.mark.parametrize(
+    ("precision", "mode", "tf32"), [("fp32", "FP32", "0"), ("tf32", "FP32", "1"), ("fp16", "FP16", "0")]
+)
+def test_float32_is_computed_in_tf32_where_that_is_asked_for_and_nowhere_else(
+    bundle: Bundle, precision: str, mode: str, tf32: str
+) -> None:
+    options = RepositoryOptions.model_validate({"tensorrt": True, "precision": precision})
+    config = text_format.Parse(write_config("fusion", bundle.fusion, bundle, options), ModelConfig())
+    tensorrt, cuda = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert (tensorrt.parameters["precision_mode"], cuda.parameters["use_tf32"]) == (mode, tf32)
+    # An engine of one precision is none of another.
+    assert tensorrt.parameters["trt_engine_cache_path"].endswith(precision)
+    # TensorRT itself knows no option: a variable decides for the whole server.
+    assert ("NVIDIA_TF32_OVERRIDE" in server_environment(tf32=precision == "tf32", environment={})) == (tf32 == "0")
 
 
 def test_bundles_share_what_is_the_same_and_never_clash(tmp_path: Path, bundle: Bundle) -> None:
@@ -116,8 +140,27 @@ def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path: Path, bund
 
 @pytest.mark.parametrize(
     "options",
-    [{"precision": "fp16"}, {"backend": "python", "tensorrt": True}, {"backend": "python", "gpu_memory_mb": 1}],
+    [
+        {"precision": "fp16"},
+        {"backend": "python", "tensorrt": True},
+        {"backend": "python", "gpu_memory_mb": 1},
+        {"backend": "python", "precision": "tf32"},
+    ],
 )
 def test_options_that_do_not_fit_together_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         RepositoryOptions.model_validate(options)
+
+
+def test_the_sizing_that_is_documented_follows_from_what_it_says_it_is_computed_from(root: Path) -> None:
+    text = (root / "docs" / "serving.md").read_text()
+    rows = re.findall(r"^\| [^|]*(?:T4|L4|A100|H200) \|.*", text, re.MULTILINE)
+    assert len(rows) == 4
+    assert "1,484 |" in (root / "docs" / "performance.md").read_text(), "tiles a second on two cores"
+    for row in rows:
+        *figures, cores = [cell.strip() for cell in row.split("|")[4:-1]]
+        for cell in figures:
+            if cell != "none":
+                tiles_per_s, rate = (float(each.strip(" )").replace(",", "")) for each in cell.split("("))
+                assert tiles_per_s == round(0.4 * rate / 0.12), row
+        assert int(cores) == math.ceil(tiles_per_s * (2 / 1484 + 0.0003)), row

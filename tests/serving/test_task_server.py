@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from histocast.errors import ConfigError, MissingInputError, ServingUnavailable
+from histocast.errors import ConfigError, MissingInputError, ServingUnavailable, UsageError
 from histocast.serving import open_predictor, triton_memory
 from histocast.serving.server_command import COMMAND
-from histocast.serving.task_server import BACKEND, TaskServer, open_task_predictor
+from histocast.serving.task_server import BACKEND, TaskServer, open_task_predictor, task_options
 from known_encoders import expected_embedding
 from triton_server import Served, find_server
 
@@ -247,6 +247,37 @@ def test_a_server_that_is_never_ready_is_stopped(
     with pytest.raises(ServingUnavailable, match="loading a large model"):
         open_task_predictor(served.folder, served.bundle, names=("fusion",), threads=1, scratch=tmp_path, start_s=1)
     assert servers_over(tmp_path) == []
+
+
+TENSORRT = {"HISTOCAST_TRITONSERVER_TENSORRT": "1"}
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ({}, {"backend": "onnxruntime", "precision": "fp32", "tensorrt": False}),
+        ({**TENSORRT, "HISTOCAST_PRECISION": "fp16"}, {"tensorrt": True, "precision": "fp16"}),
+        ({**TENSORRT, "HISTOCAST_CACHE": "/node"}, {"engine_cache": "/node/tensorrt"}),
+        ({"HISTOCAST_TRITONSERVER_ENGINE_CACHE": "/here", "HISTOCAST_CACHE": "/node"}, {"engine_cache": "/here"}),
+        ({"HISTOCAST_TRITONSERVER_MAX_BATCH_TILES": "8"}, {"max_batch_tiles": 8, "instances": 2}),
+    ],
+)
+def test_it_takes_the_options_of_a_fleet(given: dict[str, str], options: dict[str, object]) -> None:
+    assert options.items() <= task_options(threads=3, environment=given).model_dump().items()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"HISTOCAST_PRECISION": "fp16"}, "fp16 needs tensorrt"),
+        ({"HISTOCAST_TRITONSERVER_INSTANCES": "many"}, "HISTOCAST_TRITONSERVER_INSTANCES: "),
+        ({**TENSORRT, "HISTOCAST_TRITONSERVER_BACKEND": "python"}, "leave out tensorrt"),
+        ({"HISTOCAST_TRITONSERVER_BACKEND": "pytorch"}, "HISTOCAST_TRITONSERVER_BACKEND: "),
+    ],
+)
+def test_options_it_cannot_take_are_a_usage_error(given: dict[str, str], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        task_options(threads=1, environment=given)
 
 
 def test_no_program_is_a_missing_input(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

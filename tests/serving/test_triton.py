@@ -161,6 +161,11 @@ class TestRefusals:
             connect(start_server(fill=claim_other_digest).url)
         assert encoder.sha256 in str(raised.value.expected)
 
+    def test_a_precision_that_was_not_asked_for_is_refused(self, served: Served, connect: Connect) -> None:
+        with pytest.raises(ConfigError, match="computes in precision fp32") as raised:
+            connect(served.server.url, precision="tf32")
+        assert raised.value.expected == "tf32"
+
     def test_a_graph_whose_bytes_are_not_those_stated_is_not_loaded(
         self, served: Served, start_server: StartServer
     ) -> None:
@@ -371,6 +376,9 @@ class TestSettings:
             named = settings.model_copy(update={"token_header": header})
             assert named.headers() == {header.lower(): sent}
         assert "hush" not in repr(settings)
+        assert TritonSettings.from_environment({"HISTOCAST_PRECISION": "tf32"}).precision == "tf32"
+        with pytest.raises(UsageError, match="HISTOCAST_PRECISION is 'fp8'"):
+            TritonSettings.from_environment({"HISTOCAST_PRECISION": "fp8"})
         with pytest.raises(UsageError, match="HISTOCAST_TRITON_IN_FLIGHT"):
             TritonSettings.from_environment({"HISTOCAST_TRITON_IN_FLIGHT": "many"})
         with pytest.raises(MissingInputError, match="HISTOCAST_TRITON_CERT"):

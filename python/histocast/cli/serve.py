@@ -17,9 +17,10 @@ class BackendName(StrEnum):
 
 
 class Precision(StrEnum):
-    """Of the arithmetic within TensorRT."""
+    """Of the arithmetic on GPUs."""
 
     fp32 = "fp32"
+    tf32 = "tf32"
     fp16 = "fp16"
 
 
@@ -41,7 +42,7 @@ def repository(
     instances: Annotated[int, typer.Option(min=1, help="Copies of each encoder on each GPU.")] = 2,
     threads: Annotated[int, typer.Option(min=1, help="Threads of a copy, with the python backend.")] = 1,
     tensorrt: Annotated[bool, typer.Option("--tensorrt", help="Compile graphs by TensorRT.")] = False,
-    precision: Annotated[Precision, typer.Option(help="fp16 needs --tensorrt.")] = Precision.fp32,
+    precision: Annotated[Precision, typer.Option(help="Of float32 values; fp16 needs --tensorrt.")] = Precision.fp32,
     engine_cache: Annotated[
         str, typer.Option(help="Folder on the server for what TensorRT compiled.")
     ] = "/var/cache/histocast/tensorrt",

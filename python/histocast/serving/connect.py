@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from histocast.bundle import Bundle
-from histocast.serving.predictor import Predictor
+from histocast.serving.predictor import Predictor, asked_precision
 
 
 def open_predictor(
@@ -56,7 +56,7 @@ def open_predictor(
         return open_task_predictor(folder, bundle, names=names, threads=threads, scratch=own_server)
     from histocast.serving.onnx import OnnxPredictor
 
-    return OnnxPredictor(folder, bundle, names=names, threads=threads)
+    return OnnxPredictor(folder, bundle, names=names, threads=threads, precision=asked_precision())
 
 
 def verify_bundle(folder: Path) -> Bundle:

@@ -7,8 +7,6 @@ fusion graph, whose spots do depend on one another, runs whole and with all thre
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,13 +18,15 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from histocast.bundle import Bundle, GraphSpec, TensorSpec, sha256_of_file
-from histocast.errors import ConfigError, MissingInputError
+from histocast.errors import ConfigError, MissingInputError, UsageError
 from histocast.foreign_errors import is_out_of_memory, out_of_memory
+from histocast.serving.cuda import CPU, CUDA, choose_providers, provider_options
 from histocast.serving.predictor import (
     FUSION,
     Done,
     Facts,
     Pending,
+    Precision,
     Tensors,
     check_finite,
     check_tensors,
@@ -37,11 +37,6 @@ ERROR_LEVEL = 3
 
 PIECE_TILES = 8
 """Tiles in a piece. Fixed, so that the number of threads cannot change the last bit of a feature."""
-
-CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-DRIVER = "libcuda.so.1"
-CUDA_SUCCESS, CUDA_ERROR_STUB_LIBRARY, CUDA_ERROR_NO_DEVICE = 0, 34, 100
-"""What the driver answers (CUDA Driver API, ``CUresult``)."""
 
 # onnxruntime's exceptions have no base of their own.
 OnnxErrors = (
@@ -93,39 +88,9 @@ def graph_path(folder: Path, name: str, graph: GraphSpec) -> Path:
     return path
 
 
-def choose_providers(available: Sequence[str]) -> list[str]:
-    """What shall run graphs, best first: a CUDA device only where the driver is, and nobody hides its devices.
-
-    Parameters
-    ----------
-    available:
-        What this build of onnxruntime was made for, which says nothing about the machine.
-    """
-    if CUDA not in available or os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not is_device_shown():
-        return [CPU]
-    # Parts of CUDA that were installed as wheels lie where the loader does not look.
-    onnxruntime.preload_dlls()
-    return [CUDA, CPU]
-
-
-def is_device_shown() -> bool:
-    """Whether the driver is there and shows a device, or has one and cannot use it, which onnxruntime then tells.
-
-    A container that is given the driver and no device (``apptainer --nv`` on a node without a granted GPU) shows none.
-    """
-    try:
-        driver = ctypes.CDLL(DRIVER)
-    except OSError:
-        return False
-    started: int = driver.cuInit(0)
-    if started != CUDA_SUCCESS:
-        return started not in (CUDA_ERROR_STUB_LIBRARY, CUDA_ERROR_NO_DEVICE)
-    count = ctypes.c_int()
-    driver.cuDeviceGetCount(ctypes.byref(count))
-    return count.value > 0
-
-
-def open_session(path: Path, *, threads: int, optimise: bool = True) -> onnxruntime.InferenceSession:
+def open_session(
+    path: Path, *, threads: int, optimise: bool = True, precision: Precision = "fp32"
+) -> onnxruntime.InferenceSession:
     """Load a graph.
 
     Parameters
@@ -134,6 +99,8 @@ def open_session(path: Path, *, threads: int, optimise: bool = True) -> onnxrunt
         Threads one call may use.
     optimise:
         Whether the graph is prepared for speed; a look at its contract does not need it.
+    precision:
+        Of a CUDA device; a CPU computes in float32.
 
     Raises
     ------
@@ -152,7 +119,7 @@ def open_session(path: Path, *, threads: int, optimise: bool = True) -> onnxrunt
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=providers)
+        session = onnxruntime.InferenceSession(path, options, providers=provider_options(providers, precision))
     except OnnxErrors as error:
         if is_out_of_memory(error):
             raise out_of_memory(error, where=path.name) from error
@@ -223,21 +190,37 @@ class OnnxPredictor:
         Graphs to load: names of encoders, or ``fusion``.
     threads:
         Threads for all calls together.
+    precision:
+        Of encoders on a CUDA device. The fusion graph, which is small, is always computed in float32.
 
     Raises
     ------
     MissingInputError, ConfigError
         As for `graph_path`, `open_session` and `check_contract`; or a name is not one of the bundle's graphs.
+    UsageError
+        ``precision`` is one that onnxruntime alone cannot compute in.
     """
 
     in_flight = 1
 
-    def __init__(self, folder: Path, bundle: Bundle, *, names: Sequence[str], threads: int) -> None:
+    def __init__(
+        self, folder: Path, bundle: Bundle, *, names: Sequence[str], threads: int, precision: Precision = "fp32"
+    ) -> None:
+        if precision == "fp16" and set(names) != {FUSION}:
+            raise UsageError(
+                "precision fp16 within the task",
+                expected="fp32 or tf32",
+                advice="fp16 needs TensorRT, which servers have: see docs/serving.md",
+            )
         self._graphs = choose_graphs(bundle, names)
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="onnx")
         for name, graph in self._graphs.items():
-            session = open_session(graph_path(folder, name, graph), threads=threads if name == FUSION else 1)
+            session = open_session(
+                graph_path(folder, name, graph),
+                threads=threads if name == FUSION else 1,
+                precision="fp32" if name == FUSION else precision,
+            )
             check_contract(session, graph, where=f"graph {name!r}")
             self._sessions[name] = session
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histocast.bundle import Bundle, GraphSpec
-from histocast.errors import ConfigError
+from histocast.errors import ConfigError, UsageError
 
 FUSION = "fusion"
+
+Precision = Literal["fp32", "tf32", "fp16"]
+"""Of the arithmetic with float32 values on GPUs: as it is, with factors of 10 bits, or in half precision."""
 
 Tensors = dict[str, NDArray[Any]]
 Facts = dict[str, float | int | str]
@@ -147,3 +151,19 @@ def check_finite(tensors: Mapping[str, NDArray[Any]], *, where: str) -> None:
                 where=f"{where}, tensor {name!r}",
                 advice="the graph cannot cope with these inputs: export it in float32, or report the bundle",
             )
+
+
+def asked_precision(environment: Mapping[str, str] = os.environ) -> Precision:
+    """The precision that ``HISTOCAST_PRECISION`` asks for, by default ``fp32``.
+
+    Raises
+    ------
+    UsageError
+        It is none of `Precision`.
+    """
+    known: tuple[Precision, ...] = get_args(Precision)
+    given = environment.get("HISTOCAST_PRECISION") or "fp32"
+    for precision in known:
+        if given == precision:
+            return precision
+    raise UsageError(f"HISTOCAST_PRECISION is {given!r}", expected=", ".join(known), where="environment")

@@ -26,7 +26,8 @@ from histocast.bundle import Bundle, GraphSpec, TensorSpec
 from histocast.errors import ConfigError, OutputError
 from histocast.serving.onnx import graph_path
 from histocast.serving.panel import GENES_PER_CALL
-from histocast.serving.predictor import FUSION, choose_graphs, graphs_of
+from histocast.serving.predictor import FUSION, Precision, choose_graphs, graphs_of
+from histocast.serving.protobuf_text import Word, write_lines
 
 MODEL_VERSION = "1"
 DIGEST_DIGITS = 12
@@ -44,7 +45,7 @@ Backend = Literal["onnxruntime", "python"]
 
 
 class RepositoryOptions(BaseModel):
-    """How a server runs the graphs; none of it but ``precision`` changes a result."""
+    """How a server runs the graphs; none of it but ``precision`` changes a result by more than 1e-5."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,8 +61,8 @@ class RepositoryOptions(BaseModel):
     """Threads of one copy, with the Python backend."""
     tensorrt: bool = False
     """Whether graphs are compiled by TensorRT, which takes minutes when they are first loaded."""
-    precision: Literal["fp32", "fp16"] = "fp32"
-    """``fp16`` is for TensorRT; results then differ from the bundle's own by more than 1e-5."""
+    precision: Precision = "fp32"
+    """``tf32`` and ``fp16``, which is for TensorRT, depart from the bundle's own results by more than 1e-5."""
     engine_cache: str = "/var/cache/histocast/tensorrt"
     """Folder on the server that keeps what TensorRT compiled."""
     gpu_memory_mb: int | None = Field(default=None, ge=1)
@@ -73,6 +74,8 @@ class RepositoryOptions(BaseModel):
             raise ValueError("precision fp16 needs tensorrt: onnxruntime alone runs a graph as it was exported")
         if self.backend == "python" and (self.tensorrt or self.gpu_memory_mb):
             raise ValueError("the python backend runs on CPUs: leave out tensorrt and gpu memory")
+        if self.backend == "python" and self.precision != "fp32":
+            raise ValueError("the python backend runs on CPUs, which compute in fp32")
         return self
 
 
@@ -193,16 +196,16 @@ def write_config(name: str, graph: GraphSpec, bundle: Bundle, options: Repositor
             "execution_accelerators": {"gpu_execution_accelerator": _accelerators(name, graph, lengths, options)}
         }
     config["model_warmup"] = [_warm_up(graph, lengths, batch=options.max_batch_tiles if batched else None)]
-    return "".join(f"{line}\n" for line in _text(config))
+    return "".join(f"{line}\n" for line in write_lines(config))
 
 
 def _tensor(spec: TensorSpec, *, batched: bool) -> dict[str, Any]:
     dims = [axis if isinstance(axis, int) else -1 for axis in (spec.shape[1:] if batched else spec.shape)]
-    return {"name": spec.name, "data_type": _Word(f"TYPE_{SERVER_TYPES[spec.dtype]}"), "dims": dims}
+    return {"name": spec.name, "data_type": Word(f"TYPE_{SERVER_TYPES[spec.dtype]}"), "dims": dims}
 
 
 def _instances(options: RepositoryOptions, *, batched: bool) -> dict[str, Any]:
-    kind = _Word("KIND_CPU" if options.backend == "python" else "KIND_GPU")
+    kind = Word("KIND_CPU" if options.backend == "python" else "KIND_GPU")
     # Copies on a CPU would fight for its cores: there a copy has threads instead. Fusion calls are few and short.
     return {"kind": kind, "count": options.instances if batched and options.backend != "python" else 1}
 
@@ -214,6 +217,14 @@ def _parameters(name: str, graph: GraphSpec, options: RepositoryOptions) -> Iter
     yield "histocast", __version__
     if options.backend == "python":
         yield "threads", str(options.threads)
+        return
+    # The backend reads these here and ignores them among a provider's options where a model has any parameters, as
+    # these all do. HEURISTIC: to try all algorithms for each new batch size would take longer than the batch.
+    yield "cudnn_conv_algo_search", "1"
+    # kSameAsRequested
+    yield "arena_extend_strategy", "1"
+    if options.gpu_memory_mb:
+        yield "gpu_mem_limit", str(options.gpu_memory_mb * 2**20)
 
 
 def _lengths(graph: GraphSpec, bundle: Bundle, *, rows: int) -> dict[str, int]:
@@ -237,17 +248,19 @@ def _shape(spec: TensorSpec, lengths: Mapping[str, int]) -> list[int]:
 def _accelerators(
     name: str, graph: GraphSpec, lengths: Mapping[str, int], options: RepositoryOptions
 ) -> list[dict[str, Any]]:
-    cuda = {"gpu_mem_limit": str(options.gpu_memory_mb * 2**20)} if options.gpu_memory_mb else {}
-    listed = [{"name": "cuda", "parameters": _pairs({"arena_extend_strategy": "kSameAsRequested", **cuda})}]
+    listed = [{"name": "cuda", "parameters": _pairs({"use_tf32": "1" if options.precision == "tf32" else "0"})}]
     if not options.tensorrt:
         return listed
     largest = ",".join(f"{spec.name}:{_times(_shape(spec, lengths))}" for spec in graph.inputs)
     ones = dict.fromkeys(lengths, 1)
     smallest = ",".join(f"{spec.name}:{_times(_shape(spec, ones))}" for spec in graph.inputs)
     tensorrt = {
-        "precision_mode": options.precision.upper(),
+        # TF32 is no mode of it but its default, which a server started for fp32 switches off as a whole.
+        "precision_mode": "FP16" if options.precision == "fp16" else "FP32",
         "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": f"{options.engine_cache}/{model_name(name, graph)}",
+        "trt_engine_cache_path": f"{options.engine_cache}/{model_name(name, graph)}-{options.precision}",
+        # Instances of a model share its cache: the first compiles, the others read.
+        "trt_force_sequential_engine_build": "1",
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": options.engine_cache,
         "trt_layer_norm_fp32_fallback": "1",
@@ -273,7 +286,7 @@ def _warm_up(graph: GraphSpec, lengths: Mapping[str, int], *, batch: int | None)
         {
             "key": spec.name,
             "value": {
-                "data_type": _Word(f"TYPE_{SERVER_TYPES[spec.dtype]}"),
+                "data_type": Word(f"TYPE_{SERVER_TYPES[spec.dtype]}"),
                 "dims": _shape(spec, lengths)[1 if batch else 0 :],
                 "zero_data": True,
             },
@@ -282,31 +295,3 @@ def _warm_up(graph: GraphSpec, lengths: Mapping[str, int], *, batch: int | None)
     ]
     # Also of a model without batches: a sample whose batch size is 0 is skipped.
     return {"name": "largest", "batch_size": batch or 1, "inputs": inputs}
-
-
-class _Word(str):
-    """A name of an enumeration, which stands without quotes."""
-
-    __slots__ = ()
-
-
-def _text(message: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    """A message in protobuf's text format, line by line."""
-    for key, value in message.items():
-        for item in value if isinstance(value, list) and key not in ("dims", "versions") else [value]:
-            if isinstance(item, Mapping):
-                yield f"{indent}{key} {{"
-                yield from _text(item, indent + "  ")
-                yield f"{indent}}}"
-            else:
-                yield f"{indent}{key}: {_scalar(item)}"
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(str, value))}]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str) and not isinstance(value, _Word):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return str(value)

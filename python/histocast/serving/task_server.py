@@ -13,21 +13,28 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+from pydantic import ValidationError
 
 from histocast.bundle import Bundle
-from histocast.errors import ConfigError, ServingUnavailable, TransientError
+from histocast.errors import ConfigError, ServingUnavailable, TransientError, UsageError
 from histocast.progress import log
-from histocast.serving.repository import Backend, RepositoryOptions, write_repository
+from histocast.serving.predictor import asked_precision
+from histocast.serving.repository import RepositoryOptions, write_repository
 from histocast.serving.server_command import find_program, server_environment, server_options
 from histocast.serving.server_memory import Regions
 from histocast.serving.triton import TritonPredictor
 from histocast.serving.triton_settings import TritonSettings
+from histocast.storage.lock import exclusive_lock
 
 BACKEND = "HISTOCAST_TRITONSERVER_BACKEND"
 """Variable with the backend that runs graphs in it, ``onnxruntime`` by default, ``python`` without a GPU."""
+CACHE = "HISTOCAST_CACHE"
+"""Variable with a folder of this node that outlives the task."""
 
 START_S = 900.0
 """TensorRT compiles for minutes where its cache is empty."""
@@ -71,6 +78,8 @@ class TaskServer:
         Its models.
     log_file:
         What it prints goes here, and is shown when it does not come up.
+    tf32:
+        Whether TensorRT may compute float32 in TF32.
 
     Raises
     ------
@@ -78,7 +87,7 @@ class TaskServer:
         There is no such program.
     """
 
-    def __init__(self, repository: Path, log_file: Path) -> None:
+    def __init__(self, repository: Path, log_file: Path, *, tf32: bool = False) -> None:
         self._log_file = log_file
         self.port = free_port()
         self._regions = Regions()
@@ -96,7 +105,7 @@ class TaskServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=(watched,),
-                env=server_environment(tf32=False),
+                env=server_environment(tf32=tf32),
             )
         os.close(watched)
 
@@ -204,6 +213,8 @@ def open_task_predictor(
 
     Raises
     ------
+    UsageError
+        A variable holds no option of a server.
     MissingInputError
         A graph or the server's program is absent.
     ConfigError
@@ -211,19 +222,28 @@ def open_task_predictor(
     ServingUnavailable
         It is not ready in time.
     """
-    backend: Backend = "python" if os.environ.get(BACKEND) == "python" else "onnxruntime"
+    options = task_options(threads=threads)
     repository = scratch / "models"
-    options = RepositoryOptions(backend=backend, threads=threads)
     write_repository(folder, bundle, repository, names=names, options=options, link=True)
     # The server is next door: it is ready now or has ended, and nothing else stands in for it.
     settings = TritonSettings.from_environment().model_copy(update={"patience_s": 20.0, "ca": None, "cert": None})
+    # Of tasks that start at once on a node one compiles, and the others find what it compiled.
+    with exclusive_lock(Path(options.engine_cache) / "lock") if options.tensorrt else nullcontext():
+        server = _start(repository, scratch / "tritonserver.log", tf32=options.precision == "tf32", start_s=start_s)
+    try:
+        return TaskPredictor(bundle, names=names, server=server, settings=settings)
+    except BaseException:
+        server.stop()
+        raise
+
+
+def _start(repository: Path, log_file: Path, *, tf32: bool, start_s: float) -> TaskServer:
+    """A server that has loaded and warmed up its models; on another port where somebody else took the first."""
     for tries_left in reversed(range(PORT_TRIES)):
-        server = TaskServer(repository, scratch / "tritonserver.log")
+        server = TaskServer(repository, log_file, tf32=tf32)
         try:
             started_s = time.monotonic()
             server.wait(limit_s=start_s)
-            log(f"a server of this task's own is up after {time.monotonic() - started_s:.1f} s at {server.url}")
-            return TaskPredictor(bundle, names=names, server=server, settings=settings)
         except (ConfigError, TransientError):
             server.stop()
             if not (tries_left and server.lost_its_port):
@@ -231,7 +251,34 @@ def open_task_predictor(
         except BaseException:
             server.stop()
             raise
+        else:
+            log(f"a server of this task's own is up after {time.monotonic() - started_s:.1f} s at {server.url}")
+            return server
     raise ServingUnavailable("no free port on loopback", advice="try again")
+
+
+def task_options(*, threads: int, environment: Mapping[str, str] = os.environ) -> RepositoryOptions:
+    """Options of a task's own server: those of ``histocast repository``, by ``HISTOCAST_TRITONSERVER_<OPTION>``.
+
+    What TensorRT compiles is kept below ``HISTOCAST_CACHE`` where that is set and no other folder is named.
+
+    Raises
+    ------
+    UsageError
+        A value is none of its option, or options do not fit together.
+    """
+    names = set(RepositoryOptions.model_fields) - {"precision", "threads"}
+    given: dict[str, Any] = {
+        name: value for name in names if (value := environment.get(f"HISTOCAST_TRITONSERVER_{name.upper()}"))
+    }
+    if cache := environment.get(CACHE):
+        given.setdefault("engine_cache", f"{cache}/tensorrt")
+    try:
+        return RepositoryOptions(threads=threads, precision=asked_precision(environment), **given)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        variable = f"HISTOCAST_TRITONSERVER_{str(fault['loc'][0]).upper()}: " if fault["loc"] else ""
+        raise UsageError(f"{variable}{fault['msg']}", where="environment") from error
 
 
 def free_port() -> int:

@@ -9,6 +9,7 @@ from tritonclient.utils import InferenceServerException
 
 from histocast.bundle import GraphSpec, TensorSpec
 from histocast.errors import ConfigError
+from histocast.serving.predictor import Precision
 from histocast.serving.repository import MODEL_VERSION, SERVER_TYPES, model_name
 from histocast.serving.triton_servers import ModelUnloaded, Server, translate
 from histocast.serving.triton_settings import TritonSettings
@@ -28,7 +29,7 @@ def check_server(server: Server, graphs: Mapping[str, GraphSpec], settings: Trit
     Raises
     ------
     ConfigError
-        A model is absent, has another digest, or takes and gives other tensors; or the server refuses us.
+        A model is absent, has another digest or precision, or takes and gives other tensors; or the server refuses us.
     TransientError
         The server does not answer, or is still loading a model.
     """
@@ -55,6 +56,7 @@ def _check_model(server: Server, name: str, graph: GraphSpec, settings: TritonSe
     if not is_ready:
         raise ModelUnloaded("the model is not ready", where=where, advice="see the server's log")
     _check_digest(config.parameters, graph, where=where)
+    _check_precision(config.parameters, settings.precision, where=where)
     for role, tensors, specs in (
         ("input", metadata.inputs, graph.inputs),
         ("output", metadata.outputs, graph.outputs),
@@ -90,6 +92,18 @@ def _check_digest(parameters: Mapping[str, Any], graph: GraphSpec, *, where: str
             expected=f"{graph.sha256}, as the bundle states",
             where=where,
             advice="write the model again with 'histocast repository', and load it again",
+        )
+
+
+def _check_precision(parameters: Mapping[str, Any], asked: Precision, *, where: str) -> None:
+    found = parameters["precision"].string_value if "precision" in parameters else "unknown"
+    if found != asked:
+        raise ConfigError(
+            f"the model computes in precision {found}",
+            expected=asked,
+            where=where,
+            advice="say what is wanted by --precision (HISTOCAST_PRECISION), or write the model again with "
+            "'histocast repository --precision'",
         )
 
 

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from histocast.errors import MissingInputError, UsageError
+from histocast.serving.predictor import Precision, asked_precision
 
 DEFAULT_PORT = 8001
 
@@ -73,6 +74,8 @@ class TritonSettings(BaseModel):
     """A server that restarts loads its models first, which takes minutes."""
     in_flight: int = Field(default=6, ge=1, le=64)
     """4 to 8 hide the network behind the server's work; more only queue."""
+    precision: Precision = "fp32"
+    """In which the servers' models must compute; from ``HISTOCAST_PRECISION``."""
     shared_memory: bool = True
     """Whether tensors may go through memory that is shared with a server of this host."""
 
@@ -88,6 +91,7 @@ class TritonSettings(BaseModel):
             A file that is named does not exist.
         """
         given = {name: environment.get(f"HISTOCAST_TRITON_{name.upper()}") for name in cls.model_fields}
+        given["precision"] = asked_precision(environment)
         try:
             settings = cls.model_validate({name: value for name, value in given.items() if value})
         except ValidationError as error:
