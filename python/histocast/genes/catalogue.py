@@ -122,20 +122,26 @@ class Catalogue:
                 spellings[symbol[:1].upper()][symbol.upper()] = symbol
         return spellings
 
+    @cached_property
+    def approved_symbols(self) -> frozenset[str]:
+        """The approved symbol of every gene."""
+        return frozenset(gene.symbol for gene in self.genes)
+
     def find(self, query: str) -> Match | Refusal:
         """The gene a symbol, an Ensembl id (with or without version), or an HGNC or MGI id means."""
-        if match := _ENSEMBL.fullmatch(query):
-            return self._find_id(query, match[1])
-        if _AUTHORITY_ID.fullmatch(query):
-            return self._find_id(query, query)
+        return self.known(query) or self._unknown(query)
+
+    def known(self, query: str) -> Match | Refusal | None:
+        """As `find`, and None for what no gene is called."""
+        if key := _id_in(query):
+            candidates = self._by_id.get(key)
+            return _only(query, candidates, "id") if candidates else None
         for tier, index in self._tiers:
             if candidates := index.get(query):
                 return _only(query, candidates, tier)
-        return self._unknown(query)
+        return None
 
-    def _find_id(self, query: str, key: str) -> Match | Refusal:
-        if candidates := self._by_id.get(key):
-            return _only(query, candidates, "id")
+    def _unknown_id(self, query: str, key: str) -> Refusal:
         expected = f"an id among the {len(self.genes)} {self.species} genes of {self.source}"
         advice = "ask for the gene by its symbol, or give newer names with --names"
         if key.startswith("ENS") and not key.startswith(_ENSEMBL_PREFIX[self.species]):
@@ -143,6 +149,8 @@ class Catalogue:
         return Refusal(query, f"unknown id {query!r}", expected, advice)
 
     def _unknown(self, query: str) -> Refusal:
+        if key := _id_in(query):
+            return self._unknown_id(query, key)
         expected = f"a symbol among the {len(self.genes)} {self.species} genes of {self.source}"
         mangled = symbols_behind(query)
         if mangled is not None:
@@ -178,6 +186,12 @@ class Catalogue:
         # Comparing with every symbol of the genome is slow: typing errors seldom touch the first letter or the length.
         alike = [spelling for spelling in spellings if abs(len(spelling) - len(upper)) <= 1]
         return [spellings[spelling] for spelling in get_close_matches(upper, alike, n=SUGGESTIONS, cutoff=0.7)]
+
+
+def _id_in(query: str) -> str | None:
+    """The Ensembl id without version, or the HGNC or MGI id that a query is."""
+    match = _ENSEMBL.fullmatch(query)
+    return match[1] if match else query if _AUTHORITY_ID.fullmatch(query) else None
 
 
 def _index(named: Iterable[tuple[Gene, Iterable[str]]]) -> dict[str, list[Gene]]:

@@ -60,7 +60,7 @@ def resolve_genes(genes: Path, *, catalogue: Catalogue, outdir: Path, on_unknown
         schema_version=GENE_NAMES.version,
         sample="genes",
         inputs={"genes": digest_of_file(genes), "names": catalogue.digest},
-        parameters={"species": catalogue.species, "on_unknown": on_unknown},
+        parameters={"species": catalogue.species, "on_unknown": on_unknown, "names": catalogue.source},
     )
     path = outdir / NAMES_FILE
     write_rows(path, rows, provenance)
