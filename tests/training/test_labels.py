@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from histocast.training.labels import SCALES, array_neighbourhood, make_labels
+from histocast.training.labels import SCALES, Protocol, array_neighbourhood, make_labels
 
 
 @pytest.fixture
@@ -51,12 +51,19 @@ def test_a_hexagonal_array_has_six_neighbours() -> None:
     assert set(near[middle].indices) == set(np.flatnonzero(distance < 1.1))
 
 
-def test_a_gene_that_was_not_measured_has_the_label_of_no_counts(counts: np.ndarray) -> None:
-    for protocol in ("strict", "paper"):
-        panel = np.array([3, -1])
-        found = make_labels(protocol, csr_matrix(counts), panel=panel, array_row=ROW, array_col=COL)
-        assert (found[:, 1] == 0).all()
-        assert (found[:, 0] > 0).any()
+@pytest.mark.parametrize("protocol", ["strict", "paper"])
+def test_a_gene_that_was_not_measured_has_no_label_and_that_of_no_counts_on_request(
+    protocol: Protocol, counts: np.ndarray
+) -> None:
+    def label(panel: list[int], **options: str) -> np.ndarray:
+        return make_labels(protocol, csr_matrix(counts), panel=np.array(panel), array_row=ROW, array_col=COL, **options)
+
+    masked, zero = label([3, -1]), label([3, -1], missing="zero")
+    assert np.isnan(masked[:, 1]).all()
+    assert (zero[:, 1] == 0).all()
+    # The gene that was measured has the label it has alone.
+    for found in (masked, zero):
+        np.testing.assert_array_equal(found[:, 0], label([3])[:, 0])
 
 
 def test_a_spot_without_panel_counts_is_defined() -> None:

@@ -53,12 +53,14 @@ def prepare(
     UsageError
         A sample is not in the sheet.
     HistocastError
-        A section cannot be tiled, encoded or aligned.
+        A section cannot be tiled, encoded or aligned, or its counts have too few genes of the panel.
     """
-    from histocast.progress import track
+    from histocast.progress import log, track
     from histocast.records import SlideRecord, read_record
     from histocast.storage import fetch_file
     from histocast.training import export_encoders, prepare_section, read_training_sheet
+    from histocast.training.read_counts import read_counts
+    from histocast.training.section_genes import describe_counts, describe_spots
 
     rows = read_training_sheet(sheet)
     if unknown := set(samples or ()) - {row.sample for row in rows}:
@@ -73,15 +75,19 @@ def prepare(
         bundle = export_encoders(recipe, outdir=encoders, names=encoder_names)
         for row in track(chosen, label="prepare", total=len(chosen), unit="sections"):
             stages = scratch / row.sample
+            # A Visium folder is a folder, which only a disk has.
+            file = fetch_file(row.counts, stages) if "://" in row.counts else Path(row.counts)
+            # Before anything long: counts without genes of the panel are refused at once.
+            counts = read_counts(file, genes=genes)
+            log(f"prepare {row.sample}: {describe_counts(counts, recipe, sample=row.sample)}")
             location = SlideLocation(row.sample, row.slide, mpp=row.mpp)
             tile(location, bundle=str(encoders), outdir=stages, spots=row.spots)
             record = read_record(stages / "slide.json", SlideRecord)
             encode(location, record=record, tiles=stages / "tiles.parquet", bundle=str(encoders), outdir=stages)
             if keep_pixels:
                 _keep_pixels(location, record, stages, bundle.geometry)
-            # A Visium folder is a folder, which only a disk has.
-            counts = fetch_file(row.counts, stages) if "://" in row.counts else Path(row.counts)
-            prepare_section(stages, patient=row.patient, counts=counts, bundle=bundle, outdir=outdir, genes=genes)
+            section = prepare_section(stages, patient=row.patient, counts=counts, bundle=bundle, outdir=outdir)
+            log(f"prepare {row.sample}: {describe_spots(section)}")
 
 
 def _keep_pixels(location: SlideLocation, record: SlideRecord, stages: Path, geometry: TileGeometry) -> None:

@@ -112,18 +112,29 @@ class Bleep(nn.Module):
         self.image = Projection(target_features or features, config.dim, dropout=config.dropout)
         self.expression = Projection(genes, config.dim, dropout=config.dropout)
         self.register_buffer("bank", torch.zeros(0, genes))
+        self.register_buffer("measured", None)
         self.bank: Tensor
+        self.measured: Tensor | None
 
     def remember(self, labels: Float[Tensor, "known gene"]) -> None:
-        """Keep the labels of the training spots."""
+        """Keep the labels of the training spots; NaN where a gene was not measured."""
         self.bank = labels.clone()
+        missing = labels.isnan()
+        if missing.any():
+            mean = labels.nanmean(dim=0).nan_to_num()
+            self.bank = torch.where(missing, mean, labels)
+            self.measured = (~missing).to(labels.dtype)
 
     def forward(self, spots: Spots, gene: None = None) -> Float[Tensor, "spot gene"]:  # noqa: ARG002 - asked alike of all networks
         """Mean expression of the training spots nearest in the common space."""
         image = functional.normalize(self.image(spots.target.mean(dim=1)), dim=-1)
         known = functional.normalize(self.expression(self.bank), dim=-1)
         near = (image @ known.T).topk(min(self.config.retrieved, len(self.bank)), dim=-1).indices
-        return self.bank[near].mean(dim=1)
+        if self.measured is None:
+            return self.bank[near].mean(dim=1)
+        # Each gene is the mean of those spots that measured it, else that of all training spots.
+        weight = self.measured[near] + 1e-6
+        return (self.bank[near] * weight).sum(dim=1) / weight.sum(dim=1)
 
     def losses(
         self,

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 def gene_pearson(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> NDArray[np.float64]:
     """Pearson of each gene over spots: [gene].
 
-    NaN where the truth does not vary, since nothing could be predicted; 0 where only the prediction does not,
-    since a constant map says nothing of a gene that varies.
+    NaN where the truth does not vary, since nothing could be predicted, and where truth or prediction is not known
+    (NaN); 0 where only the prediction does not vary, since a constant map says nothing of a gene that varies.
     """
     truth, predicted = np.asarray(truth, np.float64), np.asarray(predicted, np.float64)
     if not len(truth):
@@ -21,7 +21,8 @@ def gene_pearson(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -
     varies = predicted_norm > 1e-9 * np.sqrt(len(truth))
     together = (truth * predicted).sum(axis=0)
     pearson = np.where(varies, together / np.where(varies, np.maximum(truth_norm, 1e-300) * predicted_norm, 1.0), 0.0)
-    return np.where(truth_norm > 1e-9 * np.sqrt(len(truth)), pearson, np.nan)
+    known = ~np.isnan(predicted_norm) & (truth_norm > 1e-9 * np.sqrt(len(truth)))
+    return np.where(known, pearson, np.nan)
 
 
 def mean_section_pearson(

@@ -23,15 +23,25 @@ def graph_inputs(network: nn.Module) -> tuple[str, ...]:
 
 
 class Member(nn.Module):
-    """A network that predicts genes in units of their sd, and what brings them back to the labels' scale."""
+    """A network that predicts genes in units of their sd, and what brings them back to the labels' scale.
 
-    def __init__(self, network: nn.Module, *, offset: Tensor, scale: Tensor) -> None:
+    Parameters
+    ----------
+    learned:
+        bool [gene]: which genes any of its training spots measured; None where all were.
+    """
+
+    def __init__(
+        self, network: nn.Module, *, offset: Tensor, scale: Tensor, learned: Bool[Tensor, " gene"] | None = None
+    ) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("offset", offset)
         self.register_buffer("scale", scale)
+        self.register_buffer("learned", None if learned is None else learned.to(scale.dtype))
         self.offset: Tensor
         self.scale: Tensor
+        self.learned: Tensor | None
 
     def forward(
         self, spots: Spots, gene: Tensor | None, of_genes: Callable[[Tensor], Tensor]
@@ -44,7 +54,7 @@ class Member(nn.Module):
 class Ensemble(nn.Module):
     """The fusion graph of the networks.
 
-    ``expression`` is the mean of the members. ``sd`` is the root of the variance between them plus that of
+    ``expression`` is the mean of the members that learned the gene. ``sd`` is the root of the variance between them plus that of
     held-out residuals. A gene outside the training panel takes mean, scale and residual of the panel genes whose
     texts are near, each weighed by 1 / distance^4; a panel gene takes its own.
 
@@ -96,9 +106,23 @@ class Ensemble(nn.Module):
             return values if shares is None else shares @ values
 
         found = torch.stack([member(spots, gene, of_genes) for member in self.members])
-        mean = found.mean(dim=0)
-        variance = (found - mean).square().mean(dim=0)
+        weights = self._weights(of_genes)
+        if weights is None:
+            mean = found.mean(dim=0)
+            variance = (found - mean).square().mean(dim=0)
+        else:
+            mean = (weights * found).sum(dim=0)
+            variance = (weights * (found - mean).square()).sum(dim=0)
         return mean, (variance + of_genes(self.residual_sd).square()).sqrt()
+
+    def _weights(self, of_genes: Callable[[Tensor], Tensor]) -> Float[Tensor, "member 1 gene"] | None:
+        """Share of each member in each gene, where some did not learn all of them."""
+        members: list[Any] = list(self.members)
+        if all(member.learned is None for member in members):
+            return None
+        learned = [torch.ones_like(each.scale) if each.learned is None else each.learned for each in members]
+        weights = torch.stack([of_genes(values) for values in learned])[:, None]
+        return weights / weights.sum(dim=0)
 
 
 def text_shares(asked: Float[Tensor, "gene text"], panel: Float[Tensor, "known text"]) -> Float[Tensor, "gene known"]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from histocast.bundle import NEIGHBOUR_SIDE
 from histocast.methods.correlation import mean_section_pearson
+from histocast.methods.measured import heldout_sd, measured_together
 
 Scale = Literal["target", "3x3", "5x5"]
 
@@ -139,31 +140,83 @@ class Solution:
 
 
 class Decomposition:
-    """Eigendecomposition of a training design, from which every penalty is solved at little cost."""
+    """Eigendecomposition of a training design, from which every penalty is solved at little cost.
+
+    Genes that only some spots measured (labels NaN elsewhere) are solved on those spots, with features in the same
+    units; the leverage is that of all spots.
+    """
 
     def __init__(self, design: NDArray[np.floating], labels: NDArray[np.floating]) -> None:
         values = np.asarray(design, np.float64)
+        values_of_genes = np.asarray(labels, np.float64)
         self.mean, sd = values.mean(axis=0), values.std(axis=0)
         # A feature that does not vary says nothing; sd 1 keeps it at 0 instead of dividing by nothing.
         self.sd = np.where(sd > 1e-6 * np.maximum(np.abs(self.mean), 1.0), sd, 1.0)
-        self.intercept = np.asarray(labels, np.float64).mean(axis=0)
         standard = (values - self.mean) / self.sd
-        self.spots = len(values)
-        eigenvalues, self.vectors = np.linalg.eigh(standard.T @ standard)
-        self.eigenvalues = np.maximum(eigenvalues, 0.0)
-        self.projected = self.vectors.T @ (standard.T @ (np.asarray(labels, np.float64) - self.intercept))
+        self.genes = values_of_genes.shape[1]
+        self.all_spots = _Part(standard, np.zeros((len(values), 0)))
+        self.parts: list[tuple[NDArray[np.int64], _Part]] = []
+        for spots, genes in measured_together(values_of_genes):
+            if len(genes) == self.genes and spots.all():
+                part = _Part(standard, values_of_genes, like=self.all_spots)
+            elif spots.all():
+                part = _Part(standard, values_of_genes[:, genes], like=self.all_spots)
+            elif spots.any():
+                part = _Part(standard[spots], values_of_genes[np.ix_(spots, genes)])
+            else:
+                continue
+            self.parts.append((genes, part))
 
     def solve(self, alpha: float) -> Solution:
-        """Weights for the penalty ``alpha`` a spot."""
-        damped = self.eigenvalues + alpha * self.spots
-        largest = np.argsort(self.eigenvalues)[::-1][:MAX_LEVERAGE_COMPONENTS]
+        """Weights for the penalty ``alpha`` a spot; NaN for a gene that no spot measured."""
+        weight = np.full((len(self.mean), self.genes), np.nan)
+        intercept = np.full(self.genes, np.nan)
+        for genes, part in self.parts:
+            weight[:, genes], intercept[genes] = part.solve(alpha)
+        whole = self.all_spots
+        damped = whole.eigenvalues + alpha * whole.spots
+        largest = np.argsort(whole.eigenvalues)[::-1][:MAX_LEVERAGE_COMPONENTS]
         return Solution(
             mean=self.mean,
             sd=self.sd,
-            weight=self.vectors @ (self.projected / damped[:, None]),
-            intercept=self.intercept,
-            spread=self.vectors[:, largest] / np.sqrt(damped[largest]),
+            weight=weight,
+            intercept=intercept,
+            spread=whole.vectors[:, largest] / np.sqrt(damped[largest]),
         )
+
+
+class _Part:
+    """The decomposition for genes that the same spots measured.
+
+    Parameters
+    ----------
+    standard:
+        [spot, design] in units of the whole design, whose mean is 0 over all spots and not over some.
+    like:
+        The decomposition of the same spots, where it is known.
+    """
+
+    def __init__(
+        self, standard: NDArray[np.float64], labels: NDArray[np.float64], *, like: "_Part | None" = None
+    ) -> None:
+        self.spots = len(standard)
+        self.mean = labels.mean(axis=0)
+        self.centre: NDArray[np.float64] | None = None
+        if like is None and labels.shape[1]:
+            self.centre = standard.mean(axis=0)
+            standard = standard - self.centre
+        if like is None:
+            eigenvalues, self.vectors = np.linalg.eigh(standard.T @ standard)
+            self.eigenvalues = np.maximum(eigenvalues, 0.0)
+        else:
+            self.eigenvalues, self.vectors = like.eigenvalues, like.vectors
+        self.projected = self.vectors.T @ (standard.T @ (labels - self.mean))
+
+    def solve(self, alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weights [design, gene] and intercepts [gene]."""
+        damped = self.eigenvalues + alpha * self.spots
+        weight: NDArray[np.float64] = self.vectors @ (self.projected / damped[:, None])
+        return weight, self.mean if self.centre is None else self.mean - self.centre @ weight
 
 
 @dataclass(frozen=True)
@@ -195,7 +248,7 @@ def fit_ridge(
     design:
         [spot, design] as `ScaleMeans` gives it.
     labels:
-        [spot, gene].
+        [spot, gene]; NaN where a gene was not measured.
     section:
         [spot]: Pearson is computed within a section.
     group:
@@ -213,8 +266,8 @@ def fit_ridge(
     scores = {alpha: _score(labels, heldout[alpha], section, options.choose_by) for alpha in options.alphas}
     alpha = max(options.alphas, key=lambda value: scores[value])
     growth = np.sqrt(1.0 + leverage[alpha])[:, None]
-    residual_sd = np.sqrt(np.mean(((labels - heldout[alpha]) / growth) ** 2, axis=0))
-    # A gene without any residual (never measured) still needs a positive sd to divide by.
+    residual_sd = heldout_sd(labels, heldout[alpha], growth=growth)
+    # A gene without any residual (never counted) still needs a positive sd to divide by.
     residual_sd = np.maximum(residual_sd, 1e-6)
     solution = Decomposition(design, labels).solve(alpha)
     return RidgeFit(
@@ -233,5 +286,6 @@ def _score(
     choose_by: Literal["pearson", "mse"],
 ) -> float:
     if choose_by == "mse":
-        return -float(np.mean((labels - predicted) ** 2))
+        squares = (labels - predicted) ** 2
+        return -float(np.mean(squares[~np.isnan(squares)] if np.isnan(squares).any() else squares))
     return float(np.nanmean(mean_section_pearson(labels, predicted, section)))

@@ -20,12 +20,14 @@ def conformal_half_widths(
     """Half-width of the interval of each gene, in units of sd: [gene].
 
     The ceil((n + 1) coverage)-th smallest of the n held-out residuals in units of their sd (split conformal,
-    Papadopoulos et al. 2002): covers a new spot of an exchangeable section with at least ``coverage``.
+    Papadopoulos et al. 2002): covers a new spot of an exchangeable section with at least ``coverage``. Residuals that
+    are not known (NaN) do not count; a gene without any has the half-width NaN.
     """
+    # NaN comes last.
     scores = np.sort(np.abs(labels - predicted) / sd, axis=0)
-    count = len(scores)
-    rank = min(int(np.ceil((count + 1) * coverage)), count)
-    widths: NDArray[np.float64] = scores[rank - 1].astype(np.float64)
+    count = (~np.isnan(scores)).sum(axis=0)
+    rank = np.clip(np.ceil((count + 1) * coverage).astype(np.int64), 1, np.maximum(count, 1))
+    widths: NDArray[np.float64] = np.take_along_axis(scores, rank[None] - 1, axis=0)[0].astype(np.float64)
     return widths
 
 

@@ -12,13 +12,15 @@ And, unless the recipe leaves them out, the anchors that a network has to beat:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histocast.bundle import FusionSpec, TensorSpec
 from histocast.errors import DataError
+from histocast.methods.measured import measured_together, over_measured
 from histocast.progress import log
 from histocast.training.fit import inner_split
 from histocast.training.folds import By
@@ -47,7 +49,7 @@ def predict_controls(
         The sections were prepared without what the control stain area reads.
     """
     labels = [training.labels(section, protocol) for section in train]
-    mean = np.concatenate(labels).mean(axis=0, dtype=np.float64)
+    mean = over_measured(partial(np.mean, dtype=np.float64), np.concatenate(labels))
     found = {TRAINING_MEAN: {s.record.sample: np.broadcast_to(mean, (len(s), len(mean))) for s in test}}
     if training.recipe.shows_stain:
         found[STAIN_AREA] = _predict_stain_area(training, train, test, np.concatenate(labels), by=by)
@@ -86,10 +88,23 @@ def _predict_anchors(
         solution = Decomposition(seen, labels).solve(alpha)
         found[RIDGE] = {sample: solution.predict(design) for sample, design in asked.items()}
     if EXTRA_TREES in training.recipe.controls:
-        from sklearn.ensemble import ExtraTreesRegressor
+        found[EXTRA_TREES] = _predict_trees(seen, labels, asked, seed=training.recipe.seed)
+    return found
 
-        trees = ExtraTreesRegressor(200, min_samples_leaf=5, random_state=training.recipe.seed).fit(seen, labels)
-        found[EXTRA_TREES] = {sample: trees.predict(design) for sample, design in asked.items()}
+
+def _predict_trees(
+    design: NDArray[np.float32], labels: NDArray[np.float32], asked: Mapping[str, NDArray[np.float32]], *, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """Extra trees, one forest for the genes that the same spots measured."""
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    found = {sample: np.full((len(values), labels.shape[1]), np.nan) for sample, values in asked.items()}
+    for spots, genes in measured_together(labels):
+        truth = labels[np.ix_(spots, genes)]
+        trees = ExtraTreesRegressor(200, min_samples_leaf=5, random_state=seed)
+        trees.fit(design[spots], truth if len(genes) > 1 else truth[:, 0])
+        for sample, values in asked.items():
+            found[sample][:, genes] = trees.predict(values).reshape(len(values), -1)
     return found
 
 

@@ -15,7 +15,9 @@ from histocast.errors import DataError
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-GeneIdSource = Literal["counts", "table", "symbol"]
+    from histocast.training.gene_names import GeneNames
+
+GeneIdSource = Literal["counts", "table", "names", "symbol"]
 
 ENSEMBL_GENE = re.compile(r"^(ENS[A-Z]{0,4}G\d{11})(?:\.\d+)?$")
 """Ensembl gene of any species; the version, where there is one, is not part of the identity."""
@@ -28,13 +30,15 @@ class CountMatrix:
     spots: tuple[str, ...]
     """Names as in the spot table: ``<x>x<y>`` or a barcode."""
     gene_ids: tuple[str, ...]
-    """Ensembl genes without version, or symbols where none is known; unique."""
+    """Ensembl genes without version, or symbols where none is known; unique. From a reader, ids as they were found."""
     gene_symbols: tuple[str, ...]
     matrix: csr_matrix
     """int32 [spot, gene]."""
     layout: str
     """Which reader read it: ``spots x genes table``, ``anndata``, ``10x h5``, ``10x mtx``."""
     gene_id_source: GeneIdSource = "symbol"
+    names: GeneNames | None = None
+    """How the genes were named; None until `read_counts` has named them."""
 
 
 def without_version(gene: str) -> str:
@@ -46,16 +50,15 @@ def without_version(gene: str) -> str:
 def make_counts(
     *, spots: Sequence[str], ids: Sequence[str] | None, symbols: Sequence[str], matrix: object, layout: str, where: str
 ) -> CountMatrix:
-    """Check values and gather what a reader found; without ``ids``, those symbols that are Ensembl ids serve."""
+    """Check values and gather what a reader found; `read_counts` then decides which gene each name means."""
     from scipy.sparse import csr_matrix
 
     values = csr_matrix(matrix)
     values.sum_duplicates()
     values.eliminate_zeros()
     _refuse_bad_values(values, spots, symbols, where=where)
-    named = [without_version(gene) for gene in (ids if ids is not None else symbols)]
-    source: GeneIdSource = "counts" if any(ENSEMBL_GENE.match(gene) for gene in named) else "symbol"
-    return CountMatrix(tuple(spots), tuple(named), tuple(symbols), values.astype(np.int32), layout, source)
+    named = symbols if ids is None else ids
+    return CountMatrix(tuple(spots), tuple(named), tuple(symbols), values.astype(np.int32), layout)
 
 
 def _refuse_bad_values(values: csr_matrix, spots: Sequence[str], genes: Sequence[str], *, where: str) -> None:

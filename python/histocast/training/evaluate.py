@@ -28,6 +28,7 @@ from histocast.training.judge import JudgedModel, Measures, SectionJudge
 from histocast.training.labels import PROTOCOLS, Protocol
 from histocast.training.recipe import Recipe
 from histocast.training.section import Section
+from histocast.training.section_genes import describe_sections
 from histocast.training.summary import Evaluation, GeneRow, SectionRow, summarise_rows
 from histocast.training.tables import render_markdown
 from histocast.training.train import TRAIN_FILE, TrainRecord, train_fold
@@ -67,7 +68,8 @@ def evaluate(set_folder: Path, *, models: Sequence[Path], outdir: Path, threads:
             sections += judge.sections
             genes += judge.genes
             examples += judge.examples
-    evaluation = summarise_rows(sections, genes, [model.record for model in found])
+        measured = describe_sections(sets.open(found[0].record.recipe))
+    evaluation = summarise_rows(sections, genes, [model.record for model in found], measured=measured)
     outdir.mkdir(parents=True, exist_ok=True)
     _write_rows(outdir / "sections.parquet", sections, kind=SectionRow, artifact="evaluation_sections")
     _write_rows(outdir / "genes.parquet", genes, kind=GeneRow, artifact="evaluation_genes")

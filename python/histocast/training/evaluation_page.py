@@ -17,7 +17,16 @@ from histocast.training.evaluation_plots import Bar, Example, draw_bars, draw_ex
 from histocast.training.labels import Protocol
 from histocast.training.metrics import mean_known
 from histocast.training.summary import MODEL, Evaluation, GeneRow, SubjectSummary
-from histocast.training.tables import describe_protocol, describe_unseen, format_figure, name_subjects, unseen_rows
+from histocast.training.tables import (
+    MEASURED_COLUMNS,
+    describe_measured,
+    describe_protocol,
+    describe_unseen,
+    format_figure,
+    measured_rows,
+    name_subjects,
+    unseen_rows,
+)
 
 COLUMNS = {
     "pearson": "Pearson",
@@ -64,6 +73,7 @@ def write_evaluation_page(
         one_patient=evaluation.patients == 1,
         interval=f"Lines are 95 % bootstrap intervals over {evaluation.resampled}.",
         protocols=[_protocol(evaluation, protocol, genes, examples) for protocol in protocols],
+        measured=_measured(evaluation),
         unseen=_unseen(evaluation),
         version=__version__,
     )
@@ -90,6 +100,13 @@ def _protocol(
             [example for example in examples if (example.method, example.protocol) == (best.method, protocol)]
         ),
     }
+
+
+def _measured(evaluation: Evaluation) -> dict[str, Any] | None:
+    if not evaluation.measured:
+        return None
+    rows = [{"name": name, "cells": cells} for name, cells in measured_rows(evaluation)]
+    return {"facts": describe_measured(evaluation), "columns": MEASURED_COLUMNS, "rows": rows}
 
 
 def _unseen(evaluation: Evaluation) -> dict[str, Any] | None:

@@ -100,15 +100,16 @@ class SectionJudge:
         if takes_descriptions(self.model.bundle):
             seed = self.model.record.recipe.seed
             self._add(section, SHUFFLED_TEXT, {"pearson": shuffled_text_pearson(labels, expression, seed=seed)})
+        shown = [gene for gene in self.shown if not np.isnan(labels[:, gene]).any()]
         self.examples.append(
             Example(
                 method=self.model.record.recipe.label,
                 protocol=self.model.record.protocol,
                 sample=section.record.sample,
-                symbols=tuple(self.training.panel.gene_symbols[place] for place in self.shown),
+                symbols=tuple(self.training.panel.gene_symbols[place] for place in shown),
                 centres_level0_px=section.store.centres_level0_px[section.measured],
-                truth=labels[:, self.shown].astype(np.float64),
-                predicted=expression[:, self.shown],
+                truth=labels[:, shown].astype(np.float64),
+                predicted=expression[:, shown],
             )
         )
 

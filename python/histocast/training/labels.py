@@ -19,6 +19,9 @@ from histocast.bundle import ExpressionScale
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+MissingGenes = Literal["mask", "zero", "refuse"]
+"""What becomes of a panel gene that a section did not measure: no label at all, the label of 0 counts, or an error."""
+
 Protocol = Literal["strict", "paper"]
 PROTOCOLS: tuple[Protocol, ...] = ("strict", "paper")
 
@@ -52,18 +55,36 @@ def make_labels(
     panel: NDArray[np.int64],
     array_row: NDArray[np.integer],
     array_col: NDArray[np.integer],
+    missing: MissingGenes = "mask",
 ) -> NDArray[np.float32]:
-    """Labels [spot, gene] of the panel.
+    """Labels [spot, gene] of the panel; NaN for a gene that was not measured.
 
     Parameters
     ----------
     counts:
         [spot, gene] over all genes; no spot is empty.
     panel:
-        Column of each panel gene, -1 for one that this section did not measure (its label is that of 0 counts).
+        Column of each panel gene, -1 for one that this section did not measure.
     array_row, array_col:
         [spot] position on the capture array.
+    missing:
+        With ``zero`` a gene that was not measured has the label of 0 counts.
     """
+    values = _scale(protocol, counts, panel=panel, array_row=array_row, array_col=array_col)
+    if missing != "zero":
+        values[:, panel < 0] = np.nan
+    return values
+
+
+def _scale(
+    protocol: Protocol,
+    counts: csr_matrix,
+    *,
+    panel: NDArray[np.int64],
+    array_row: NDArray[np.integer],
+    array_col: NDArray[np.integer],
+) -> NDArray[np.float32]:
+    """Labels with those of 0 counts for a gene that was not measured: it adds nothing to the panel's library."""
     of_panel = np.asarray(counts[:, np.maximum(panel, 0)].todense(), np.float64)
     of_panel[:, panel < 0] = 0.0
     if protocol == "strict":

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from histocast.errors import ConfigError, DataError
 from histocast.methods.correlation import mean_section_pearson
 from histocast.methods.layers import Config, Spots
+from histocast.methods.measured import over_measured
 from histocast.methods.target_encoder import FromPixels, Tiles
 from histocast.progress import Meter, log
 from histocast.training.checkpoint import load_checkpoint, save_checkpoint
@@ -93,7 +94,8 @@ class Data:
 
     regions: Sequence[TrainingRegion]
     labels: NDArray[np.float32]
-    """[spot, gene] of all training spots, on the network's scale."""
+    """[spot, gene] of all training spots, on the network's scale; NaN for the genes that a section did not measure,
+    which take part in no loss there."""
     section: NDArray[np.int64]
     """[spot]."""
     heldout: NDArray[np.bool_]
@@ -180,6 +182,18 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def fill_unmeasured(labels: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Labels with the mean of the ``known`` spots (0 without any) in place of NaN.
+
+    No loss is taken on them: they stand in for the gene where a network reads the whole panel of a spot.
+    """
+    missing = np.isnan(labels)
+    if not missing.any():
+        return labels
+    mean = np.nan_to_num(over_measured(np.mean, labels[known]))
+    return np.where(missing, mean, labels).astype(np.float32)
+
+
 class _Run:
     """One training: everything that changes from epoch to epoch."""
 
@@ -188,18 +202,23 @@ class _Run:
         made = torch.optim.AdamW if options.optimiser == "adamw" else torch.optim.Adam
         self.optimiser = made(_rates(network, options), lr=options.learning_rate, weight_decay=options.weight_decay)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._rate)
-        self.labels = torch.from_numpy(data.labels)
+        self.labels = torch.from_numpy(fill_unmeasured(data.labels, ~data.heldout))
         self.history: list[Epoch] = []
         mean = get_ema_multi_avg_fn(options.average)  # type: ignore[no-untyped-call]
         self.averaged = AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
         self.best: dict[str, torch.Tensor] = copy.deepcopy(network.state_dict())
         self.best_epoch = 0
         self.training = [
-            (region, torch.from_numpy(np.flatnonzero(~data.heldout[region.place]))) for region in data.regions
+            (
+                region,
+                torch.from_numpy(np.flatnonzero(~data.heldout[region.place])),
+                torch.from_numpy(np.flatnonzero(~np.isnan(data.labels[region.place]).any(axis=0))),
+            )
+            for region in data.regions
         ]
-        if not any(len(usable) > 1 for _, usable in self.training):
+        if not any(len(usable) > 1 for _, usable, _ in self.training):
             raise DataError(
-                f"{sum(len(usable) for _, usable in self.training)} spots to learn from, no two in one region",
+                f"{sum(len(usable) for _, usable, _ in self.training)} spots to learn from, no two in one region",
                 expected="regions of two spots or more besides those held out",
                 where="training",
                 advice="train on more sections, or set region_spots of the recipe higher",
@@ -231,9 +250,11 @@ class _Run:
             self.best_epoch = len(self.history)
             self.best = copy.deepcopy(self.averaged.module.state_dict())
 
-    def _step(self, region: TrainingRegion, usable: torch.Tensor) -> tuple[float, dict[str, float]]:
+    def _step(
+        self, region: TrainingRegion, usable: torch.Tensor, measured: torch.Tensor
+    ) -> tuple[float, dict[str, float]]:
         rows = _draw(usable, self.options.spots_per_step)
-        genes = _draw(torch.arange(self.labels.shape[1]), self.options.genes_per_step)
+        genes = _draw(measured, self.options.genes_per_step)
         # Labels stand at the region's own places; those of halo and held-out spots are never looked at.
         labels = torch.zeros(len(region.spots), self.labels.shape[1])
         labels[region.rows] = self.labels[region.place]

@@ -28,14 +28,16 @@ class Truth:
     """What was measured on one section, and where."""
 
     labels: NDArray[np.floating]
-    """[spot, gene]."""
+    """[spot, gene]; NaN throughout for a gene that the section did not measure."""
     near: csr_matrix
     """0/1 [spot, spot]: the 3 x 3 array neighbourhood, itself included."""
 
 
 def gene_metrics(truth: Truth, predicted: NDArray[np.floating]) -> dict[str, Floats]:
-    """Metrics of each gene, by name: [gene]; NaN where a gene does not vary."""
+    """Metrics of each gene, by name: [gene]; NaN where a gene does not vary or was not measured."""
     labels, values = np.asarray(truth.labels, np.float64), np.asarray(predicted, np.float64)
+    # What is predicted of a gene that was not measured is not scored, whatever the metric.
+    values = np.where(np.isnan(labels), np.nan, values)
     error = values - labels
     truth_variance = labels.var(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -79,8 +81,13 @@ def coverage(
     sd: NDArray[np.floating],
     half_width: NDArray[np.floating],
 ) -> float:
-    """Share of measurements within ``predicted`` plus or minus ``half_width * sd``, over spots and genes."""
-    return float((np.abs(labels - predicted) <= half_width * sd).mean())
+    """Share of measurements within ``predicted`` plus or minus ``half_width * sd``, over spots and genes.
+
+    Labels that were not measured (NaN) and genes without a half-width do not count.
+    """
+    known = ~(np.isnan(labels) | np.isnan(half_width * sd))
+    within = np.abs(labels - predicted) <= half_width * sd
+    return float(within[known].mean()) if known.any() else float("nan")
 
 
 def mean_known(values: NDArray[np.floating]) -> float:

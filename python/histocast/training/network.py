@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from histocast import __version__
 from histocast.bundle import FusionSpec, sha256_of_file
-from histocast.errors import ConfigError
+from histocast.errors import ConfigError, DataError
 from histocast.methods.baselines import Bleep
 from histocast.methods.ensemble import Ensemble, Member
 from histocast.methods.layers import Config
+from histocast.methods.measured import heldout_sd, over_measured
 from histocast.methods.target_encoder import FromPixels
 from histocast.progress import Meter
 from histocast.training.checkpoint import identity
@@ -96,10 +97,12 @@ def fit_network(
     history = History(None if workspace is None else workspace.metrics)
     heldout = np.full(labels.shape, np.nan)
     groups = np.unique(inner.group)[: 1 if trained else None]
+    _refuse_unlearned(training, labels, inner.group, groups, where=where)
     with Meter(f"train {recipe.method}", total=len(groups) * options.training.epochs, unit="epochs") as meter:
         for number, group in enumerate(groups):
             left_out = inner.group == group
             offset, scale = label_scale(labels[~left_out], how=options.standardise_labels)
+            learned = ~np.isnan(labels[~left_out]).all(axis=0)
             seen = replace(data, labels=(labels - offset) / scale, heldout=left_out)
             network = maker.make(number, known=seen.labels[~left_out])
             train_network(
@@ -113,11 +116,19 @@ def fit_network(
                 watch=partial(history.keep, number),
             )
             heldout[left_out] = predict_regions(network, seen.held())[left_out] * scale + offset
+            heldout[np.ix_(left_out, ~learned)] = np.nan
             networks.append(network)
             alone = network.network if isinstance(network, FromPixels) else network
-            members.append(Member(alone, offset=torch.from_numpy(offset), scale=torch.from_numpy(scale)))
+            members.append(
+                Member(
+                    alone,
+                    offset=torch.from_numpy(offset),
+                    scale=torch.from_numpy(scale),
+                    learned=None if learned.all() else torch.from_numpy(learned),
+                )
+            )
     judged = np.isin(inner.group, groups)
-    residual = np.maximum(np.sqrt(np.mean((labels - heldout)[judged] ** 2, axis=0)), 1e-6)
+    residual = np.maximum(heldout_sd(labels[judged], heldout[judged]), 1e-6)
     ensemble = Ensemble(members, residual_sd=torch.tensor(residual, dtype=torch.float32), panel_text=maker.panel_text)
     encoder = _encoder_of(networks[0], sections[-1], recipe)
     return Fitted(
@@ -209,10 +220,33 @@ def label_scale(
     """
     if not how:
         return np.zeros(labels.shape[1], np.float32), np.ones(labels.shape[1], np.float32)
-    least = labels.min(axis=0)
-    offset, scale = (least, labels.max(axis=0) - least) if how == "range" else (labels.mean(axis=0), labels.std(axis=0))
-    # A gene that never varies in training has nothing to scale.
+    if how == "range":
+        offset, scale = over_measured(np.min, labels), over_measured(np.ptp, labels)
+    else:
+        offset, scale = over_measured(np.mean, labels), over_measured(np.std, labels)
+    # A gene that never varies in training, or that no spot measured, has nothing to scale.
+    offset = np.where(np.isnan(offset), np.float32(0.0), offset)
     return offset, np.where(scale > 1e-6, scale, 1.0).astype(np.float32)
+
+
+def _refuse_unlearned(
+    training: TrainingSet,
+    labels: NDArray[np.float32],
+    group: NDArray[np.int64],
+    left_out: NDArray[np.int64],
+    *,
+    where: str,
+) -> None:
+    """Raise `DataError` for genes that were measured only in spots that all networks leave out."""
+    learned = np.any([~np.isnan(labels[group != number]).all(axis=0) for number in left_out], axis=0)
+    if not learned.all():
+        genes = [training.panel.gene_symbols[gene] for gene in np.flatnonzero(~learned)]
+        raise DataError(
+            f"{len(genes)} panel genes were measured in no section that the network learns from: {', '.join(genes[:10])}",
+            expected="every panel gene in sections besides those that stop the training",
+            where=where,
+            advice="take them from the panel, or train on more sections that measured them",
+        )
 
 
 def _gene_text(training: TrainingSet, config: Config, path: Path | None, *, where: str) -> GeneText | None:

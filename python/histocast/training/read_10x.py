@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import gzip
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,16 @@ from histocast.training.counts import CountMatrix, make_counts
 MATRIX_NAME = "filtered_feature_bc_matrix"
 MTX_FILES = ("matrix.mtx.gz", "barcodes.tsv.gz", "features.tsv.gz")
 GENE_FEATURE = "Gene Expression"
-"""Feature type of genes, beside antibody and CRISPR features that a run may hold."""
+"""Feature type of genes."""
+OTHER_FEATURES = (
+    "Antibody Capture",
+    "CRISPR Guide Capture",
+    "Multiplexing Capture",
+    "Antigen Capture",
+    "Custom",
+    "Peaks",
+)
+"""Types of other features that a run may hold."""
 
 
 def read_10x(path: Path) -> CountMatrix:
@@ -121,10 +132,24 @@ def _rows(path: Path) -> list[list[str]]:
         return list(csv.reader(stream, delimiter="\t"))
 
 
+def refuse_no_genes(kinds: Sequence[str], genes: int, *, where: str) -> None:
+    """Raise `DataError` where none of the features, whose types are given, is a gene."""
+    if genes:
+        return
+    found = ", ".join(f"{count} {kind}" for kind, count in Counter(kinds).items())
+    raise DataError(
+        f"no gene expression features ({found or 'no feature at all'})",
+        expected=f"features of the type {GENE_FEATURE!r}",
+        where=where,
+        advice="give the matrix of gene expression, not that of antibodies or guides alone",
+    )
+
+
 def _genes_only(
     matrix: Any, barcodes: list[str], kinds: list[str], ids: list[str], symbols: list[str], *, layout: str, where: str
 ) -> CountMatrix:
     genes = np.flatnonzero([kind == GENE_FEATURE for kind in kinds])
+    refuse_no_genes(kinds, len(genes), where=where)
     return make_counts(
         spots=barcodes,
         ids=[ids[gene] for gene in genes],

@@ -2,47 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from histocast.errors import DataError
 from histocast.training.counts import ENSEMBL_GENE, CountMatrix, make_counts
+from histocast.training.gene_names import clean_name
+from histocast.training.read_10x import GENE_FEATURE, OTHER_FEATURES, refuse_no_genes
 
 ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl", "feature_id")
 SYMBOL_COLUMNS = ("gene_symbol", "gene_symbols", "gene_name", "gene_names", "feature_name", "symbol")
+TYPE_COLUMNS = ("feature_types", "feature_type")
 
 
 def read_anndata(path: Path) -> CountMatrix:
     """Read raw counts from ``layers["counts"]``, else ``X``; spots are ``obs_names``.
 
-    Ensembl ids come from the ``var`` index where it holds them, else from a column such as ``gene_ids``.
+    The id of each gene comes from the ``var`` index where that is an Ensembl id, else from a column such as
+    ``gene_ids``. Features that a column of feature types says are no genes are left out.
 
     Raises
     ------
     DataError
-        The file is no AnnData, or its values are no counts.
+        The file is no AnnData, its values are no counts, or no feature is a gene.
     """
-    import anndata
-
-    try:
-        data = anndata.read_h5ad(path)
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise DataError("not a readable AnnData file", expected=".h5ad", where=str(path)) from error
+    data = open_anndata(path)
     matrix = data.layers.get("counts", data.X)
     if matrix is None or not data.n_obs:
         raise DataError("no matrix", expected="raw counts in X or layers['counts']", where=str(path))
     index = [str(name) for name in data.var_names]
-    index_is_id = any(ENSEMBL_GENE.match(gene) for gene in index)
+    is_id = [bool(ENSEMBL_GENE.match(clean_name(name))) for name in index]
+    ids, symbols = _column(data.var, ID_COLUMNS), _column(data.var, SYMBOL_COLUMNS)
+    genes = _genes(_column(data.var, TYPE_COLUMNS), len(index), where=str(path))
     return make_counts(
         spots=[str(name) for name in data.obs_names],
-        ids=index if index_is_id else _column(data.var, ID_COLUMNS),
-        symbols=(_column(data.var, SYMBOL_COLUMNS) if index_is_id else None) or index,
-        matrix=matrix,
+        ids=[index[gene] if is_id[gene] or ids is None else ids[gene] for gene in genes],
+        symbols=[(symbols[gene] if symbols and is_id[gene] else "") or index[gene] for gene in genes],
+        matrix=matrix if len(genes) == len(index) else matrix[:, genes],
         layout="anndata",
         where=str(path),
     )
 
 
+def open_anndata(path: Path, *, backed: Literal["r"] | None = None) -> Any:
+    """Open an AnnData file.
+
+    Raises
+    ------
+    DataError
+        It is none, or of a version that this one's reader does not know.
+    """
+    import anndata
+
+    try:
+        return anndata.read_h5ad(path, backed=backed)
+    except MemoryError:
+        raise
+    # What a damaged or newer file raises depends on the place, and is of the reader's own kinds too.
+    except Exception as error:
+        raise DataError(
+            f"not a readable AnnData file ({type(error).__name__})",
+            expected=f".h5ad as anndata {version('anndata')} reads it",
+            where=str(path),
+            advice="copy it again, or write it with this version of anndata",
+        ) from error
+
+
 def _column(var: Any, names: tuple[str, ...]) -> list[str] | None:
+    """The first of some columns that is there, with empty text where a value is absent."""
     found = next((name for name in names if name in var.columns), None)
-    return None if found is None else [str(value) for value in var[found]]
+    if found is None:
+        return None
+    return ["" if absent else str(value) for value, absent in zip(var[found], var[found].isna(), strict=True)]
+
+
+def _genes(kinds: Sequence[str] | None, count: int, *, where: str) -> list[int]:
+    """Places of the features that are genes; all of them where no types, or those of another program, are stated."""
+    if kinds is None or not {GENE_FEATURE, *OTHER_FEATURES} & set(kinds):
+        return list(range(count))
+    genes = [place for place, kind in enumerate(kinds) if kind == GENE_FEATURE]
+    refuse_no_genes(kinds, len(genes), where=where)
+    return genes

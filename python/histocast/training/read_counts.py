@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from histocast.errors import DataError, MissingInputError
-from histocast.training.counts import ENSEMBL_GENE, CountMatrix, refuse_repeated
+from histocast.training.counts import CountMatrix, GeneIdSource, refuse_repeated
+from histocast.training.gene_names import name_genes
 from histocast.training.gene_table import read_gene_table
 from histocast.training.read_10x import read_10x
 from histocast.training.read_anndata import read_anndata
@@ -29,28 +30,27 @@ KNOWN_LAYOUTS = (
 
 
 def read_counts(path: Path, *, genes: Path | None = None) -> CountMatrix:
-    """Read the counts of a section.
+    """Read the counts of a section and decide which gene each name means (see `name_genes`); other names are left out.
 
     Parameters
     ----------
     path:
         File or folder in one of the known layouts.
     genes:
-        Table ``gene_id,gene_symbol`` that gives Ensembl ids to counts that have symbols only.
+        Table ``gene_id,gene_symbol`` that gives Ensembl ids to counts that have symbols only, before the shipped names.
 
     Raises
     ------
     MissingInputError
         There is nothing at ``path``.
     DataError
-        The layout is unknown; a spot or gene appears twice; a count is negative or not whole.
+        The layout is unknown; a spot or gene appears twice; a count is negative or not whole; no name is a gene's.
     """
     if not path.exists():
         raise MissingInputError("no such file", expected=KNOWN_LAYOUTS, where=str(path))
     counts = _read_layout(path)
     refuse_repeated(counts.spots, "spot", where=str(path))
-    if genes is not None:
-        counts = _with_ids(counts, read_gene_table(genes))
+    counts = _named(counts, read_gene_table(genes) if genes is not None else {}, where=str(path))
     refuse_repeated(counts.gene_ids, "gene", where=str(path))
     return counts
 
@@ -66,10 +66,26 @@ def _read_layout(path: Path) -> CountMatrix:
     raise DataError("counts of an unknown layout", expected=KNOWN_LAYOUTS, where=str(path))
 
 
-def _with_ids(counts: CountMatrix, ids_of: dict[str, str]) -> CountMatrix:
-    """Give Ensembl ids to genes that have none, from the table; the counts' own ids stand."""
-    ids = tuple(
-        gene if ENSEMBL_GENE.match(gene) else ids_of.get(symbol, gene)
-        for gene, symbol in zip(counts.gene_ids, counts.gene_symbols, strict=True)
+def _named(counts: CountMatrix, table: dict[str, str], *, where: str) -> CountMatrix:
+    """The counts of those columns that are genes, by the ids and symbols they mean."""
+    found = name_genes(counts.gene_ids, counts.gene_symbols, table=table)
+    if not len(found.kept):
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found.record.left_out.items())
+        raise DataError(
+            f"no gene among {len(counts.gene_ids)} names ({kinds or 'none'})",
+            expected="counts of genes, by symbol or Ensembl id",
+            where=where,
+            advice="check that this is the matrix of gene expression",
+        )
+    by = set(found.record.resolved)
+    source: GeneIdSource = (
+        "table" if "table" in by else "counts" if "id" in by else "names" if by - {"nothing"} else "symbol"
     )
-    return replace(counts, gene_ids=ids, gene_id_source="table" if ids != counts.gene_ids else counts.gene_id_source)
+    return replace(
+        counts,
+        gene_ids=found.ids,
+        gene_symbols=found.symbols,
+        matrix=counts.matrix if len(found.kept) == len(counts.gene_ids) else counts.matrix[:, found.kept],
+        gene_id_source=source,
+        names=found.record,
+    )

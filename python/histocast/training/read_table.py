@@ -9,13 +9,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histocast.errors import DataError
 from histocast.training.counts import CountMatrix, make_counts
+from histocast.training.gene_names import is_spot_metadata
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -41,10 +42,13 @@ def read_counts_table(path: Path) -> CountMatrix:
         header = next(rows, [])
         spots, sparse = [], []
         genes: list[str] = []
+        counted = _counted(genes)
         for number, cells in enumerate(rows, start=2):
             if not cells:
                 continue
-            genes = genes or _genes_of(header, width=len(cells), path=path)
+            if not genes:
+                genes = _genes_of(header, width=len(cells), path=path)
+                counted = _counted(genes)
             if len(cells) != len(genes) + 1:
                 raise DataError(
                     f"{len(cells)} cells",
@@ -53,7 +57,7 @@ def read_counts_table(path: Path) -> CountMatrix:
                     advice=f"check that the table is whole and separated by {'commas' if delimiter == ',' else 'tabs'}",
                 )
             spots.append(cells[0])
-            sparse.append(_sparse_row(cells[1:], genes, where=f"{path}, line {number}"))
+            sparse.append(_sparse_row(cells[1:], genes, counted, where=f"{path}, line {number}"))
     return _gather(spots, genes, sparse, path=path)
 
 
@@ -92,16 +96,23 @@ def _genes_of(header: list[str], *, width: int, path: Path) -> list[str]:
     return genes
 
 
-def _sparse_row(cells: list[str], genes: list[str], *, where: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _counted(names: list[str]) -> NDArray[np.int64]:
+    """Columns whose cells are counts: those about spots may hold anything, and stay empty."""
+    return np.flatnonzero([not is_spot_metadata(name) for name in names])
+
+
+def _sparse_row(
+    cells: list[str], genes: list[str], counted: NDArray[np.int64], *, where: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     try:
-        values = np.array(cells, dtype=np.float64)
+        values = np.array([cells[column] for column in counted.tolist()], dtype=np.float64)
     except ValueError as error:
-        column = next(index for index, cell in enumerate(cells) if not _is_number(cell))
+        column = next(index for index in counted.tolist() if not _is_number(cells[index]))
         raise DataError(
             f"{cells[column]!r} is no number", expected="a count", where=f"{where}, column {genes[column]!r}"
         ) from error
     present = np.flatnonzero(values)
-    return present, values[present]
+    return counted[present], values[present]
 
 
 def _is_number(cell: str) -> bool:
@@ -139,21 +150,29 @@ def _read_parquet(path: Path) -> CountMatrix:
         raise DataError("not a readable Parquet file", expected="spots x genes", where=str(path)) from error
     with file:
         schema = file.schema_arrow
-        names = [
-            field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-        ]
+        names = [field.name for field in schema if _holds_text(field.type)]
         spot = "spot" if "spot" in names else next(iter(names), None)
         if spot is None:
             raise DataError("no column of spot names", expected="a column 'spot' of strings", where=str(path))
         genes = [field.name for field in schema if field.name != spot]
-        if other := [name for name in names if name != spot]:
+        if other := [name for name in names if name != spot and not is_spot_metadata(name)]:
             raise DataError(f"column {other[0]!r} holds text", expected="counts", where=str(path))
+        counted = _counted(genes)
         spots: list[str] = []
         rows: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
         for batch in file.iter_batches(256):
             values = np.column_stack(
-                [np.asarray(batch.column(gene).to_numpy(zero_copy_only=False), float) for gene in genes]
+                [np.asarray(batch.column(genes[at]).to_numpy(zero_copy_only=False), float) for at in counted.tolist()]
             )
-            spots.extend(batch.column(spot).to_pylist())
-            rows.extend((np.flatnonzero(row), row[np.flatnonzero(row)]) for row in values)
+            spots.extend(str(name) for name in batch.column(spot).to_pylist())
+            rows.extend((counted[np.flatnonzero(row)], row[np.flatnonzero(row)]) for row in values)
     return _gather(spots, genes, rows, path=path)
+
+
+def _holds_text(kind: Any) -> bool:
+    """Whether an Arrow type is text, as categories and views too."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _holds_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 from histocast.bundle import Spec, TileGeometry
 from histocast.errors import ConfigError, MissingInputError, UsageError
 from histocast.training.gene_table import read_panel
-from histocast.training.labels import Protocol
+from histocast.training.labels import MissingGenes, Protocol
 from histocast.training.variants import SEPARATOR, add_nuclei, apply_variant
 
 STAIN_COLUMN = "morphology.embedding"
@@ -47,9 +47,12 @@ class Recipe(Spec):
     unseen_genes: tuple[str, ...] | None = None
     """Genes outside the panel, by symbol or id, that the bundle shall predict by their descriptions; all that
     ``--gene-text`` describes by default. No measured value of theirs is looked at."""
-    missing_genes: Literal["refuse", "zero"] = "refuse"
-    """What to do where a section did not measure a panel gene. Sequenced counts that leave out genes without
-    a count want ``zero``; a targeted panel does not."""
+    missing_genes: MissingGenes = "mask"
+    """What to do where a section did not measure a panel gene: ``mask`` gives it no label there, so that it takes part
+    in no loss and no metric of that section; ``zero`` takes it for 0 counts, for tables that leave out genes without
+    a count; ``refuse`` ends with an error."""
+    least_measured: float = Field(default=0.5, ge=0, le=1)
+    """Share of the panel that every section must have measured; a section below it, or without any, is refused."""
     protocol: Protocol = "strict"
     method: Method = "ridge"
     variant: str = ""

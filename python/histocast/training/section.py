@@ -28,6 +28,7 @@ from histocast.records import Record, SlideRecord, read_record
 from histocast.scratch import scratch_folder
 from histocast.serving.fusion_inputs import SpotFeatures
 from histocast.training.counts import CountMatrix, GeneIdSource
+from histocast.training.gene_names import GeneNames
 from histocast.training.read_counts import read_counts
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class SectionRecord(Record):
     layout: str
     """Layout the counts came in."""
     gene_id_source: GeneIdSource
-    """Where Ensembl ids came from: the counts, a gene table, or nowhere (symbols stand in)."""
+    """Where Ensembl ids came from: the counts, a gene table, the shipped names, or nowhere (symbols are in their place)."""
+    names: GeneNames | None = None
+    """How genes were named and what was left out; None in sections prepared before this was recorded."""
     digests: dict[str, str]
     """Of slide.json, tiles.parquet, features.parquet and pixels.npy, as far as it is there, of the slide, and of the
     counts by their content."""
@@ -73,7 +76,7 @@ class SectionRecord(Record):
 
 
 def prepare_section(
-    stages: Path, *, patient: str, counts: Path, bundle: Bundle, outdir: Path, genes: Path | None = None
+    stages: Path, *, patient: str, counts: Path | CountMatrix, bundle: Bundle, outdir: Path, genes: Path | None = None
 ) -> SectionRecord:
     """Align the counts of an encoded section with its spots and put it into the training set.
 
@@ -85,7 +88,7 @@ def prepare_section(
     patient:
         Pseudonym of the patient.
     counts:
-        Measured counts (see `read_counts`).
+        Measured counts, or their file (see `read_counts`).
     bundle:
         The bundle the section was encoded with, such as `export_encoders` writes.
     outdir:
@@ -102,8 +105,8 @@ def prepare_section(
     folder = outdir / slide.sample
     kept = _copy_stages(stages, folder)
     tiles, provenance = read_table(folder / "tiles.parquet", TILES)
-    found = read_counts(counts, genes=genes)
-    tile_rows, count_rows = _align(tiles.column("spot").to_pylist(), found, sample=slide.sample, where=str(counts))
+    found = read_counts(counts, genes=genes) if isinstance(counts, Path) else counts
+    tile_rows, count_rows = _align(tiles.column("spot").to_pylist(), found, sample=slide.sample)
     matrix = found.matrix[count_rows]
     _write_counts(
         folder / COUNTS_FILE, matrix, found, tile_id=tiles.column("tile_id").to_numpy()[tile_rows], rows=count_rows
@@ -123,6 +126,7 @@ def prepare_section(
         total_counts=int(matrix.sum()),
         layout=found.layout,
         gene_id_source=found.gene_id_source,
+        names=found.names,
         digests={
             "slide": provenance.inputs.get("slide", slide.slide_digest),
             "counts": _counts_digest(matrix, [found.spots[row] for row in count_rows], found.gene_ids),
@@ -146,9 +150,7 @@ def _copy_stages(stages: Path, folder: Path) -> tuple[str, ...]:
     return (PIXELS_FILE,) if (folder / PIXELS_FILE).is_file() else ()
 
 
-def _align(
-    names: list[str | None], counts: CountMatrix, *, sample: str, where: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _align(names: list[str | None], counts: CountMatrix, *, sample: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of tiles and of counts that are the same spot, in the order of the tiles."""
     if all(name is None for name in names):
         raise DataError(
@@ -163,7 +165,7 @@ def _align(
         raise DataError(
             f"spots are named like {counts.spots[0]!r}, none of which has a tile",
             expected=f"names like {next(name for name in names if name is not None)!r}",
-            where=where,
+            where=f"sample {sample}",
             advice="check that counts and spot table belong to the same section",
         )
     tile_rows, count_rows = np.array(pairs, np.int64).T

@@ -12,6 +12,7 @@ from histocast.records import Record
 from histocast.training.figures import Figure, Place, best_by_rank_sum, make_figure
 from histocast.training.labels import PROTOCOLS, SCALES, Protocol
 from histocast.training.metrics import mean_known
+from histocast.training.section_genes import SectionGenes
 from histocast.training.train import TOP_GENES, TrainRecord
 from histocast.training.unseen import UNSEEN
 
@@ -95,6 +96,8 @@ class Evaluation(Record):
     spots: int
     """Held-out spots that were judged."""
     summaries: tuple[SubjectSummary, ...]
+    measured: tuple[SectionGenes, ...] = ()
+    """What every section of the set measured of the panel."""
     unseen_genes: int = 0
     """Genes left out of training that any section judged, from their texts."""
     unseen: tuple[SubjectSummary, ...] = ()
@@ -153,7 +156,13 @@ def _mean(summary: SubjectSummary) -> float:
     return -1.0 if figure is None or figure.mean is None else figure.mean
 
 
-def summarise_rows(rows: Sequence[SectionRow], genes: Sequence[GeneRow], models: Sequence[TrainRecord]) -> Evaluation:
+def summarise_rows(
+    rows: Sequence[SectionRow],
+    genes: Sequence[GeneRow],
+    models: Sequence[TrainRecord],
+    *,
+    measured: tuple[SectionGenes, ...] = (),
+) -> Evaluation:
     """Average over sections, with a bootstrap interval over patients, or sections of one patient."""
     patients = {row.patient for row in rows}
     by_patient = len(patients) > 1
@@ -177,6 +186,7 @@ def summarise_rows(rows: Sequence[SectionRow], genes: Sequence[GeneRow], models:
         resampled="patients" if by_patient else "sections",
         patients=len(patients),
         sections=len(patient_of),
+        measured=measured,
         unseen_genes=len({row.gene_id for row in genes if row.subject.startswith(UNSEEN)}),
         spots=sum({model.fold: model.test_spots for model in models}.values()),
         summaries=order_summaries([each for each in summaries if not each.subject.startswith(UNSEEN)]),

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 
 from histocast.training.figures import Figure, natural_key
 from histocast.training.labels import SCALES, Protocol
+from histocast.training.section_genes import SectionGenes
 from histocast.training.summary import MODEL, TABLE_METRICS, Evaluation, SubjectSummary, order_summaries
 from histocast.training.unseen import UNSEEN, UNSEEN_PROTOCOL
+
+SHOWN_GENES = 5
+"""Absent genes that a table names of a section; evaluation.json has all."""
 
 SHOWN = 5e-4
 """Tables have three digits."""
@@ -30,6 +34,15 @@ def render_markdown(evaluation: Evaluation) -> str:
     for protocol in dict.fromkeys(summary.protocol for summary in evaluation.summaries):
         lines += [f"### Protocol `{protocol}`", "", describe_protocol(evaluation, protocol), ""]
         lines += [*_table([summary for summary in evaluation.summaries if summary.protocol == protocol]), ""]
+    if evaluation.measured:
+        lines += [
+            "### Genes and spots by section",
+            "",
+            describe_measured(evaluation),
+            "",
+            *_measured_table(evaluation),
+            "",
+        ]
     if evaluation.unseen:
         lines += ["### Genes never measured", "", describe_unseen(evaluation), "", *_unseen_table(evaluation), ""]
     return "\n".join(lines)
@@ -77,6 +90,46 @@ def _alike(one: SubjectSummary, other: SubjectSummary) -> bool:
         return False
     pairs = [(first.by_sample[sample], second.by_sample[sample]) for sample in first.by_sample]
     return all(a == b or (a is not None and b is not None and abs(a - b) < SHOWN) for a, b in pairs)
+
+
+MEASURED_COLUMNS = (
+    "panel genes found", "absent", "under another name", "resolved by alias", "spots matched", "counted without a tile",
+    "tiles without counts", "names left out",
+)  # fmt: skip
+
+
+def describe_measured(evaluation: Evaluation) -> str:
+    """What the table of sections is of, in a paragraph."""
+    tables = sorted({section.tables for section in evaluation.measured if section.tables})
+    names = f" Gene names: {', '.join(tables)}." if tables else ""
+    return (
+        f"Of the {evaluation.genes} genes of the panel, what every section measured. A gene that is absent from a section "
+        f"takes part in no loss and no figure of that section, unless the recipe's missing_genes is 'zero'.{names}"
+    )
+
+
+def measured_rows(evaluation: Evaluation) -> list[tuple[str, list[str]]]:
+    """Cells of `MEASURED_COLUMNS` by section."""
+    return [(section.sample, _measured_cells(section)) for section in evaluation.measured]
+
+
+def _measured_cells(section: SectionGenes) -> list[str]:
+    named = ", ".join(section.absent[:SHOWN_GENES]) + (" ..." if len(section.absent) > SHOWN_GENES else "")
+    return [
+        str(section.found),
+        f"{len(section.absent)}: {named}" if section.absent else "0",
+        str(section.other_name),
+        "" if section.resolved_by_alias is None else str(section.resolved_by_alias),
+        str(section.spots),
+        str(section.spots_without_tile),
+        str(section.tiles_without_counts),
+        ", ".join(f"{count} {kind}" for kind, count in section.left_out.items()) or "0",
+    ]
+
+
+def _measured_table(evaluation: Evaluation) -> list[str]:
+    lines = [f"| section | {' | '.join(MEASURED_COLUMNS)} |", f"|---|{'---|' * len(MEASURED_COLUMNS)}"]
+    return lines + [f"| {sample} | {' | '.join(cells)} |" for sample, cells in measured_rows(evaluation)]
 
 
 def describe_unseen(evaluation: Evaluation) -> str:

@@ -22,6 +22,7 @@ from histocast.bundle import (
     OutOfDistribution,
     sha256_of_file,
 )
+from histocast.methods.measured import over_measured
 from histocast.progress import log
 from histocast.records import Record
 from histocast.serving.asked_genes import near_distance
@@ -150,6 +151,8 @@ def train_fold(
     split = split_sections(training.records, by=recipe.folds)
     part = split.fold(fold)
     sections = training.choose(part.train)
+    if recipe.missing_genes == "mask":
+        training.panel.refuse_unmeasured(part.train, where=f"recipe {recipe.name}, fold {part.name}")
     kept = outdir / CHECKPOINTS
     if checkpoints is not None:
         kept = checkpoints / model_name(recipe.label, protocol, part.name)
@@ -232,7 +235,7 @@ def _write_genes(path: Path, training: TrainingSet, fitted: Fitted, pearson: NDA
         "gene_symbol": [*panel.gene_symbols, *(() if text is None else text.other_symbols)],
         "seen_in_training": [True] * len(panel) + [False] * others,
         "val_pcc": column(pearson),
-        "mean": column(fitted.labels.mean(axis=0), missing=np.nan),
+        "mean": column(over_measured(np.mean, fitted.labels), missing=np.nan),
         "interval_80": width(0.8),
         "interval_90": width(0.9),
     }
@@ -250,7 +253,8 @@ def _top_genes(genes: tuple[str, ...], labels: NDArray[np.float32], pearson: NDA
         order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:TOP_GENES]
         return tuple(genes[gene] for gene in order)
 
-    return TopGenes(predicted=best(pearson), expressed=best(labels.mean(axis=0)), variable=best(labels.var(axis=0)))
+    mean, variance = over_measured(np.mean, labels), over_measured(np.var, labels)
+    return TopGenes(predicted=best(pearson), expressed=best(mean), variable=best(variance))
 
 
 def _describe(

@@ -77,13 +77,14 @@ class TrainingSet:
         return tuple(section for section in self.sections if section.record.sample in samples)
 
     def labels(self, section: Section, protocol: Protocol) -> NDArray[np.float32]:
-        """Labels [measured, gene] of a section on the protocol's scale."""
+        """Labels [measured, gene] of a section on the protocol's scale; NaN for genes that are masked in it."""
         return make_labels(
             protocol,
             section.counts,
             panel=self.panel.columns[section.record.sample],
             array_row=section.store.array_row[section.measured],
             array_col=section.store.array_col[section.measured],
+            missing=self.recipe.missing_genes,
         )
 
     def gather(
@@ -102,13 +103,19 @@ def open_training_set(folder: Path, recipe: Recipe) -> Iterator[TrainingSet]:
     MissingInputError
         The folder holds no prepared section.
     DataError
-        Sections do not fit together or the recipe, or a panel gene is not measured.
+        Sections do not fit together or the recipe, or panel genes were not measured that have to be.
     """
     records = list_sections(folder)
     _refuse_misfit(records[0], recipe, where=str(folder))
     with ExitStack() as stack:
         sections = tuple(stack.enter_context(open_section(folder / record.sample)) for record in records)
-        panel = find_panel(recipe.panel, sections, missing=recipe.missing_genes, where=f"recipe {recipe.name}")
+        panel = find_panel(
+            recipe.panel,
+            sections,
+            missing=recipe.missing_genes,
+            least=recipe.least_measured,
+            where=f"recipe {recipe.name}",
+        )
         yield TrainingSet(sections, panel, recipe)
 
 

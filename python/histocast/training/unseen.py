@@ -75,7 +75,8 @@ def rows_to_judge(genes: pa.Table, bundle: Bundle, recipe: Recipe) -> pa.Table:
 def find_unseen(unseen: pa.Table, section: Section) -> UnseenGenes | None:
     """Those of the unseen genes that a section measured, and their labels; nothing where it measured none."""
     ids, symbols = unseen.column("gene_id").to_pylist(), unseen.column("gene_symbol").to_pylist()
-    by_id, by_symbol = gene_columns(ids, section), gene_columns(symbols, section)
+    sample = section.record.sample
+    by_id, by_symbol = gene_columns(ids, section, sample=sample), gene_columns(symbols, section, sample=sample)
     columns = np.where(by_id >= 0, by_id, by_symbol)
     places = np.flatnonzero(columns >= 0)
     if not len(places):

@@ -15,6 +15,7 @@ from histocast.errors import DataError, ErrorCollector, MissingInputError, Usage
 from histocast.text_table import TableColumns, read_text_table
 from histocast.tiles.spot_table import parse_flag
 from histocast.training.layouts.section import PublishedSection, SheetOptions, SpotRow, only_file
+from histocast.training.read_anndata import open_anndata
 
 COLUMNS = TableColumns(required=("id", "dataset_title", "patient", "pixel_size_um_estimated"), others="ignore")
 UNSAID = ("", "nan", "none")
@@ -103,12 +104,7 @@ def read_hest_spots(path: Path) -> list[SpotRow]:
     DataError
         It is no AnnData, or says no places.
     """
-    import anndata
-
-    try:
-        data = anndata.read_h5ad(path, backed="r")
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise DataError("not a readable AnnData file", expected=".h5ad", where=str(path)) from error
+    data = open_anndata(path, backed="r")
     try:
         names = [str(name) for name in data.obs_names]
         centres = _centres(data, where=str(path))
