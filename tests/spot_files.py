@@ -19,6 +19,8 @@ def write_tiles(
     array_row: np.ndarray,
     array_col: np.ndarray,
     in_tissue: np.ndarray | None = None,
+    pen_fraction: np.ndarray | None = None,
+    blur: np.ndarray | None = None,
     sample: str = "S1",
 ) -> Path:
     count = len(centres)
@@ -31,8 +33,8 @@ def write_tiles(
             "array_row": pa.array(array_row, pa.int32()),
             "array_col": pa.array(array_col, pa.int32()),
             "tissue_fraction": pa.array(np.linspace(0.5, 1, count), pa.float32()),
-            "pen_fraction": pa.array(np.zeros(count), pa.float32()),
-            "blur": pa.array(np.linspace(0, 0.3, count), pa.float32()),
+            "pen_fraction": pa.array(np.zeros(count) if pen_fraction is None else pen_fraction, pa.float32()),
+            "blur": pa.array(np.linspace(0, 0.3, count) if blur is None else blur, pa.float32()),
             "in_tissue": pa.array(np.ones(count, bool) if in_tissue is None else in_tissue, pa.bool_()),
         },
         schema=TILES.arrow(),

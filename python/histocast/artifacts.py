@@ -89,6 +89,9 @@ TILES = TableSchema(
 BLURRED = 0.5
 """``blur`` above which a tile is out of focus."""
 
+UNDER_INK = 0.05
+"""``pen_fraction`` above which a tile lies under ink."""
+
 FEATURES = TableSchema(
     "features",
     1,

@@ -102,7 +102,7 @@ class TestPage:
         assert f"30 genes predicted at {data.n_obs - 2:,} tiles" in page.text
         assert "2 tiles (" in page.text
         assert "could not be read and hold no prediction" in page.text
-        assert "The slide as it was read; what could not be read is filled in from around it." in page.text
+        assert "The slide as it was read." in page.text
 
     def test_it_states_scale_accuracy_protocol_and_use(self, page):
         for said in (
@@ -131,6 +131,18 @@ class TestPage:
 
 
 class TestOtherSlides:
+    def test_what_could_not_be_read_is_grey_and_said(self, done, tmp_path):
+        folder, files = done
+        tissue = cv2.imread(str(files.tissue), cv2.IMREAD_UNCHANGED)
+        tissue[:20, :30] = 3
+        cv2.imwrite(str(tmp_path / "tissue.png"), tissue)
+        record = files.record.model_copy(update={"unreadable_fraction": 0.03})
+        page = write_report(files, folder, tissue=tmp_path / "tissue.png", record=record, outdir=tmp_path)
+        assert "The slide as it was read; what could not be read is grey." in page.text
+        assert "3.0\u202f% of the slide could not be read." in page.text
+        drawn = draw_tissue(np.full((*tissue.shape, 3), 200, np.uint8), tissue)
+        assert (drawn[:15, :25] == 128).all()
+
     def test_no_tissue(self, tmp_path, bundle_folder):
         files = write_slide_files(tmp_path, bundle_digest(bundle_folder), empty=True)
         predict(files, bundle_folder, tmp_path)

@@ -19,6 +19,7 @@ from histocast.serving.fusion_inputs import (
     grid_coordinates,
     neighbour_index,
     regions,
+    regions_of_slide,
     standardisation,
 )
 from histocast.serving.scratch import scratch_array
@@ -47,11 +48,13 @@ ALL_INPUTS = (
 )
 
 
-def open_store(folder: Path, centres, row, col, *, unreadable=(), in_tissue=None, seed=0) -> SpotFeatures:
+def open_store(
+    folder: Path, centres, row, col, *, unreadable=(), in_tissue=None, seed=0, values=None, **quality: np.ndarray
+) -> SpotFeatures:
     ids = np.arange(len(centres)) if in_tissue is None else np.flatnonzero(in_tissue)
-    values = np.random.default_rng(seed).normal(size=(len(centres), 3))
+    values = np.random.default_rng(seed).normal(size=(len(centres), 3)) if values is None else values
     order = np.random.default_rng(1).permutation(len(ids))
-    tiles = write_tiles(folder / "tiles.parquet", centres, array_row=row, array_col=col, in_tissue=in_tissue)
+    tiles = write_tiles(folder / "tiles.parquet", centres, array_row=row, array_col=col, in_tissue=in_tissue, **quality)
     features = write_features(
         folder / "features.parquet",
         ids[order],
@@ -309,3 +312,69 @@ class TestInputs:
         inputs = fusion_inputs(fusion(ALL_INPUTS, standardise_within_slide=True), store, pitch_level0_px=PITCH)
         assert inputs["neighbour"].shape == (0, 25, 3)
         assert inputs["grid_xy"].shape == (0, 2)
+
+
+class TestUncleanSpots:
+    """Spots under ink, out of focus or unreadable change nothing for any other spot."""
+
+    SIDE = 12
+    SPOILT = (3, 40, 41, 52, 53, 99)
+
+    def spoil(self, folder: Path, kind: str, values: np.ndarray) -> SpotFeatures:
+        centres, row, col = square_array(self.SIDE, self.SIDE)
+        spoilt = np.isin(np.arange(len(centres)), self.SPOILT)
+        folder.mkdir()
+        quality = {} if kind == "unreadable" else {kind: np.where(spoilt, 0.8, 0.01)}
+        unreadable = self.SPOILT if kind == "unreadable" else ()
+        return open_store(folder, centres, row, col, values=values, unreadable=unreadable, **quality)
+
+    @pytest.mark.parametrize("kind", ["pen_fraction", "blur", "unreadable"])
+    def test_whatever_they_look_like_the_others_get_the_same_inputs(self, tmp_path, kind):
+        spec = fusion(ALL_INPUTS, standardise_within_slide=True, region_spots=64, halo_spots=2)
+        values = np.random.default_rng(0).normal(size=(self.SIDE**2, 3))
+        other = values.copy()
+        other[list(self.SPOILT)] = 50.0
+        found = []
+        for name, features in (("first", values), ("second", other)):
+            store = self.spoil(tmp_path / name, kind, features)
+            assert np.flatnonzero(~store.in_statistics).tolist() == list(self.SPOILT)
+            gather = FusionInputs.prepare(spec, store, pitch_level0_px=PITCH)
+            parts = list(regions_of_slide(store, spec, pitch_level0_px=PITCH))
+            predicted = np.concatenate([part.core for part in parts])
+            assert sorted(predicted.tolist()) == np.flatnonzero(store.readable).tolist()
+            assert all(len(part.spots) <= 64 for part in parts)
+            clean = [part for part in parts if store.in_statistics[part.core].all()]
+            assert all(store.in_statistics[part.spots].all() for part in clean), "no clean spot sees another kind"
+            found.append([gather(part.spots) for part in clean])
+        assert len(found[0]) == len(found[1]) > 1
+        for first, second in zip(*found, strict=True):
+            for name in first:
+                np.testing.assert_array_equal(first[name], second[name])
+
+    def test_a_spoilt_spot_sees_the_clean_ones(self, tmp_path):
+        spec = fusion(ALL_INPUTS, region_spots=64, halo_spots=2)
+        store = self.spoil(tmp_path / "s", "blur", np.zeros((self.SIDE**2, 3)))
+        last = list(regions_of_slide(store, spec, pitch_level0_px=PITCH))[-1]
+        assert sorted(last.core.tolist()) == list(self.SPOILT)
+        assert store.in_statistics[last.spots[last.core_count :]].all()
+        assert last.core_count < len(last.spots) <= 64
+        mask = FusionInputs.prepare(spec, store, pitch_level0_px=PITCH)([40])["neighbour_mask"][0]
+        assert mask[12], "itself"
+        assert not mask[13], "its spoilt neighbour, 41"
+        assert mask[11], "its clean neighbour, 39"
+
+    @pytest.mark.parametrize(("clean", "used"), [(0, 9), (4, 9), (5, 5)])
+    def test_where_hardly_anything_else_is_there_they_are_used(self, tmp_path, clean, used):
+        centres, row, col = square_array(3, 3)
+        blur = np.where(np.arange(9) < clean, 0.0, 0.9)
+        store = open_store(tmp_path, centres, row, col, blur=blur)
+        assert store.in_statistics.sum() == used
+
+    def test_a_clean_slide_is_cut_into_regions_as_ever(self, tmp_path):
+        centres, row, col = square_array(20, 20)
+        store = open_store(tmp_path, centres, row, col)
+        spec = fusion(ALL_INPUTS, region_spots=120, halo_spots=2)
+        plain = regions(centres, pitch_level0_px=PITCH, region_spots=120, halo_spots=2)
+        for found, expected in zip(regions_of_slide(store, spec, pitch_level0_px=PITCH), plain, strict=True):
+            np.testing.assert_array_equal(found.spots, expected.spots)
+            assert found.core_count == expected.core_count

@@ -98,13 +98,14 @@ def test_a_file_cut_off_after_its_directories(texture: Pixels, tmp_path: Path, o
     assert "the file ends within the block" in reasons[1]
 
 
-def test_the_thumbnail_fills_holes_from_around_them(slide_path: Path, open_at) -> None:
-    whole, _ = open_at(slide_path).thumbnail(500)
+def test_the_overview_is_grey_where_it_could_not_be_read_and_invents_nothing(slide_path: Path, open_at) -> None:
+    whole = open_at(slide_path).overview(500)
     DAMAGES["zeroed"][1](place_of(slide_path))
-    holed, _ = open_at(slide_path).thumbnail(500)
-    hole = holed[130:230, 250:350]
-    assert 0 < hole.mean() < 250
-    np.testing.assert_array_equal(holed[:100, :200], whole[:100, :200])
+    holed = open_at(slide_path).overview(500)
+    assert not whole.unreadable.any()
+    assert holed.unreadable[130:230, 250:350].all()
+    assert (holed.pixels[holed.unreadable] == 128).all()
+    np.testing.assert_array_equal(holed.pixels[~holed.unreadable], whole.pixels[~holed.unreadable])
 
 
 def test_a_slide_without_a_readable_half_is_refused(slide_path: Path, open_at) -> None:

@@ -169,11 +169,16 @@ def test_spots_that_do_not_fit_the_slide_are_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def tissue_map(tissue: np.ndarray, *, blur: np.ndarray) -> TissueMap:
+    none = np.zeros_like(tissue)
+    return TissueMap(tissue, none, blur, unreadable=none, presumed=none, stain_absorbance=None, colourless=False)
+
+
 def test_fractions_are_exact_between_thumbnail_pixels():
     """A tile of 10.3 thumbnail pixels at any offset meets a half plane in exactly its share."""
     tissue = np.zeros((200, 300), bool)
     tissue[:, 150:] = True
-    found = TissueMap(tissue, np.zeros_like(tissue), np.where(tissue, np.float32(0.25), np.float32(0)))
+    found = tissue_map(tissue, blur=np.where(tissue, np.float32(0.25), np.float32(0)))
     downsample, extent = 13.7, 13.7 * 10.3
     meter = QualityMeter(found, downsample=downsample, extent_level0_px=extent)
     offsets = np.linspace(-extent, extent, 41)
@@ -187,7 +192,7 @@ def test_fractions_are_exact_between_thumbnail_pixels():
 @pytest.mark.parametrize("shift", [0, 1])
 def test_what_lies_beyond_the_slide_is_not_tissue(shift):
     tissue = np.ones((100, 100), bool)
-    found = TissueMap(tissue, np.zeros_like(tissue), np.zeros((100, 100), np.float32))
+    found = tissue_map(tissue, blur=np.zeros((100, 100), np.float32))
     meter = QualityMeter(found, downsample=4.0, extent_level0_px=80.0)
     corners = np.array([[0.0, 0.0], [400, 0], [0, 400], [400, 400], [0, 200], [200, 400], [-500, 200]])
     assert meter.measure(corners).tissue_fraction.tolist() == pytest.approx([0.25] * 4 + [0.5] * 2 + [0])

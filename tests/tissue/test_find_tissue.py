@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from histocast.report.verdict import FAINT_ABSORBANCE
 from histocast.tissue import find_tissue
 
 
@@ -146,3 +147,41 @@ def test_the_spots_of_real_sections_lie_on_tissue(shared_data: Path, section):
     assert np.mean(np.array(shares) >= 0.5) > 0.97
     # The rest of the picture is glass, washed-out eosin and printed spots; the section covers about a sixth.
     assert 0.15 < found.mean() < 0.19
+
+
+def test_what_could_not_be_read_is_never_tissue_and_only_presumed_next_to_it(paint):
+    painting = paint()
+    painting.add_section(section_of(painting))
+    whole = find_tissue(painting.picture(), painting.um_per_px)
+    hole = np.zeros((painting.rows, painting.columns), bool)
+    hole[200:260, 250:330] = True
+    hole[:60, 600:] = True
+    picture = painting.picture()
+    picture[hole] = 128
+    found = find_tissue(picture, painting.um_per_px, hole)
+    assert not (found.tissue | found.pen)[hole].any()
+    assert found.presumed[200:260, 250:330].all(), "inside the section"
+    assert not found.presumed[:60].any(), "on glass"
+    assert overlap(found.tissue, whole.tissue & ~hole) > 0.98
+    assert not found.blur[hole].any()
+
+
+@pytest.mark.parametrize(("strength", "faint"), [(1.0, False), (0.5, False), (0.15, True)])
+def test_a_faded_section_is_known_by_its_absorbance(paint, strength, faint):
+    painting = paint()
+    painting.add_section(section_of(painting), strength=strength)
+    stain = find_tissue(painting.picture(), painting.um_per_px).stain_absorbance
+    assert (stain < FAINT_ABSORBANCE) == faint
+
+
+def test_only_a_picture_without_any_colour_is_colourless(paint):
+    painting = paint(glass=(240, 236, 215))
+    assert find_tissue(painting.picture(), 8.0).colourless
+    painting.add_section(painting.ellipse(0.5, 0.5, 0.02, 0.02), strength=0.5)
+    coloured = painting.picture()
+    assert not find_tissue(coloured, 8.0).colourless
+    grey = np.repeat(coloured.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    found = find_tissue(grey, 8.0)
+    assert found.colourless
+    assert not found.tissue.any()
+    assert found.stain_absorbance is None

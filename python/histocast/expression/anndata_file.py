@@ -80,7 +80,7 @@ def write_anndata(
 def _write_matrices(
     file: h5py.File, prediction: Prediction, *, check: Callable[[], None]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Write ``X`` and the layers; mean and sd of each gene over the predicted spots come back, [gene] each."""
+    """Write ``X`` and the layers; return mean and sd of each gene over the slide's clean spots, [gene] each."""
     shape = prediction.expression.shape
     names = {"expression": "X", "sd": "layers/sd", "lower": "layers/lower", "upper": "layers/upper"}
     datasets = {key: _dataset(file, name, shape) for key, name in names.items()}
@@ -93,9 +93,10 @@ def _write_matrices(
         datasets["lower"][rows] = lower
         datasets["upper"][rows] = upper
         check()
-        total += np.nansum(values, axis=0, dtype=np.float64)
-        squares += np.nansum(np.square(values, dtype=np.float64), axis=0)
-    count = int(prediction.spots.readable.sum())
+        clean = values[prediction.spots.in_statistics[rows]]
+        total += clean.sum(axis=0, dtype=np.float64)
+        squares += np.square(clean, dtype=np.float64).sum(axis=0)
+    count = int(prediction.spots.in_statistics.sum())
     if count == 0:
         return np.full(shape[1], np.nan), np.full(shape[1], np.nan)
     mean = total / count
@@ -127,6 +128,7 @@ def observations(prediction: Prediction, sample: str) -> pd.DataFrame:
     status = pd.CategoricalDtype(["ok", "unreadable"])
     table["status"] = pd.Series(np.where(readable, "ok", "unreadable"), index=table.index, dtype=status)
     table["mean_sd"] = _by_block(prediction, lambda rows: prediction.sd[rows].mean(axis=1))
+    table["in_statistics"] = prediction.spots.in_statistics
     table["ood_score"] = prediction.ood_score
     table["ood_flag"] = prediction.ood_flag
     return table

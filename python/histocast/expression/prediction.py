@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from histocast.bundle import Bundle, OutOfDistribution
 from histocast.progress import Clock
-from histocast.serving.fusion_inputs import FusionInputs, SpotFeatures, regions
+from histocast.serving.fusion_inputs import FusionInputs, SpotFeatures, regions_of_slide
 from histocast.serving.lattice import Region
 from histocast.serving.panel import GENES_PER_CALL, gene_inputs
 from histocast.serving.predictor import Pending, Predictor, Tensors
@@ -104,13 +104,7 @@ def predict_spots(
     unreadable = np.flatnonzero(~spots.readable)
     expression[unreadable] = np.nan
     sd[unreadable] = np.nan
-    windows = regions(
-        spots.centres_level0_px,
-        pitch_level0_px=pitch_level0_px,
-        region_spots=fusion.region_spots,
-        halo_spots=fusion.halo_spots,
-        among=np.flatnonzero(spots.readable),
-    )
+    windows = regions_of_slide(spots, fusion, pitch_level0_px=pitch_level0_px)
     region_count = 0
     for region, call, outputs in _inferred(windows, calls, gather, predictor, clock or Clock()):
         expression[region.core, call.columns] = outputs["expression"][: region.core_count, call.places]

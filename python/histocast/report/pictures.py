@@ -14,10 +14,11 @@ from histocast.errors import DataError, MissingInputError
 Rgb = NDArray[np.uint8]
 
 JPEG_QUALITIES = (88, 80, 70, 55, 40)
-TISSUE, PEN = 1, 2
+TISSUE, PEN, UNREADABLE = 1, 2, 3
 
 OUTLINE_RGB = (20, 110, 100)
 PEN_RGB = (200, 60, 20)
+UNREADABLE_RGB = (128, 128, 128)
 FRAME_RGB = (40, 48, 60)
 
 
@@ -31,7 +32,7 @@ def read_rgb(path: Path, *, sample: str) -> Rgb:
 
 
 def read_tissue(path: Path, *, sample: str) -> NDArray[np.uint8]:
-    """``tissue.png`` [row, column]: 0 background, 1 tissue, 2 pen."""
+    """``tissue.png`` [row, column]: 0 background, 1 tissue, 2 pen, 3 unreadable."""
     from PIL import Image, UnidentifiedImageError
 
     _require(path, sample)
@@ -87,7 +88,7 @@ def png_uri(image: Rgb) -> str:
 
 
 def draw_tissue(thumbnail: Rgb, tissue: NDArray[np.uint8], *, frame: tuple[int, int, int, int] | None = None) -> Rgb:
-    """The thumbnail with the tissue outlined, pen marks painted, and the mapped area framed.
+    """The thumbnail with the tissue outlined, pen marks painted, what could not be read grey, and the mapped area framed.
 
     Parameters
     ----------
@@ -100,6 +101,7 @@ def draw_tissue(thumbnail: Rgb, tissue: NDArray[np.uint8], *, frame: tuple[int, 
     background = mask == 0
     drawn[background] = (drawn[background] * 0.5 + 127).astype(np.uint8)
     drawn[mask == PEN] = PEN_RGB
+    drawn[mask == UNREADABLE] = UNREADABLE_RGB
     thickness = max(round(max(height, width) / 450), 1)
     contours, _ = cv2.findContours((mask == TISSUE).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(drawn, contours, -1, OUTLINE_RGB, thickness, cv2.LINE_AA)

@@ -16,7 +16,17 @@ from histocast.report import worth
 from histocast.report.canvas import Canvas
 from histocast.report.colour import ColourScale, colour_table
 from histocast.report.page import THIN_SPACE, count, percent, plural, scale_bar, write_page
-from histocast.report.pictures import PEN, Rgb, draw_tissue, fit_within, jpeg_uri, png_uri, read_rgb, read_tissue
+from histocast.report.pictures import (
+    PEN,
+    UNREADABLE,
+    Rgb,
+    draw_tissue,
+    fit_within,
+    jpeg_uri,
+    png_uri,
+    read_rgb,
+    read_tissue,
+)
 from histocast.report.sample_data import SampleData, read_sample
 from histocast.report.verdict import decide_verdict
 from histocast.serving.asked_genes import EVIDENCE, NEAREST_GENE
@@ -134,6 +144,7 @@ def _slide(picture: Rgb, tissue: NDArray[np.uint8], canvas: Canvas, record: Slid
             max_bytes=SLIDE_BYTES,
         ),
         "has_pen": bool((tissue == PEN).any()),
+        "has_unreadable": bool((tissue == UNREADABLE).any()),
         "has_frame": framed,
     }
 

@@ -2,14 +2,15 @@
 
 store = SpotFeatures.open(tiles, features, columns=bundle.feature_columns(), scratch=folder)
 gather = FusionInputs.prepare(bundle.fusion, store, pitch_level0_px=pitch)
-for region in regions(store.centres_level0_px, ..., among=np.flatnonzero(store.readable)):
+for region in regions_of_slide(store, bundle.fusion, pitch_level0_px=pitch):
     outputs = predictor.infer("fusion", gather(region.spots))
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from histocast.bundle import FusionSpec
 from histocast.errors import ConfigError
-from histocast.serving.lattice import Region, grid_coordinates, neighbour_index, regions
+from histocast.serving.lattice import Region, add_context, grid_coordinates, neighbour_index, regions
 from histocast.serving.spot_features import SpotFeatures, Standardisation, standardisation
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "grid_coordinates",
     "neighbour_index",
     "regions",
+    "regions_of_slide",
     "standardisation",
 ]
 
@@ -82,7 +84,7 @@ class FusionInputs:
             column: found
             for column in sorted(columns - set(fusion.as_they_are))
             if fusion.standardise_within_slide
-            and (found := standardisation(store.columns[column], store.readable)) is not None
+            and (found := standardisation(store.columns[column], store.in_statistics)) is not None
         }
         return cls(
             store=store,
@@ -102,7 +104,8 @@ class FusionInputs:
 
         Feature inputs are float32 [spot, ...], ``neighbour`` float32 [spot, 25, dim] with 0 where the mask is
         false, ``neighbour_mask`` bool [spot, 25], ``grid_xy`` int64 [spot, 2] from 0 within these spots.
-        Neighbours are taken from the whole slide, so they do not depend on how it is cut into regions.
+        Neighbours are taken from the whole slide, so they do not depend on how it is cut into regions. They are
+        those of `SpotFeatures.in_statistics`; a spot that has none of these has its other readable neighbours.
         """
         rows = np.asarray(spots, np.int64)
         return {name: self._input(name, rows) for name in self.names}
@@ -125,7 +128,11 @@ class FusionInputs:
 
     def _mask(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         index = self.neighbours[rows]
-        return (index >= 0) & self.store.readable[index]
+        readable = (index >= 0) & self.store.readable[index]
+        centre = np.arange(index.shape[1]) == index.shape[1] // 2
+        clean = readable & (self.store.in_statistics[index] | centre)
+        alone = ~(clean & ~centre).any(axis=1)
+        return np.where(alone[:, None], readable, clean)
 
     def _features(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         parts = []
@@ -134,6 +141,26 @@ class FusionInputs:
             found = self.statistics.get(column)
             parts.append(values if found is None else found.apply(values))
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+def regions_of_slide(store: SpotFeatures, fusion: FusionSpec, *, pitch_level0_px: float) -> Iterator[Region]:
+    """Yield the regions of a slide, in which each readable spot is predicted once.
+
+    Spots that are not `SpotFeatures.in_statistics` come last, in regions of their own: they see the others, and no
+    other spot sees them.
+    """
+    cut = partial(regions, store.centres_level0_px, pitch_level0_px=pitch_level0_px)
+    context = np.flatnonzero(store.in_statistics)
+    yield from cut(region_spots=fusion.region_spots, halo_spots=fusion.halo_spots, among=context)
+    others = np.flatnonzero(store.readable & ~store.in_statistics)
+    for part in cut(region_spots=max(fusion.region_spots // 2, 1), halo_spots=0, among=others):
+        yield add_context(
+            part,
+            store.centres_level0_px / pitch_level0_px,
+            among=context,
+            room=fusion.region_spots - part.core_count,
+            reach=fusion.halo_spots,
+        )
 
 
 def fusion_inputs(

@@ -159,6 +159,25 @@ def regions(
         yield Region(chosen[np.concatenate([core, halo[:room]])], len(core))
 
 
+def add_context(region: Region, points: NDArray[np.float64], *, among: Index, room: int, reach: int) -> Region:
+    """Return ``region`` with the nearest spots of ``among`` as its context.
+
+    All of them are added where they fit into ``room`` spots, else those within ``reach`` pitches of a core spot.
+
+    Parameters
+    ----------
+    points:
+        [spot, 2] (x, y) of all spots, in pitches.
+    """
+    from scipy.spatial import cKDTree
+
+    distance, _ = cKDTree(points[region.core]).query(points[among], p=np.inf)
+    nearest = np.argsort(distance, kind="stable")
+    if len(among) > room:
+        nearest = nearest[distance[nearest] <= reach + 0.5][:room]
+    return Region(np.concatenate([region.core, among[nearest]]), region.core_count)
+
+
 def _blocks(points: NDArray[np.float64], *, side: int) -> Iterator[Index]:
     """Spots by equal blocks of at most ``side`` pitches, row by row; empty blocks are left out."""
     low = points.min(axis=0) - 0.5

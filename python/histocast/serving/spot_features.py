@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from histocast.artifacts import FEATURES, TILES, Provenance, open_parquet, read_table
+from histocast.artifacts import BLURRED, FEATURES, TILES, UNDER_INK, Provenance, open_parquet, read_table
 from histocast.bundle import TensorSpec
 from histocast.errors import DataError
 from histocast.serving.scratch import scratch_array
@@ -24,6 +24,9 @@ RELATIVE_SD_FLOOR = 1e-3
 ABSOLUTE_SD_FLOOR = 1e-6
 
 READ_ROWS = 1024
+
+MIN_CLEAN_SPOTS = 10
+"""Of fewer, a slide's statistics would be noise."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class SpotFeatures:
     """[spot]."""
     readable: NDArray[np.bool_]
     """[spot]: whether the features exist; they are 0 elsewhere."""
+    in_statistics: NDArray[np.bool_]
+    """[spot]: whether it enters the slide's statistics and the context of other spots; see `choose_for_statistics`."""
     columns: Mapping[str, NDArray[np.float16]]
     """[spot, ...] by column of ``features.parquet``."""
     provenance: Provenance
@@ -95,10 +100,22 @@ class SpotFeatures:
             array_row=table.column("array_row").to_numpy(),
             array_col=table.column("array_col").to_numpy(),
             readable=readable,
+            in_statistics=choose_for_statistics(table, readable),
             columns=arrays,
             provenance=provenance,
             tiles_provenance=tiles_provenance,
         )
+
+
+def choose_for_statistics(tiles: pa.Table, readable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which spots [spot] may decide how others are predicted: readable, in focus and not under ink.
+
+    All readable spots, where hardly anything else is there: fewer than `MIN_CLEAN_SPOTS` and less than half of them.
+    """
+    in_focus = tiles.column("blur").to_numpy() <= BLURRED
+    without_ink = tiles.column("pen_fraction").to_numpy() <= UNDER_INK
+    clean = readable & in_focus & without_ink
+    return clean if clean.sum() >= min(MIN_CLEAN_SPOTS, readable.sum() / 2) else readable
 
 
 def _check_same_inputs(tiles: Provenance, features: Provenance) -> None:
@@ -181,7 +198,7 @@ def _rows_of(
 
 @dataclass(frozen=True)
 class Standardisation:
-    """Mean and sd of every dim of a feature column over the readable spots of one slide."""
+    """Mean and sd of every dim of a feature column over spots of one slide."""
 
     mean: NDArray[np.float32]
     """[dim]."""
@@ -193,17 +210,17 @@ class Standardisation:
         return (values - self.mean) / self.sd
 
 
-def standardisation(values: NDArray[np.float16], readable: NDArray[np.bool_]) -> Standardisation | None:
-    """Statistics over the spots (and tokens) of one column, in one pass of bounded memory.
+def standardisation(values: NDArray[np.float16], chosen: NDArray[np.bool_]) -> Standardisation | None:
+    """Statistics over the ``chosen`` spots [spot] (and tokens) of one column, in one pass of bounded memory.
 
-    ``None`` for maps [spot, channel, row, column]: their axes are places, not features. With no readable
-    spot the statistics leave values as they are.
+    ``None`` for maps [spot, channel, row, column]: their axes are places, not features. With no spot chosen the
+    statistics leave values as they are.
     """
     if values.ndim not in (2, 3):
         return None
     dim = values.shape[-1]
     count, mean, squares = 0, np.zeros(dim), np.zeros(dim)
-    for rows in _blocks_of(np.flatnonzero(readable)):
+    for rows in _blocks_of(np.flatnonzero(chosen)):
         block = values[rows].reshape(-1, dim).astype(np.float64)
         # Chan, Golub and LeVeque 1983: merge the moments of a block with those so far, without cancellation.
         block_mean = block.mean(axis=0)

@@ -23,6 +23,7 @@ from histocast.units import check_um_per_px
 
 if TYPE_CHECKING:
     from histocast.slide.batches import TileBatch
+    from histocast.slide.thumbnail import Overview
 
 # Asked in this order: fast and exact first, then complete, then whole images. A module is imported only when
 # its turn comes.
@@ -92,18 +93,25 @@ class Slide:
         -------
         tuple
             RGB uint8 [row, column, 3], and um per pixel. Pixel (row 0, column 0) begins at the slide's
-            origin; the last row and column may reach beyond its edge, in white.
+            origin; the last row and column may reach beyond its edge, in white. What could not be read is grey.
 
         Raises
         ------
         DataError
             Most of it cannot be decoded, or it is black and white.
         """
-        from histocast.slide.thumbnail import make_thumbnail
+        overview = self.overview(max_px)
+        return overview.pixels, self.facts.um_per_px * overview.downsample
 
-        pixels, downsample = make_thumbnail(self._reader, max_px=max_px, where=self._where)
-        check_has_colour(pixels, where=self._where)
-        return pixels, self.facts.um_per_px * downsample
+    def overview(self, max_px: int = 2048) -> Overview:
+        """Return the slide in small, as `thumbnail`, and which of its pixels could not be read."""
+        from histocast.slide.thumbnail import make_overview
+
+        overview = make_overview(self._reader, max_px=max_px, where=self._where)
+        # What could not be read is drawn grey, which is no colour of the slide.
+        seen = np.where(overview.unreadable[..., None], np.uint8(255), overview.pixels)
+        check_has_colour(seen, where=self._where)
+        return overview
 
     def read_tiles(
         self,

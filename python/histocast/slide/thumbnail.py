@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import cv2
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,17 +16,28 @@ from histocast.slide.windows import Windows
 # Large windows spare overhead; where one of them touches damage it is read again in small ones.
 _WINDOW_PX = 512
 _SMALL_WINDOW_PX = 32
-# Where more than this share is damaged there is nothing to fill the holes from.
 _MAX_DAMAGED = 0.5
-_FILL_RADIUS_PX = 3
 _BATCH_TILES = 64
 
 
-def make_thumbnail(reader: Reader, *, max_px: int, where: str) -> tuple[Pixels, float]:
-    """Return the thumbnail and how many level-0 pixels one of its pixels spans.
+UNREADABLE_GREY = 128
+"""What could not be read is drawn in this grey, which neither glass nor stained tissue has."""
 
-    Damaged places are filled from around them: left white they would count as glass, and the tiles there
-    would vanish instead of being reported as unreadable.
+
+@dataclass(frozen=True)
+class Overview:
+    """A slide in small."""
+
+    pixels: Pixels
+    """RGB uint8 [row, column, 3]; `UNREADABLE_GREY` where it could not be read."""
+    unreadable: NDArray[np.bool_]
+    """[row, column]."""
+    downsample: float
+    """Level-0 pixels that one of its pixels spans."""
+
+
+def make_overview(reader: Reader, *, max_px: int, where: str) -> Overview:
+    """Return the slide in small, at most ``max_px`` along its longer side.
 
     Raises
     ------
@@ -36,22 +48,21 @@ def make_thumbnail(reader: Reader, *, max_px: int, where: str) -> tuple[Pixels, 
     level = reader.levels[number]
     shrink = -(-max(level.width_px, level.height_px) // max_px)
     height, width = -(-level.height_px // shrink), -(-level.width_px // shrink)
-    pixels = np.empty((height, width, 3), np.uint8)
-    damaged = np.ones((height, width), np.uint8)
+    pixels = np.full((height, width, 3), UNREADABLE_GREY, np.uint8)
+    damaged = np.ones((height, width), bool)
     for window_px in (_WINDOW_PX, _SMALL_WINDOW_PX):
         _paint_damaged(pixels, damaged, reader, number=number, shrink=shrink, side_px=max(1, window_px // shrink))
         if not damaged.any():
-            return pixels, level.downsample * shrink
+            break
     if (share := float(damaged.mean())) > _MAX_DAMAGED:
         raise DataError(
             f"{share:.0%} of the slide's overview cannot be decoded", where=where, advice="copy the slide again"
         )
-    filled = cv2.inpaint(pixels, damaged, _FILL_RADIUS_PX, cv2.INPAINT_TELEA)
-    return np.asarray(filled, np.uint8), level.downsample * shrink
+    return Overview(pixels, damaged, level.downsample * shrink)
 
 
 def _paint_damaged(
-    pixels: Pixels, damaged: NDArray[np.uint8], reader: Reader, *, number: int, shrink: int, side_px: int
+    pixels: Pixels, damaged: NDArray[np.bool_], reader: Reader, *, number: int, shrink: int, side_px: int
 ) -> None:
     """Read every square of ``side_px`` that is damaged still, and mark as sound what can be decoded."""
     height, width = damaged.shape
@@ -65,7 +76,7 @@ def _paint_damaged(
                 top, left = tops[index], lefts[index]
                 rows, columns = min(side_px, height - top), min(side_px, width - left)
                 pixels[top : top + rows, left : left + columns] = tile[:rows, :columns]
-                damaged[top : top + rows, left : left + columns] = 0
+                damaged[top : top + rows, left : left + columns] = False
 
 
 def _choose_level(levels: tuple[Level, ...], max_px: int) -> int:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from histocast.artifacts import write_atomically
 from histocast.tissue import TissueMap
 
-BACKGROUND, TISSUE, PEN = 0, 1, 2
+BACKGROUND, TISSUE, PEN, UNREADABLE = 0, 1, 2, 3
 """Values of ``tissue.png``."""
 
-_PALETTE = (255, 255, 255, 92, 158, 110, 230, 140, 40)
+_PALETTE = (255, 255, 255, 92, 158, 110, 230, 140, 40, 128, 128, 128)
 
 
 def write_thumbnail(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -25,10 +25,11 @@ def write_thumbnail(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def write_tissue(path: Path, found: TissueMap) -> None:
-    """Write the masks as a palette PNG whose values are `BACKGROUND`, `TISSUE` and `PEN`."""
+    """Write the masks as a palette PNG whose values are `BACKGROUND`, `TISSUE`, `PEN` and `UNREADABLE`."""
     from PIL import Image
 
-    values = np.where(found.pen, PEN, np.where(found.tissue, TISSUE, BACKGROUND)).astype(np.uint8)
+    kinds = (found.unreadable, UNREADABLE), (found.pen, PEN), (found.tissue, TISSUE)
+    values = np.select([mask for mask, _ in kinds], [value for _, value in kinds], BACKGROUND).astype(np.uint8)
     image = Image.fromarray(values)
     image.putpalette(_PALETTE)
     with write_atomically(path) as temporary:

@@ -17,6 +17,8 @@ class TileQuality:
     """Quality columns of ``tiles.parquet``, float32 [tile] each."""
 
     tissue_fraction: NDArray[np.float32]
+    presumed_fraction: NDArray[np.float32]
+    """Tissue, and what could not be read beside it: it decides which tiles are tried."""
     pen_fraction: NDArray[np.float32]
     blur: NDArray[np.float32]
     """Mean over the tile's tissue; 0 where it has none."""
@@ -45,6 +47,7 @@ class QualityMeter:
         self._half = extent_level0_px / downsample / 2
         self._area = (2 * self._half) ** 2
         self._tissue = _integrate(found.tissue.astype(np.uint8))
+        self._presumed = _integrate((found.tissue | found.presumed).astype(np.uint8))
         self._pen = _integrate(found.pen.astype(np.uint8))
         self._blur = _integrate(found.blur)
 
@@ -57,6 +60,7 @@ class QualityMeter:
         blur = np.divide(_box_sums(self._blur, low, high), tissue, out=np.zeros_like(tissue), where=tissue > 1e-6)
         return TileQuality(
             tissue_fraction=_share(tissue / self._area),
+            presumed_fraction=_share(_box_sums(self._presumed, low, high) / self._area),
             pen_fraction=_share(_box_sums(self._pen, low, high) / self._area),
             blur=_share(blur),
         )

@@ -80,8 +80,9 @@ def tile_slide(
     """
     # The table is judged first: it costs nothing and most often is what is wrong.
     plan = _lay_out(slide, geometry, spots, min_tissue)
-    thumbnail, thumbnail_um_per_px = slide.thumbnail(THUMBNAIL_PX)
-    found = find_tissue(thumbnail, thumbnail_um_per_px)
+    overview = slide.overview(THUMBNAIL_PX)
+    thumbnail_um_per_px = slide.facts.um_per_px * overview.downsample
+    found = find_tissue(overview.pixels, thumbnail_um_per_px, overview.unreadable)
     inputs = {"slide": slide_digest, "bundle": bundle_digest}
     if spots:
         inputs["spots"] = f"sha256:{sha256_of_file(spots)}"
@@ -92,7 +93,7 @@ def tile_slide(
         inputs=inputs,
         parameters=_parameters(plan),
     )
-    write_thumbnail(outdir / "thumbnail.png", thumbnail)
+    write_thumbnail(outdir / "thumbnail.png", overview.pixels)
     write_tissue(outdir / "tissue.png", found)
     meter = _meter(found, thumbnail_um_per_px, slide, geometry)
     tile_count = _write_tiles(outdir / "tiles.parquet", plan, meter, provenance)
@@ -104,7 +105,7 @@ def tile_slide(
         **_tile_facts(plan),
         tile_count=tile_count,
         thumbnail_um_per_px=thumbnail_um_per_px,
-        **_areas(found, thumbnail_um_per_px, slide),
+        **_tissue_facts(found, thumbnail_um_per_px, slide),
     )
     write_json(outdir / "slide.json", record)
     return record
@@ -170,13 +171,16 @@ def _tile_facts(plan: _Plan) -> dict[str, Any]:
     }
 
 
-def _areas(found: TissueMap, thumbnail_um_per_px: float, slide: Slide) -> dict[str, float]:
+def _tissue_facts(found: TissueMap, thumbnail_um_per_px: float, slide: Slide) -> dict[str, Any]:
     # In pixels of the thumbnail, whose last row and column may reach beyond the slide.
     facts = slide.facts
     slide_px = facts.width_px * facts.height_px * (facts.um_per_px / thumbnail_um_per_px) ** 2
     return {
         "tissue_area_mm2": float(np.count_nonzero(found.tissue)) * (thumbnail_um_per_px / 1000) ** 2,
         "pen_fraction": min(1.0, float(np.count_nonzero(found.pen)) / slide_px),
+        "unreadable_fraction": min(1.0, float(np.count_nonzero(found.unreadable)) / slide_px),
+        "stain_absorbance": found.stain_absorbance,
+        "colourless": found.colourless,
     }
 
 
@@ -217,10 +221,10 @@ def _spot_rows(spots: MeasuredSpots, meter: QualityMeter) -> Iterator[dict[str, 
 def _grid_rows(grid: Grid, meter: QualityMeter, min_tissue: float) -> Iterator[dict[str, Any]]:
     for part in grid.parts():
         quality = meter.measure(part.centres_level0_px)
-        kept = quality.tissue_fraction > 0
+        kept = quality.presumed_fraction > 0
         if not kept.any():
             continue
-        in_tissue = (quality.tissue_fraction >= min_tissue) & (quality.pen_fraction <= MAX_PEN_FRACTION)
+        in_tissue = (quality.presumed_fraction >= min_tissue) & (quality.pen_fraction <= MAX_PEN_FRACTION)
         yield {
             "tile_id": part.tile_id[kept].astype(np.int32),
             "spot": pa.nulls(int(kept.sum()), pa.string()),

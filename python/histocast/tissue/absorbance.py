@@ -26,6 +26,9 @@ _MAX_GLASS_SATURATION = 0.15
 _MAX_GLASS_STEP = 4.0
 _PADDING_BLACK = 24
 
+# Levels of 255 between the channels: compression and noise leave 1 to 3 of an average over some pixels.
+_COLOURLESS_SPREAD = 4.0
+
 
 def to_work_scale(image: NDArray[np.uint8], um_per_px: float) -> tuple[NDArray[np.uint8], float]:
     """Average a thumbnail [row, column, 3] down to `WORK_UM_PER_PX`; a coarser one is returned as it is."""
@@ -35,6 +38,29 @@ def to_work_scale(image: NDArray[np.uint8], um_per_px: float) -> tuple[NDArray[n
     scale = um_per_px / WORK_UM_PER_PX
     size = max(1, round(columns * scale)), max(1, round(rows * scale))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), um_per_px * columns / size[0]
+
+
+def extend_into(image: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return an image [row, column, 3] with each pixel of ``hole`` in the colour of the nearest one outside it.
+
+    For masks alone: an edge of grey would pass for the edge of ink or tissue. Nobody is shown such pixels.
+    """
+    if not hole.any() or hole.all():
+        return image
+    _, labels = cv2.distanceTransformWithLabels(hole.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    colours = np.zeros((int(labels.max()) + 1, 3), np.uint8)
+    colours[labels[~hole]] = image[~hole]
+    return np.where(hole[..., None], colours[labels], image)
+
+
+def is_colourless(image: NDArray[np.uint8]) -> bool:
+    """Whether all pixels [row, column, 3] have one hue, but for noise: a greyscale image, or bare glass."""
+    values = smooth(image, 2.0)
+    # Against the typical tint, which glass and a camera's white balance give to all pixels alike.
+    tint = np.median(values / np.maximum(channel_mean(values), 1)[..., None], axis=(0, 1))
+    values = np.asarray(values / np.maximum(tint, 0.05), np.float32)
+    spread = channel_max(values) - channel_min(values)
+    return bool(spread.max() < _COLOURLESS_SPREAD)
 
 
 def smooth(image: NDArray[Any], sigma_px: float) -> NDArray[np.float32]:

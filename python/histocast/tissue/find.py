@@ -21,7 +21,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.tissue.absorbance import channel_mean, estimate_glass, measure_absorbance, smooth, to_work_scale
+from histocast.tissue.absorbance import (
+    channel_mean,
+    estimate_glass,
+    extend_into,
+    is_colourless,
+    measure_absorbance,
+    smooth,
+    to_work_scale,
+)
 from histocast.tissue.blur import measure_blur
 from histocast.tissue.pen import find_pen
 from histocast.tissue.shapes import close_gaps, dilate, drop_lines, drop_small, fill_holes, open_gaps
@@ -57,20 +65,37 @@ class TissueMap:
     """What a thumbnail shows, an array [row, column] of the thumbnail's size each."""
 
     tissue: NDArray[np.bool_]
-    """Tissue that can be trusted; never under pen."""
+    """Tissue that can be trusted; never under pen, never what could not be read."""
     pen: NDArray[np.bool_]
     """Ink and a rim of 40 um around it."""
     blur: NDArray[np.float32]
     """0 sharp to 1 blurred on tissue, 0 elsewhere."""
+    unreadable: NDArray[np.bool_]
+    """What could not be read."""
+    presumed: NDArray[np.bool_]
+    """What could not be read and borders on tissue: whether it is tissue only the tiles there can show."""
+    stain_absorbance: float | None
+    """Median optical density of the tissue in green light; ``None`` where there is none."""
+    colourless: bool
+    """Whether every pixel is a shade of one colour, as on a greyscale image or bare glass."""
 
 
-def find_tissue(thumbnail: NDArray[np.uint8], um_per_px: float) -> TissueMap:
+def find_tissue(
+    thumbnail: NDArray[np.uint8], um_per_px: float, unreadable: NDArray[np.bool_] | None = None
+) -> TissueMap:
     """Find tissue, pen marks and blur on a thumbnail uint8 RGB [row, column, 3] of ``um_per_px``.
 
     An empty slide has no tissue; that is a result, not an error. Cost grows with the thumbnail alone: about
     a second at 2,048 px.
+
+    Parameters
+    ----------
+    unreadable:
+        [row, column] what could not be read; nothing by default.
     """
-    image, work_um_per_px = to_work_scale(thumbnail, um_per_px)
+    if unreadable is None:
+        unreadable = np.zeros(thumbnail.shape[:2], bool)
+    image, work_um_per_px = to_work_scale(extend_into(thumbnail, unreadable), um_per_px)
     absorbance = measure_absorbance(image, estimate_glass(image))
     averaged = smooth(absorbance, SMOOTH_UM / 2 / work_um_per_px)
     pen, surround = find_pen(averaged, image, work_um_per_px)
@@ -84,10 +109,16 @@ def find_tissue(thumbnail: NDArray[np.uint8], um_per_px: float) -> TissueMap:
     tissue = clean_mask(tissue, work_um_per_px) & ~excluded
     blur = np.where(tissue, measure_blur(absorbance, work_um_per_px), np.float32(0))
     rows, columns = thumbnail.shape[:2]
+    found = _resize(tissue.astype(np.uint8), rows, columns) > 0
+    blur = np.asarray(_resize(blur.astype(np.float32), rows, columns), np.float32)
     return TissueMap(
-        tissue=_resize(tissue.astype(np.uint8), rows, columns) > 0,
-        pen=_resize(pen.astype(np.uint8), rows, columns) > 0,
-        blur=np.asarray(_resize(blur.astype(np.float32), rows, columns), np.float32),
+        tissue=found & ~unreadable,
+        pen=(_resize(pen.astype(np.uint8), rows, columns) > 0) & ~unreadable,
+        blur=np.where(unreadable, np.float32(0), blur),
+        unreadable=unreadable,
+        presumed=found & unreadable,
+        stain_absorbance=float(np.median(averaged[..., 1][tissue])) if tissue.any() else None,
+        colourless=is_colourless(image),
     )
 
 

@@ -17,7 +17,7 @@ from histocast.errors import UsageError
 from histocast.progress import log, track
 from histocast.records import read_record
 from histocast.scratch import scratch_folder
-from histocast.serving.fusion_inputs import regions
+from histocast.serving.fusion_inputs import regions_of_slide
 from histocast.serving.panel import gene_inputs
 from histocast.serving.predictor import Predictor
 from histocast.training.controls import predict_controls
@@ -112,17 +112,10 @@ def predict_section(
         The genes to predict, rows of the model's genes.parquet.
     """
     store = section.store
-    pitch = section.record.pitch_level0_px
     gather = training.gather(section, bundle.fusion, fixed=gene_inputs(bundle.fusion, genes))
     expression = np.full((len(store), genes.num_rows), np.nan)
     sd = np.full_like(expression, np.nan)
-    for region in regions(
-        store.centres_level0_px,
-        pitch_level0_px=pitch,
-        region_spots=bundle.fusion.region_spots,
-        halo_spots=bundle.fusion.halo_spots,
-        among=np.flatnonzero(store.readable),
-    ):
+    for region in regions_of_slide(store, bundle.fusion, pitch_level0_px=section.record.pitch_level0_px):
         outputs = predictor.infer("fusion", gather(region.spots))
         expression[region.core] = outputs["expression"][: region.core_count]
         sd[region.core] = outputs["sd"][: region.core_count]

@@ -13,7 +13,7 @@ from histocast.errors import DataError
 from histocast.methods.ensemble import graph_inputs
 from histocast.methods.layers import Spots
 from histocast.methods.target_encoder import FromPixels, Tiles
-from histocast.serving.fusion_inputs import regions
+from histocast.serving.fusion_inputs import regions_of_slide
 from histocast.training.fit import OUTPUTS, embedding_dim
 from histocast.training.gene_text import GeneText
 from histocast.training.loop import TrainingRegion
@@ -35,13 +35,7 @@ def build_regions(training: TrainingSet, sections: Sequence[Section], fusion: Fu
         place[section.measured] = start + np.arange(len(section))
         start += len(section)
         gather = training.gather(section, fusion, fixed={"gene": np.zeros((1, 1), np.float32)})
-        for region in regions(
-            store.centres_level0_px,
-            pitch_level0_px=section.record.pitch_level0_px,
-            region_spots=fusion.region_spots,
-            halo_spots=fusion.halo_spots,
-            among=np.flatnonzero(store.readable),
-        ):
+        for region in regions_of_slide(store, fusion, pitch_level0_px=section.record.pitch_level0_px):
             rows = np.flatnonzero(place[region.core] >= 0)
             tensors = {name: torch.from_numpy(value) for name, value in gather(region.spots).items() if name != "gene"}
             if pixels is not None:
