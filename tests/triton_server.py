@@ -24,6 +24,8 @@ from histocast.serving.triton import TritonPredictor
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = RepositoryOptions(backend="python", max_batch_tiles=32)
+ENCODER = ("morphology",)
+"""One graph of the bundles, for servers that need not serve all: each model costs a process and a second."""
 
 
 def find_server() -> str:

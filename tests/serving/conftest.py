@@ -11,7 +11,7 @@ from histocast.bundle import Bundle
 from histocast.serving.triton import TritonPredictor
 from histocast.serving.triton_settings import TritonSettings
 from known_encoders import write_encoder, write_shipped_bundle
-from triton_server import Connect, RealServer, Served, TcpProxy
+from triton_server import ENCODER, Connect, RealServer, Served, TcpProxy
 
 
 def write_served_bundle(folder: Path) -> Bundle:
@@ -34,7 +34,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture
 def start_server(tmp_path: Path, served: Served) -> Iterator[Callable[..., RealServer]]:
-    """Start servers of this test's own; they serve the bundle of `served` unless ``fill`` says what."""
+    """Start servers of this test's own; they serve one encoder of `served`, which is quick, unless ``fill`` says what."""
     servers: list[RealServer] = []
 
     def start(*options: str, fill: Callable[[RealServer], object] | None = None) -> RealServer:
@@ -43,7 +43,7 @@ def start_server(tmp_path: Path, served: Served) -> Iterator[Callable[..., RealS
         server = RealServer(folder, *options)
         servers.append(server)
         if fill is None:
-            server.add(served.folder, served.bundle)
+            server.add(served.folder, served.bundle, names=ENCODER)
         else:
             fill(server)
         return server.start()

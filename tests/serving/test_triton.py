@@ -18,7 +18,7 @@ from histocast.serving.triton_servers import Server
 from histocast.serving.triton_settings import TOKEN_HEADER, ServerAddress, TritonSettings, parse_servers
 from histocast.serving.triton_wire import write_request
 from known_encoders import expected_embedding, write_encoder, write_shipped_bundle
-from triton_server import Connect, RealServer, Served, TcpProxy
+from triton_server import ENCODER, Connect, RealServer, Served, TcpProxy
 
 StartServer = Callable[..., RealServer]
 
@@ -149,7 +149,7 @@ class TestRefusals:
         encoder = served.bundle.encoders[0]
 
         def claim_other_digest(server: RealServer) -> None:
-            server.add(served.folder, served.bundle)
+            server.add(served.folder, served.bundle, names=ENCODER)
             folder = server.repository / model_name("morphology", encoder)
             onnx = folder / "1" / "model.onnx"
             onnx.write_bytes((served.folder / "encoders/logarithm.onnx").read_bytes())
@@ -158,7 +158,7 @@ class TestRefusals:
             config.write_text(config.read_text().replace(encoder.sha256, other).replace('"embedding"', '"map"'))
 
         with pytest.raises(ConfigError, match=served.bundle.encoders[1].sha256) as raised:
-            connect(start_server(fill=claim_other_digest).url)
+            connect(start_server(fill=claim_other_digest).url, names=ENCODER)
         assert encoder.sha256 in str(raised.value.expected)
 
     def test_a_precision_that_was_not_asked_for_is_refused(self, served: Served, connect: Connect) -> None:
@@ -170,7 +170,7 @@ class TestRefusals:
         self, served: Served, start_server: StartServer
     ) -> None:
         def exchange(server: RealServer) -> None:
-            server.add(served.folder, served.bundle)
+            server.add(served.folder, served.bundle, names=ENCODER)
             model = server.repository / model_name("morphology", served.bundle.encoders[0])
             (model / "1/model.onnx").write_bytes((served.folder / "fusion.onnx").read_bytes())
 
@@ -181,13 +181,13 @@ class TestRefusals:
         self, served: Served, connect: Connect, start_server: StartServer
     ) -> None:
         def halve(server: RealServer) -> None:
-            server.add(served.folder, served.bundle)
+            server.add(served.folder, served.bundle, names=ENCODER)
             program = server.repository / model_name("morphology", served.bundle.encoders[0]) / "1/model.py"
             text = program.read_text()
             assert "value) for name, value" in text
             program.write_text(text.replace("pb_utils.Tensor(name, value)", "pb_utils.Tensor(name, value[::2])"))
 
-        predictor = connect(start_server(fill=halve).url)
+        predictor = connect(start_server(fill=halve).url, names=ENCODER)
         with pytest.raises(ConfigError, match=r"'morphology', server .*'embedding'.*shape \(2, 6\)"):
             predictor.infer("morphology", {"tiles": tiles(4)})
 
@@ -195,7 +195,7 @@ class TestRefusals:
 class TestFaults:
     def test_killed_and_started_again_the_work_goes_on(self, connect: Connect, start_server: StartServer) -> None:
         server = start_server()
-        predictor = connect(server.url)
+        predictor = connect(server.url, names=ENCODER)
         batches = [tiles(20, seed=number) for number in range(40)]
         calls = [predictor.submit("morphology", {"tiles": batch}) for batch in batches]
         calls[3].result()
@@ -210,7 +210,7 @@ class TestFaults:
         self, connect: Connect, start_server: StartServer
     ) -> None:
         server = start_server()
-        predictor = connect(server.url, patience_s=2)
+        predictor = connect(server.url, names=ENCODER, patience_s=2)
         server.kill()
         started_s = time.monotonic()
         with pytest.raises(ServingUnavailable, match=r"given up .* after \d+ tries in \d s") as raised:
@@ -227,7 +227,7 @@ class TestFaults:
         self, served: Served, connect: Connect, start_server: StartServer
     ) -> None:
         second = start_server()
-        predictor = connect(f"{served.server.url},{second.url}")
+        predictor = connect(f"{served.server.url},{second.url}", names=ENCODER)
         batches = [tiles(10, seed=number) for number in range(40)]
         calls = [predictor.submit("morphology", {"tiles": batch}) for batch in batches]
         calls[5].result()
@@ -279,7 +279,7 @@ class TestFaults:
         self, served: Served, connect: Connect, start_server: StartServer
     ) -> None:
         def narrow(server: RealServer) -> None:
-            server.add(served.folder, served.bundle)
+            server.add(served.folder, served.bundle, names=ENCODER)
             folder = server.repository / model_name("morphology", served.bundle.encoders[0])
             config = (folder / "config.pbtxt").read_text()
             assert "dynamic_batching {" in config
@@ -290,7 +290,7 @@ class TestFaults:
             assert slow != program
             (folder / "1/model.py").write_text(slow)
 
-        predictor = connect(start_server(fill=narrow).url, in_flight=8)
+        predictor = connect(start_server(fill=narrow).url, names=ENCODER, in_flight=8)
         batches = [tiles(32, seed=number) for number in range(16)]
         calls = [predictor.submit("morphology", {"tiles": batch}) for batch in batches]
         for batch, call in zip(batches, calls, strict=True):
@@ -327,7 +327,7 @@ class TestFaults:
     ) -> None:
         # A server of others, which lets its clients unload models.
         server = start_server("--model-control-mode=explicit", "--load-model=*")
-        predictor = connect(server.url, patience_s=1)
+        predictor = connect(server.url, names=ENCODER, patience_s=1)
         model = model_name("morphology", served.bundle.encoders[0])
         with InferenceServerClient(server.url.removeprefix("grpc://")) as client:
             client.unload_model(model)
@@ -335,7 +335,7 @@ class TestFaults:
             predictor.infer("morphology", {"tiles": tiles(4)})
         assert raised.value.exit_code == 78
         with pytest.raises(ConfigError, match=model):
-            connect(server.url, patience_s=1)
+            connect(server.url, names=ENCODER, patience_s=1)
 
     def test_closing_does_not_wait_for_what_is_under_way(self, connect: Connect, proxy: TcpProxy) -> None:
         predictor = connect(proxy.url)

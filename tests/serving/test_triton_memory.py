@@ -19,7 +19,7 @@ from histocast.serving import triton_memory
 from histocast.serving.triton_memory import SHARED_MEMORY, SharedMemory
 from histocast.serving.triton_settings import TritonSettings, parse_servers
 from known_encoders import expected_embedding
-from triton_server import Connect, RealServer, Served, TcpProxy
+from triton_server import ENCODER, Connect, RealServer, Served, TcpProxy
 
 StartServer = Callable[..., RealServer]
 
@@ -57,7 +57,7 @@ def by_shared_memory(predictor: object) -> int:
 
 def test_a_server_at_loopback_shares_memory_and_forgets_it_after(connect: Connect, start_server: StartServer) -> None:
     server = start_server()
-    predictor = connect(server.url)
+    predictor = connect(server.url, names=ENCODER)
     for call in [predictor.submit("morphology", {"tiles": TILES}) for _ in range(6)]:
         np.testing.assert_allclose(call.result()["embedding"], expected_embedding(TILES), atol=1e-5)
     facts = predictor.facts()
@@ -86,7 +86,7 @@ def test_what_a_killed_client_left_the_next_one_clears_away(
         clients[0].send_signal(signal.SIGKILL)
         clients[0].wait()
         assert blocks_of(server) == before
-        predictor = connect(server.url)
+        predictor = connect(server.url, names=ENCODER)
         predictor.infer("morphology", {"tiles": TILES[:4]})
         after = blocks_of(server)
         assert len(after) == 2, "that of the one that lives, and ours"
@@ -104,7 +104,7 @@ def test_a_server_that_was_started_again_is_sent_the_tensors(
     connect: Connect, start_server: StartServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = start_server()
-    predictor = connect(server.url)
+    predictor = connect(server.url, names=ENCODER)
     predictor.infer("morphology", {"tiles": TILES[:8]})
     server.kill()
     threading.Timer(0.2, server.start, kwargs={"wait": False}).start()

@@ -20,7 +20,7 @@ from tritonclient.grpc import service_pb2
 from histocast.errors import ConfigError
 from histocast.serving.triton_wire import read_response, write_length, write_request
 from known_encoders import write_encoder, write_shipped_bundle
-from triton_server import Connect, RealServer, Served
+from triton_server import ENCODER, Connect, RealServer, Served
 
 StartServer = Callable[..., RealServer]
 
@@ -109,6 +109,9 @@ def test_tls_is_used_and_the_certificate_is_checked(
     server = start_server("--grpc-use-ssl=true", f"--grpc-server-cert={certificate}", f"--grpc-server-key={key}")
     url = server.url.replace("grpc:", "grpcs:")
     tiles = np.zeros((2, 32, 32, 3), np.uint8)
-    assert connect(url, ca=certificate).infer("morphology", {"tiles": tiles})["embedding"].shape == (2, 6)
+    assert connect(url, names=ENCODER, ca=certificate).infer("morphology", {"tiles": tiles})["embedding"].shape == (
+        2,
+        6,
+    )
     with pytest.raises(ConfigError, match="HISTOCAST_TRITON_CA"):
-        connect(url, patience_s=3)
+        connect(url, names=ENCODER, patience_s=3)
