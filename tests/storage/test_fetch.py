@@ -8,8 +8,8 @@ import pytest
 
 from faulty_proxy import BUCKET
 from histocast.bundle import verify_files
-from histocast.errors import ConfigError, DataError, MissingInputError
-from histocast.storage import fetch_bundle, fetch_file
+from histocast.errors import ConfigError, DataError, MissingInputError, UsageError
+from histocast.storage import fetch_bundle, fetch_file, open_source
 from sample_bundle import write_bundle
 
 PREFIX = f"s3://{BUCKET}/bundles/v1"
@@ -87,3 +87,13 @@ def test_what_is_no_bundle(bucket, tmp_path: Path) -> None:
     bucket.put_object(Bucket=BUCKET, Key="odd/bundle.json", Body=b"{}")
     with pytest.raises(ConfigError):
         fetch_bundle(f"s3://{BUCKET}/odd", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az", "abfss", "https"])
+def test_the_address_of_another_store_is_refused_by_name(tmp_path: Path, scheme: str) -> None:
+    uri = f"{scheme}://lab/PATIENT_7"
+    for use in (lambda: open_source(uri, name="slide of sample S1"), lambda: fetch_bundle(uri, tmp_path)):
+        with pytest.raises(UsageError, match=f"a {scheme}:// address") as raised:
+            use()
+        assert "s3://bucket/key" in str(raised.value)
+        assert "PATIENT" not in str(raised.value)

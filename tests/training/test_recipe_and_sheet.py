@@ -97,6 +97,8 @@ def test_every_fault_of_a_sheet_is_listed_at_once(tmp_path: Path) -> None:
         ("sample;slide;counts;patient\nA;a;b;P\n", "columns are separated by semicolons"),
         ("sample,slide,counts,patient,age\nA,a,b,P,70\n", "column 'age': an unknown column"),
         ("sample,slide,counts,patient\nA,a,b,P,x\n", "line 2: 5 cells"),
+        ("sample,slide,counts,patient\nA,gs://lab/a,b,P\n", "column 'slide': a gs:// address"),
+        ("sample,slide,counts,patient\nA,a,az://lab/b,P\n", "column 'counts': a az:// address"),
     ],
 )
 def test_a_wrong_sheet_is_refused(text: str, message: str, tmp_path: Path) -> None:

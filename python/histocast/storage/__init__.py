@@ -2,7 +2,7 @@
 
 from histocast.storage.digest import sampled_digest
 from histocast.storage.fetch import fetch_bundle, fetch_file
-from histocast.storage.open import open_source
+from histocast.storage.open import is_in_s3, open_source
 from histocast.storage.ranges import affordable_gap, should_read_whole
 from histocast.storage.source import Bytes, ObjectStat, Range, Source
 
@@ -14,6 +14,7 @@ __all__ = [
     "affordable_gap",
     "fetch_bundle",
     "fetch_file",
+    "is_in_s3",
     "open_source",
     "sampled_digest",
     "should_read_whole",

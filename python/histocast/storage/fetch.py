@@ -12,7 +12,7 @@ from histocast.bundle import read_bundle, sha256_of_file
 from histocast.errors import ConfigError, MissingInputError, OutputError
 from histocast.storage.cache import ARRIVING, LOCK, hold_folder, make_room
 from histocast.storage.lock import exclusive_lock
-from histocast.storage.open import open_source
+from histocast.storage.open import is_in_s3, open_source
 
 BUNDLE_FILE = "bundle.json"
 GENES_FILE = "genes.parquet"
@@ -64,8 +64,10 @@ def fetch_bundle(uri: str, cache: Path, *, files: Sequence[str] | None = None, l
         It is not a bundle, or a file's bytes are not those it states.
     OutputError
         The cache cannot be written.
+    UsageError
+        It is the address of a store that is not supported.
     """
-    if not uri.startswith("s3://"):
+    if not is_in_s3(uri, name="--bundle"):
         folder = Path(uri)
         if not (folder / BUNDLE_FILE).is_file():
             raise MissingInputError(f"no {BUNDLE_FILE}", expected="a bundle folder", where=uri, advice="check --bundle")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from histocast.errors import ErrorCollector
+from histocast.errors import ErrorCollector, HistocastError
 from histocast.records import Record
+from histocast.storage import is_in_s3
 from histocast.text_table import TableColumns, TableRow, parse_text_table, parse_um_per_px, read_bytes
 
 COLUMNS = TableColumns(required=("sample", "slide", "counts", "patient"), optional=("spots", "mpp"))
@@ -97,6 +98,11 @@ def _check_row(row: TableRow, folder: Path, faults: ErrorCollector) -> TrainingR
     for name in COLUMNS.required:
         if cells.get(name) == "":
             faults.add("an empty cell", row=row.line, column=name, expected="a value")
+    for name in ("slide", "counts", "spots"):
+        try:
+            is_in_s3(cells.get(name, ""))
+        except HistocastError as error:
+            faults.add(error.found, row=row.line, column=name, expected=error.expected)
     mpp = parse_um_per_px(row, faults)
     if len(faults) > before or not cells.keys() >= set(COLUMNS.required):
         return None
@@ -111,4 +117,4 @@ def _check_row(row: TableRow, folder: Path, faults: ErrorCollector) -> TrainingR
 
 
 def _absolute(uri: str, folder: Path) -> str:
-    return uri if "://" in uri else str((folder / uri).resolve())
+    return uri if is_in_s3(uri) else str((folder / uri).resolve())
