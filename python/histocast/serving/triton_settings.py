@@ -7,6 +7,8 @@ keeps a pipeline's cache.
     HISTOCAST_TRITON_CA            PEM file of the authority that signed the servers' certificates
     HISTOCAST_TRITON_CERT, _KEY    PEM files of the client's own certificate, where servers ask for one
     HISTOCAST_TRITON_TOKEN         sent with every call; or HISTOCAST_TRITON_TOKEN_FILE, a file that holds it
+    HISTOCAST_TRITON_TOKEN_SECRET  a secret of AWS Secrets Manager that holds the token, by its ARN: for jobs that no
+                                   environment and no file reaches; so too _CA_SECRET, _CERT_SECRET and _KEY_SECRET
     HISTOCAST_TRITON_TOKEN_HEADER  the header it is sent in; by default both "authorization: Bearer ..." and the one
                                    that 'histocast serve' has Triton ask for
     HISTOCAST_TRITON_DEADLINE_S    how long one call may take, by default 120
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -68,6 +71,10 @@ class TritonSettings(BaseModel):
     token: SecretStr | None = None
     token_file: Path | None = None
     token_header: str | None = None
+    ca_secret: str | None = None
+    cert_secret: str | None = None
+    key_secret: str | None = None
+    token_secret: str | None = None
     deadline_s: float = Field(default=120, gt=0)
     """A request may queue behind those of other slides, so this is many times what one takes."""
     patience_s: float = Field(default=300, ge=0)
@@ -105,12 +112,31 @@ class TritonSettings(BaseModel):
         return settings
 
     def certificates(self) -> tuple[bytes | None, bytes | None, bytes | None]:
-        """The authority, the client's key and its certificate, as gRPC takes them."""
-        ca, key, cert = (path.read_bytes() if path else None for path in (self.ca, self.key, self.cert))
-        return ca, key, cert
+        """The authority, the client's key and its certificate, as gRPC takes them.
+
+        Raises
+        ------
+        MissingInputError, StorageUnavailable
+            A secret that is to hold one cannot be read.
+        """
+        return self._pem("ca"), self._pem("key"), self._pem("cert")
+
+    def _pem(self, name: str) -> bytes | None:
+        if identifier := getattr(self, f"{name}_secret"):
+            return _read_once(identifier, f"HISTOCAST_TRITON_{name.upper()}_SECRET").encode()
+        path: Path | None = getattr(self, name)
+        return path.read_bytes() if path else None
 
     def secret(self) -> str | None:
-        """The token; its file is read each time, since tokens are renewed."""
+        """The token; its file is read each time, since tokens are renewed, and Secrets Manager is asked once a process.
+
+        Raises
+        ------
+        MissingInputError, StorageUnavailable
+            The secret that is to hold it cannot be read.
+        """
+        if self.token_secret:
+            return _read_once(self.token_secret, "HISTOCAST_TRITON_TOKEN_SECRET").strip()
         if self.token_file:
             return self.token_file.read_text(encoding="utf-8").strip()
         return self.token.get_secret_value() if self.token else None
@@ -125,6 +151,14 @@ class TritonSettings(BaseModel):
             return {**bearer, TOKEN_HEADER: token}
         header = self.token_header.lower()
         return bearer if header == "authorization" else {header: token}
+
+
+@lru_cache
+def _read_once(identifier: str, name: str) -> str:
+    # boto3 takes a while to load, and few runs keep anything there.
+    from histocast.storage.secrets import read_secret
+
+    return read_secret(identifier, name=name)
 
 
 def parse_servers(text: str) -> tuple[ServerAddress, ...]:
