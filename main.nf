@@ -3,6 +3,7 @@
 include { CHECK } from './modules/check.nf'
 include { TILE } from './modules/tile.nf'
 include { ENCODE } from './modules/encode.nf'
+include { ENCODE as PROVE_IMAGE } from './modules/prove_image.nf'
 include { PREDICT } from './modules/predict.nf'
 include { REPORT } from './modules/report.nf'
 include { SUMMARISE } from './modules/summarise.nf'
@@ -14,7 +15,7 @@ include { TRAIN } from './modules/train.nf'
 include { EVALUATE } from './modules/evaluate.nf'
 include { EXPORT } from './modules/export.nf'
 include { LINEAGE } from './modules/lineage.nf'
-include { local_file ; local_files ; one_slide_a_folder ; read_plan ; read_samples ; read_sections ; whole_file } from './modules/inputs.nf'
+include { local_file ; local_files ; one_slide_a_folder ; read_plan ; read_samples ; read_sections ; runs_in_containers ; whole_file } from './modules/inputs.nf'
 include { check_parameters ; describe_parameters ; values_of ; as_json } from './modules/parameters.nf'
 
 // From slides to expression. Every row of the samplesheet reaches the summary, whatever became of it.
@@ -41,8 +42,14 @@ workflow PREDICT_SLIDES {
     slides = samples.map { meta -> tuple(meta, local_files(meta.files ?: [])) }
     spots = samples.map { meta -> tuple(meta, local_files([meta.spots])) }
 
+    image_works = runs_in_containers() ? PROVE_IMAGE().works : channel.value(true)
+
     TILE(slides.join(spots), staged_bundle)
-    ENCODE(slides.join(TILE.out.tiles), staged_bundle, max_unreadable)
+    to_encode = slides
+        .join(TILE.out.tiles)
+        .combine(image_works)
+        .map { meta, slide, record, tiles, _works -> tuple(meta, slide, record, tiles) }
+    ENCODE(to_encode, staged_bundle, max_unreadable)
     PREDICT(TILE.out.tiles.join(TILE.out.thumbnail).join(ENCODE.out.features), staged_bundle, staged_genes)
     REPORT(TILE.out.tiles.join(TILE.out.thumbnail).join(TILE.out.tissue).join(PREDICT.out.anndata))
 

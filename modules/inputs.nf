@@ -49,6 +49,16 @@ def quoted(text) {
     return "'" + text.toString().replace("'", "'\\''") + "'"
 }
 
+// Executors that run each task in a container without any engine's configuration.
+def executors_of_containers() {
+    return ['awsbatch', 'azurebatch', 'google-batch', 'k8s']
+}
+
+// Whether the tasks of this run are in containers.
+def runs_in_containers() {
+    return workflow.containerEngine || workflow.profile.tokenize(',').any { name -> name.trim() in executors_of_containers() }
+}
+
 // What a task's program is told through its environment. Threads: as many as the task has processors, also for libraries
 // that would take the machine's. Image: nothing within a container tells it, and status records and results name it.
 // Caches: in the task's own folder, because a container's home may be no place to write. Log: a file in the task's folder,
@@ -57,7 +67,7 @@ def surroundings(task) {
     def threads = ['HISTOCAST_', 'OMP_NUM_', 'OPENBLAS_NUM_', 'MKL_NUM_'].collect { library ->
         "${library}THREADS=${task.cpus} "
     }
-    def is_contained = (workflow.containerEngine || task.executor == 'awsbatch') && task.container
+    def is_contained = (workflow.containerEngine || task.executor in executors_of_containers()) && task.container
     def contained = is_contained
         ? "HISTOCAST_IMAGE=${quoted(task.container)} XDG_CACHE_HOME=\"\$PWD/.cache\" MPLCONFIGDIR=\"\$PWD/.cache/matplotlib\" "
         : ''
