@@ -13,13 +13,20 @@ def known_parameters(schema) {
 def check_parameters(schema, given) {
     def known = known_parameters(schema)
     def faults = unknown_parameters(known.keySet(), given.keySet())
+    // A file of the site may turn an engine on, too.
+    def profiles = workflow.profile.tokenize(',')*.trim() + (workflow.containerEngine ? [workflow.containerEngine] : [])
     known.each { name, facts ->
-        def fault = given[name] in [null, '']
+        def value = given[name]
+        def fault = value in [null, '']
             ? absence_of(facts, given.workflow)
-            : fault_of(given[name], facts) ?: secret_in(given[name])
+            : fault_of(value, facts) ?: secret_in(value) ?: unknown_store_in(value) ?: lack_of_effect(value, facts, given.workflow, profiles)
         if (fault) {
             faults << "--${name} ${fault}".toString()
         }
+    }
+    def fault_of_work = unknown_store_in(workflow.workDir.toUriString())
+    if (fault_of_work) {
+        faults << "-work-dir ${fault_of_work}".toString()
     }
     if (faults) {
         def title = "${faults.size()} wrong parameter${faults.size() > 1 ? 's' : ''}"
@@ -87,6 +94,26 @@ def secret_in(value) {
     def has_key = address.contains('?') && address.substring(address.indexOf('?')) =~ key
     return has_user || has_key
         ? 'holds a password or a key, which Nextflow would write into its report: give it through the environment (docs/serving.md)'
+        : null
+}
+
+// Addresses of object stores that histocast cannot read, or null.
+def unknown_store_in(value) {
+    def scheme = value.toString() =~ /^(gs|az|abfss?|wasbs?|oss|swift|hdfs):/
+    return scheme ? "is a ${scheme[0][1]}:// address, expected a path or an s3:// address (docs/deployment.md)" : null
+}
+
+// Why a value that is not the default changes nothing in this run, or null.
+def lack_of_effect(value, facts, chosen_workflow, profiles) {
+    if (value == facts.default) {
+        return null
+    }
+    if (facts.used_by && facts.used_by != chosen_workflow) {
+        return "has no effect with --workflow ${chosen_workflow}: leave it out"
+    }
+    def lacking = (facts.used_with ?: []).find { group -> !group.intersect(profiles) }
+    return lacking
+        ? "has no effect with -profile ${profiles.join(',')}: leave it out, or add the profile ${lacking.join(' or ')}"
         : null
 }
 

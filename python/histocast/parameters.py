@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,9 +26,30 @@ GROUPS = {
 }
 
 
-def _parameter(group: str, description: str, *, needed_by: str | None = None, **facts: Any) -> Any:
-    """Declare a parameter; ``needed_by`` names the workflow that cannot do without it."""
-    extra: JsonDict = {"group": group, **({"needed_by": needed_by} if needed_by else {})}
+CLUSTERS = ("slurm", "lsf", "pbs", "pbspro", "sge")
+
+
+def _parameter(
+    group: str,
+    description: str,
+    *,
+    needed_by: str | None = None,
+    used_by: str | None = None,
+    used_with: Sequence[Sequence[str]] = (),
+    **facts: Any,
+) -> Any:
+    """Declare a parameter.
+
+    ``needed_by`` names the workflow that cannot do without it, ``used_by`` the only workflow that uses it. Of each group of
+    profiles in ``used_with`` the run must have one, because the parameter has no effect without them.
+    """
+    extra: JsonDict = {"group": group}
+    if needed_by:
+        extra["needed_by"] = needed_by
+    if used_by or needed_by:
+        extra["used_by"] = used_by or needed_by
+    if used_with:
+        extra["used_with"] = [list(profiles) for profiles in used_with]
     return Field(description=description, json_schema_extra=extra, **facts)
 
 
@@ -59,41 +81,46 @@ class Parameters(BaseModel):
     methods: str | None = _parameter(
         "inputs",
         "Methods and variants (dkan:no-gene-text) to train, with commas between them; the recipe's own by default.",
+        used_by="train",
         default=None,
     )
     gene_text: str | None = _parameter(
         "inputs",
         "Embedded genes of 'histocast genes embed', to train methods that read descriptions.",
+        used_by="train",
         default=None,
     )
     unseen_genes: str | None = _parameter(
         "inputs",
         "File with a gene a line: left out of training, predicted from their descriptions, and judged apart.",
+        used_by="train",
         default=None,
     )
     encoders: str | None = _parameter(
         "inputs",
         "Folders of 'histocast export-encoder', with commas between them, for encoders of the recipe that need weights.",
+        used_by="train",
         default=None,
     )
     encoder_weights: str | None = _parameter(
-        "inputs", "Weights that a target encoder starts from, where a method trains it.", default=None
+        "inputs", "Weights that a target encoder starts from, where a method trains it.", used_by="train", default=None
     )
 
     checkpoints: str | None = _parameter(
         "inputs",
         "Folder on a file system that all tasks share: a training that is killed goes on from there when its task is "
         "tried again, or the run is resumed.",
+        used_by="train",
         default=None,
     )
 
     outdir: str = _parameter("outputs", "Folder, or s3:// prefix, for the results.", default="results")
 
     on_slide_error: Literal["fail", "skip"] = _parameter(
-        "decisions", "Whether the run fails, at its end, when a slide failed.", default="fail"
+        "decisions", "Whether the run fails, at its end, when a slide failed.", used_by="predict", default="fail"
     )
     max_unreadable: float = _parameter(
-        "decisions", "Share of unreadable tiles above which a slide fails.", default=0.05, ge=0, le=1
+        "decisions", "Share of unreadable tiles above which a slide fails.", used_by="predict", default=0.05, ge=0, le=1
     )
 
     serving: Literal["inprocess", "task"] = _parameter(
@@ -136,22 +163,47 @@ class Parameters(BaseModel):
         pattern=r"^\d+(\.\d+)?[. ]?[KMGT]?B$",
         examples=["16.GB"],
     )
-    queue: str | None = _parameter("resources", "Slurm partition or AWS Batch queue of the tasks.", default=None)
+    queue: str | None = _parameter(
+        "resources",
+        "Queue of the tasks: of LSF, PBS, SGE or AWS Batch; on Slurm the partition.",
+        default=None,
+        used_with=[(*CLUSTERS, "awsbatch")],
+    )
     gpu_queue: str | None = _parameter(
-        "resources", "Partition or queue of the tasks that use a GPU; --queue by default.", default=None
+        "resources",
+        "Partition or queue of the tasks that use a GPU; --queue by default.",
+        default=None,
+        used_with=[(*CLUSTERS, "awsbatch"), ("gpu",)],
     )
     on_demand_queue: str | None = _parameter(
-        "resources", "AWS Batch queue of on-demand machines, for tasks that lost two spot instances.", default=None
+        "resources",
+        "AWS Batch queue of on-demand machines, for tasks that lost two spot instances.",
+        default=None,
+        used_with=[("awsbatch",)],
     )
-    gpu_on_demand_queue: str | None = _parameter("resources", "The same for the tasks that use a GPU.", default=None)
+    gpu_on_demand_queue: str | None = _parameter(
+        "resources", "The same for the tasks that use a GPU.", default=None, used_with=[("awsbatch",), ("gpu",)]
+    )
     cluster_options: str | None = _parameter(
-        "resources", "Options of every Slurm job, for example '--account=lab --time=12:00:00'.", default=None
+        "resources",
+        "Options of every job of a cluster, for example '--account=lab --time=12:00:00' on Slurm.",
+        default=None,
+        used_with=[CLUSTERS],
     )
-    job_role: str | None = _parameter("resources", "ARN of the role that AWS Batch jobs take.", default=None)
+    penv: str | None = _parameter(
+        "resources",
+        "Parallel environment of SGE that gives a task slots on one host, for example smp.",
+        default=None,
+        used_with=[("sge",)],
+    )
+    job_role: str | None = _parameter(
+        "resources", "ARN of the role that AWS Batch jobs take.", default=None, used_with=[("awsbatch",)]
+    )
     registry: str | None = _parameter(
         "resources",
         "Where the images of the tasks lie, for example registry.example.org/team; this machine by default.",
         default=None,
+        used_with=[("docker", "podman", "apptainer", "singularity", "awsbatch", "k8s")],
     )
 
 

@@ -74,16 +74,19 @@ def test_an_image_that_nobody_has_is_left_to_the_engine_to_report(root: Path, tm
     assert done.stderr == "no such image\n"
 
 
-@pytest.mark.parametrize("size_bytes", [0, 10, 65_536, 100_001, 1_000_003])
-def test_an_image_file_is_known_as_a_slide_is(root: Path, tmp_path: Path, size_bytes: int) -> None:
+@pytest.mark.parametrize(
+    ("engine", "size_bytes"),
+    [("apptainer", 0), ("apptainer", 10), ("singularity", 65_536), ("apptainer", 100_001), ("singularity", 1_000_003)],
+)
+def test_an_image_file_is_known_as_a_slide_is(root: Path, tmp_path: Path, engine: str, size_bytes: int) -> None:
     image = tmp_path / "client-0.1.0.img"
     image.write_bytes(os.urandom(size_bytes))
     script = tmp_path / ".command.run"
     script.write_text(
         "nxf_launch() {\n"
-        f'    env - PATH="$PATH" apptainer exec --no-home -B /data -B {tmp_path} {image} /bin/bash -c "cd /work"\n'
+        f'    env - PATH="$PATH" {engine} exec --no-home -B /data -B {tmp_path} {image} /bin/bash -c "cd /work"\n'
         "}\n"
     )
     with open_source(str(image), version=None, name="image") as source:
         expected = sampled_digest(source)
-    assert ask(root, "apptainer", script, path=tmp_path).stdout == f"{expected}\n"
+    assert ask(root, "file", script, path=tmp_path).stdout == f"{expected}\n"

@@ -45,11 +45,12 @@ def test_every_wrong_parameter_is_told_at_once_with_what_was_meant(launch: Launc
     run = launch(
         *("--inptu", "x", "--max_unreadable", "2", "--on_slide_error", "maybe", "--triton-url", "x"),
         *("--max_cpus", "some", "--max_memory", "lots", "--zebra", "--bundle"),
+        *("--queue", "here", "--genes", "gs://lab/panel.txt", "--recipe", "demo"),
     )
 
     assert run.code != 0
     for told in (
-        "9 wrong parameters",
+        "12 wrong parameters",
         "--inptu is unknown; did you mean --input?",
         "--zebra is unknown\n",
         "--input is missing",
@@ -58,11 +59,80 @@ def test_every_wrong_parameter_is_told_at_once_with_what_was_meant(launch: Launc
         "--on_slide_error is 'maybe', expected fail or skip",
         "--max_cpus is 'some', expected a whole number, at least 1",
         "--max_memory is 'lots', expected a value such as 16.GB",
+        "--queue has no effect with -profile standard: leave it out, or add the profile slurm or lsf or pbs or",
+        "--genes is a gs:// address, expected a path or an s3:// address",
+        "--recipe has no effect with --workflow predict: leave it out",
     ):
         assert told in run.output
     # Nextflow 25.04 tells the pipeline nothing of the hyphen.
     assert re.search(r"--triton(-u|U)rl is unknown; did you mean --triton_url\?", run.output)
     assert "Submitted" not in run.output
+
+
+# Each parameter that acts through profiles, with the sets of profiles under which it acts.
+SCHEDULERS = ["slurm", "lsf", "pbs", "pbspro", "sge"]
+ACTS_WITH = {
+    "queue": [*SCHEDULERS, "awsbatch"],
+    "gpu_queue": [f"{scheduler},gpu" for scheduler in (*SCHEDULERS, "awsbatch")],
+    "on_demand_queue": ["awsbatch"],
+    "gpu_on_demand_queue": ["awsbatch,gpu"],
+    "cluster_options": SCHEDULERS,
+    "penv": ["sge"],
+    "job_role": ["awsbatch"],
+    "registry": ["docker", "podman", "apptainer", "singularity", "awsbatch", "k8s"],
+}
+CHOSEN = ["standard", *SCHEDULERS, "awsbatch", "k8s", "docker", "podman", "apptainer", "singularity"]
+LIST_EFFECTS = """
+include {{ known_parameters ; lack_of_effect ; unknown_store_in }} from '{root}/modules/parameters.nf'
+workflow {{
+    def known = known_parameters(file('{root}/nextflow_schema.json'))
+    params.chosen.tokenize(':').each {{ profiles ->
+        known.each {{ name, facts ->
+            if (facts.used_with) {{
+                println("effect ${{name}} ${{profiles}} ${{lack_of_effect('x', facts, 'predict', profiles.tokenize(','))}}")
+            }}
+        }}
+    }}
+    ['predict', 'train'].each {{ chosen ->
+        known.findAll {{ _name, facts -> lack_of_effect('x', facts, chosen, []) && !facts.used_with }}.each {{ name, _facts ->
+            println("idle ${{chosen}} ${{name}}")
+        }}
+    }}
+    ['/data/a', 's3://b/a', 'gs://b/a', 'az://b/a', 'abfss://b/a', 'gs.csv'].each {{ uri ->
+        println("store ${{uri}} ${{unknown_store_in(uri) != null}}")
+    }}
+}}
+"""
+
+
+def test_a_parameter_that_changes_nothing_is_refused_with_the_profile_that_would_use_it(
+    launch: Launcher, root: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "effects.nf"
+    script.write_text(LIST_EFFECTS.format(root=root))
+    chosen = [*CHOSEN, *(f"{profile},gpu" for profile in CHOSEN)]
+
+    run = launch("--chosen", ":".join(chosen), script=script)
+
+    assert run.code == 0, run.output
+    told = re.findall(r"^effect (\S+) (\S+) (.*)$", run.output, re.MULTILINE)
+    acting: dict[str, set[str]] = {name: set() for name in ACTS_WITH}
+    for name, profiles, fault in told:
+        if fault == "null":
+            acting[name].add(profiles)
+        else:
+            assert f"has no effect with -profile {profiles}: " in fault
+    expected = {
+        name: {profiles for profiles in chosen if any({*least.split(",")} <= {*profiles.split(",")} for least in acts)}
+        for name, acts in ACTS_WITH.items()
+    }
+    assert acting == expected
+    assert set(re.findall(r"^idle (\S+) (\S+)$", run.output, re.MULTILINE)) == {
+        *(("train", name) for name in ("bundle", "on_slide_error", "max_unreadable")),
+        *(("predict", name) for name in ("recipe", "methods", "gene_text", "unseen_genes", "encoders")),
+        *(("predict", name) for name in ("encoder_weights", "checkpoints")),
+    }
+    assert re.findall(r"^store (\S+) true$", run.output, re.MULTILINE) == ["gs://b/a", "az://b/a", "abfss://b/a"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from histocast import __version__
 from pipeline_runs import Launcher, count_by_process, write_samplesheet
 
 CLIENT, CLIENT_GPU = "here.org/histocast/client:0.1.0", "here.org/histocast/client-gpu:0.1.0"
-PROFILES = ("docker", "podman", "apptainer", "slurm", "awsbatch")
+ENGINES = ("docker", "podman", "apptainer", "singularity")
+EXECUTORS = ("slurm", "lsf", "pbs", "pbspro", "sge", "k8s", "awsbatch")
 
 
 def test_a_stub_run_writes_every_file_and_a_moved_server_keeps_the_cache(launch: Launcher, tmp_path: Path) -> None:
@@ -105,27 +106,31 @@ def flat_configuration(launch: Launcher, root: Path, profiles: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_a_profile_sets_its_own_engine_alone_and_gpus_only_with_the_gpu_profile(
-    launch: Launcher, root: Path, profile: str
-) -> None:
-    plain = flat_configuration(launch, root, "standard")
-    configuration = flat_configuration(launch, root, profile)
+@pytest.fixture(scope="module")
+def plain_configuration(root: Path, nextflow: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The configuration without any profile."""
+    return flat_configuration(Launcher(root, tmp_path_factory.mktemp("plain"), nextflow), root, "standard")
 
-    for engine in ("docker", "podman", "apptainer"):
+
+@pytest.mark.parametrize("profile", [*ENGINES, *EXECUTORS])
+def test_a_profile_sets_its_own_engine_alone_and_gpus_only_with_the_gpu_profile(
+    launch: Launcher, root: Path, plain_configuration: str, profile: str
+) -> None:
+    configuration = flat_configuration(launch, root, f"{profile},gpu")
+
+    for engine in ENGINES:
         assert (f"\n{engine}.enabled = true" in configuration) == (engine == profile)
         assert (f"\n{engine}." in configuration) == (engine == profile)
-    for executor in ("slurm", "awsbatch"):
+    for executor in EXECUTORS:
         assert (f"process.executor = '{executor}'" in configuration) == (executor == profile)
     for line in ("\naws.batch.maxSpotAttempts = 0\n", "\naws.batch.jobRole = null\n", "\naws."):
         assert (line in configuration) == (profile == "awsbatch")
-    assert "accelerator = " not in configuration
-    with_gpus = flat_configuration(launch, root, f"{profile},gpu")
-    asking = [line.partition(" = ")[0] for line in with_gpus.splitlines() if "accelerator = " in line]
+    assert "accelerator = " not in plain_configuration
+    assert "accelerator = " not in (root / "conf" / f"{profile}.config").read_text()
+    asking = [line.partition(" = ")[0] for line in configuration.splitlines() if "accelerator = " in line]
     assert asking == ["process.'withName:ENCODE|PREPARE|TRAIN'.accelerator"]
     # A profile that repeated a selector of the base would replace all that the base says there.
-    for given in (configuration, with_gpus):
-        assert set(of_selectors(plain)) <= set(of_selectors(given))
+    assert set(of_selectors(plain_configuration)) <= set(of_selectors(configuration))
 
 
 def of_selectors(configuration: str) -> list[str]:
@@ -259,13 +264,6 @@ BATCH_QUEUES = (
             [["cpus", CLIENT, "", "null", "--account=lab --time=12:00:00"]] * 3,
         ),
         (
-            "slurm,gpu",
-            (),
-            [["null", CLIENT_GPU, "null", "1", "--gres=gpu:1"]] * 3,
-            [["null", CLIENT, "null", "null", ""]] * 3,
-        ),
-        ("slurm", (), *[[["null", CLIENT, "null", "null", ""]] * 3] * 2),
-        (
             "podman,gpu",
             ("--serving", "task", "--node_cache", "/tmp"),
             [
@@ -298,7 +296,7 @@ def test_what_a_task_asks_for_follows_its_label_its_gpu_and_its_attempt(
 ) -> None:
     script = tmp_path / "loses.nf"
     script.write_text(LOSES_TWO_MACHINES)
-    engines = [f"{engine}.enabled = false" for engine in ("docker", "podman", "apptainer")]
+    engines = [f"{engine}.enabled = false" for engine in ENGINES]
     here = write_settings(tmp_path, root, "process.executor = 'local'", *engines)
 
     run = launch(
@@ -316,7 +314,9 @@ def test_what_a_task_asks_for_follows_its_label_its_gpu_and_its_attempt(
 @pytest.mark.parametrize(
     ("profiles", "given", "told"),
     [
-        ("slurm,apptainer", ("--queue", "here"), "--registry is missing"),
+        ("slurm,singularity", ("--queue", "here"), "--registry is missing"),
+        ("k8s", (), "--registry is missing"),
+        ("sge", (), "--penv is missing"),
         ("awsbatch", ("--queue", "here"), "--registry is missing"),
         ("awsbatch", ("--registry", "here.org"), "--queue is missing"),
     ],
@@ -324,8 +324,8 @@ def test_what_a_task_asks_for_follows_its_label_its_gpu_and_its_attempt(
 def test_what_a_profile_cannot_do_without_is_told_before_any_task(
     launch: Launcher, root: Path, tmp_path: Path, profiles: str, given: tuple[str, ...], told: str
 ) -> None:
-    # Batch needs a plugin; as Batch does, Slurm asks for the queue when it submits.
-    here = write_settings(tmp_path, root, "process.executor = 'slurm'", "apptainer.enabled = false")
+    # Batch needs a plugin; as Batch does, SGE asks for the queue when it submits.
+    here = write_settings(tmp_path, root, "process.executor = 'sge'", "singularity.enabled = false")
     sheet = write_samplesheet(tmp_path / "sheet.csv", {"A": "a.tiff"})
     common = ("-stub", "-c", here, "-profile", profiles, "--input", sheet, "--bundle", tmp_path)
 
@@ -370,14 +370,16 @@ STORE_VARIABLES = (
 )
 
 
-@pytest.mark.parametrize("engine", ["docker", "podman", "apptainer"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_container_is_handed_keys_by_name_and_the_folder_of_keys_as_the_manual_says(
     launch: Launcher, root: Path, tmp_path: Path, engine: str
 ) -> None:
     guide = (root / "docs" / "usage.md").read_text()
     documented = [line for line in guide.splitlines() if line.startswith(f"{engine}.runOptions = ")]
     assert all(f"`{name}" in guide for name in STORE_VARIABLES)
-    here = write_settings(tmp_path, root, "process.container = '/here/histocast.sif'", *documented)
+    image = "container = '/here/histocast.sif'"
+    site = (f"process.{image}", f"process {{ withLabel: process_gpu {{ {image} }} }}")
+    here = write_settings(tmp_path, root, *site, *documented)
     # An engine that starts nothing: what it would be told is what counts.
     (tmp_path / "bin").mkdir()
     stand_in = tmp_path / "bin" / engine
@@ -394,11 +396,12 @@ def test_a_container_is_handed_keys_by_name_and_the_folder_of_keys_as_the_manual
 
     assert run.code != 0
     script = next((tmp_path / "work").rglob(".command.run")).read_text()
-    name_alone = '${{{0}:+APPTAINERENV_{0}="${0}"}}' if engine == "apptainer" else '-e "{0}"'
+    runs_files = engine in ("apptainer", "singularity")
+    name_alone = f'${{{{{{0}}:+{engine.upper()}ENV_{{0}}="${{0}}"}}}}' if runs_files else '-e "{0}"'
     assert all(name_alone.format(name) in script for name in (*STORE_VARIABLES, "HISTOCAST_IMAGE_DIGEST"))
     assert "hunter2" not in script
-    asked = '"$0"' if engine == "apptainer" else "'/here/histocast.sif'"
-    assert f"/bin/image-digest' {engine} {asked}" in script
+    asked = 'file "$0"' if runs_files else f"{engine} '/here/histocast.sif'"
+    assert f"/bin/image-digest' {asked}" in script
     command = next((tmp_path / "work").rglob(".command.sh")).read_text()
     for told in (
         "HISTOCAST_THREADS=1 ",

@@ -35,7 +35,7 @@ def read_secret(identifier: str, *, name: str) -> str:
     config = Config(connect_timeout=10, read_timeout=20, retries={"mode": "standard", "total_max_attempts": ATTEMPTS})
     try:
         client = boto3.session.Session().client("secretsmanager", region_name=region, config=config)
-        text = client.get_secret_value(SecretId=identifier).get("SecretString")
+        text: str | None = client.get_secret_value(SecretId=identifier).get("SecretString")
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") == "ResourceNotFoundException":
             raise MissingInputError("no such secret", where=name, advice="check its ARN and its region") from error
