@@ -60,6 +60,15 @@ def test_a_stored_orientation_does_not_turn_the_spots_away(texture: Pixels, tmp_
     assert (facts.width_px, facts.height_px) == (1000, 777)
 
 
+def test_megabytes_before_the_frame_of_a_jpeg_are_read_over(texture: Pixels, tmp_path: Path, open_at) -> None:
+    path = tmp_path / "section.jpg"
+    data = cv2.imencode(".jpg", texture)[1].tobytes()
+    segment = b"\xff\xe2\xff\xff" + bytes(0xFFFD)
+    path.write_bytes(data[:2] + 40 * segment + data[2:])
+    facts = open_at(path, mpp=0.5).facts
+    assert (facts.width_px, facts.height_px) == (1000, 777)
+
+
 def test_what_the_block_reader_cannot_lay_out_goes_to_openslide(texture: Pixels, tmp_path: Path, open_at) -> None:
     path = tmp_path / "slide.tif"
     tifffile.imwrite(path, texture, photometric="rgb", tile=(128, 128), metadata=None, software="MedScan")

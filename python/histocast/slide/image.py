@@ -45,7 +45,8 @@ _PNG_SAMPLES = {0: (GREY, 1), 2: (RGB, 3), _PNG_PALETTE: (RGB, 3), 4: (GREY, 2),
 # 500 million pixels are 1.5 GB; more belongs into a tiled pyramid.
 _MAX_PX = 500_000_000
 _BLOCK_PX = 1024
-_HEADER_BYTES = 1 << 20
+# Colour profiles and previews come before the frame header of a JPEG, and can take megabytes.
+_HEADER_BYTES = 16 << 20
 _CONVERT = "convert it to a tiled pyramid, for example: vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg"
 _DECODER_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, AssertionError)
 
