@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 
+from histocast import cli
 from histocast.errors import DataError
 from histocast.genes.name_tables import shipped_names
 from histocast.training.counts import CountMatrix
@@ -217,14 +219,50 @@ def write_antibodies(path: Path) -> Path:
     return path
 
 
-def test_anndata_of_an_unknown_encoding_is_refused(tmp_path: Path) -> None:
-    path = write_h5ad(tmp_path / "c.h5ad", pd.DataFrame(index=["ERBB2"]))
-    with h5py.File(path, "r+") as file:
-        file["obs"].attrs["encoding-type"] = "dataframe-next"
-    with pytest.raises(DataError, match=r"(?s)not a readable AnnData file \(IORegistryError\).*anndata \d"):
-        read_counts(path)
-
-
 def test_columns_are_found_in_counts_that_were_not_prepared() -> None:
     counts = CountMatrix(("1x1",), ("ENSG00000163041", "own"), ("H3F3A", "own"), csr_matrix([[1, 2]]), "made")
     assert gene_columns(["own", "H3-3A", "KRT8"], counts, sample="S").tolist() == [1, 0, -1]
+
+
+def write_mouse(path: Path) -> Path:
+    symbols = [names[0].capitalize() for names in GENES.values()]
+    var = pd.DataFrame({"gene_ids": [f"ENSMUSG{number:011}" for number in range(len(symbols))]}, index=symbols)
+    return write_h5ad(path, var)
+
+
+def write_strange(path: Path) -> Path:
+    write_h5ad(path, pd.DataFrame(index=["ERBB2"]))
+    with h5py.File(path, "r+") as file:
+        file["obs"].attrs["encoding-type"] = "dataframe-next"
+    return path
+
+
+@pytest.mark.parametrize(
+    ("counts", "write", "said"),
+    [
+        ("c.h5ad", write_mouse, ("0 of 5 panel genes", "another species")),
+        ("c.h5", write_antibodies, ("no gene expression features (2 Antibody Capture)",)),
+        ("c.h5ad", write_strange, ("not a readable AnnData file",)),
+        ("c.tsv", lambda path: write_table(path, {"ERBB2": [1, 2, 3, 4]}), ("1 of 5 panel genes", "other genes")),
+    ],
+)
+def test_prepare_refuses_counts_before_it_looks_at_the_slide(
+    counts: str,
+    write: Callable[[Path], Path],
+    said: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(tmp_path / counts)
+    (tmp_path / "training.csv").write_text(f"sample,slide,counts,patient\nS1,not-there.tif,{counts},P1\n")
+    (tmp_path / "panel.txt").write_text("\n".join(names[0] for names in GENES.values()))
+    options = ("--recipe", "visium", "--panel", tmp_path / "panel.txt", "--outdir", tmp_path / "set")
+    arguments = ["histocast", "prepare", "--input", tmp_path / "training.csv", *options]
+    monkeypatch.setattr("sys.argv", [str(argument) for argument in arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 65
+    error = capsys.readouterr().err
+    assert all(part in error for part in said), error
+    assert "Traceback" not in error

@@ -13,7 +13,7 @@ from histocast.processors import available_threads
 from histocast.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from histocast.bundle import TileGeometry
+    from histocast.bundle import Bundle, TileGeometry
     from histocast.records import SlideRecord
     from histocast.training import Recipe
 
@@ -72,14 +72,16 @@ def prepare(
     chosen = [row for row in rows if not samples or row.sample in samples]
     with scratch_folder(outdir) as scratch:
         encoders = outdir / ENCODERS
-        bundle = export_encoders(recipe, outdir=encoders, names=encoder_names)
+        bundle: Bundle | None = None
         for row in track(chosen, label="prepare", total=len(chosen), unit="sections"):
             stages = scratch / row.sample
+            stages.mkdir()
             # A Visium folder is a folder, which only a disk has.
             file = fetch_file(row.counts, stages) if "://" in row.counts else Path(row.counts)
             # Before anything long: counts without genes of the panel are refused at once.
             counts = read_counts(file, genes=genes)
             log(f"prepare {row.sample}: {describe_counts(counts, recipe, sample=row.sample)}")
+            bundle = bundle or export_encoders(recipe, outdir=encoders, names=encoder_names)
             location = SlideLocation(row.sample, row.slide, mpp=row.mpp)
             tile(location, bundle=str(encoders), outdir=stages, spots=row.spots)
             record = read_record(stages / "slide.json", SlideRecord)
