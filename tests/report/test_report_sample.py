@@ -288,6 +288,7 @@ class TestVerdict:
         [
             ("unusual_tissue", "ood_flag", True, 0.1),
             ("out_of_focus", "blur", 0.9, 0.2),
+            ("ink", "pen_fraction", 0.2, 0.01),
             ("unreadable", "status", "unreadable", 0.01),
         ],
     )

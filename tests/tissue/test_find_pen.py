@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -68,8 +69,72 @@ def test_no_mixture_of_haematoxylin_and_eosin_is_pen(paint, strength, balance):
 
 
 def test_real_sections_hold_no_pen(shared_data):
-    import cv2
-
     for section in ("C2", "C3", "C4", "C5", "C6"):
         picture = cv2.imread(str(shared_data / "her2st" / "images" / f"{section}.jpg"), cv2.IMREAD_REDUCED_COLOR_8)
-        assert find_tissue(np.ascontiguousarray(picture[..., ::-1]), 8 * 0.69).pen.mean() < 1e-4
+        picture = np.ascontiguousarray(picture[..., ::-1])
+        assert find_tissue(picture, 8 * 0.69).pen.mean() < 1e-4, section
+        assert find_tissue(cv2.GaussianBlur(picture, (0, 0), 3.5), 8 * 0.69).pen.mean() < 1e-3, "out of focus"
+
+
+UM_PER_PX = 8.0
+
+SWEEP_INKS = {
+    "blue": (30, 60, 180),
+    "navy": (20, 25, 90),
+    "royal blue": (65, 75, 200),
+    "light blue": (110, 150, 225),
+    "indigo": (60, 40, 150),
+    "violet": (110, 45, 150),
+    "purple": (120, 30, 110),
+    "light violet": (160, 110, 190),
+    "green": (30, 130, 80),
+    "red": (205, 40, 50),
+    "crimson": (150, 20, 50),
+    "orange": (225, 110, 50),
+    "black": (25, 25, 28),
+}
+
+
+def draw_over(picture, shares, ink, opacity):
+    """The picture with ink of an opacity over it; ``shares`` of each pixel are covered."""
+    covered = (shares * opacity)[..., None]
+    return np.round(picture * (1 - covered) + np.array(ink) * covered).astype(np.uint8)
+
+
+def stroke_through(shape, um_per_px, width_um, start):
+    """A stroke from glass across the middle, [row, column], as shares of pixels covered."""
+    rows, columns = shape
+    canvas = np.zeros((rows * 4, columns * 4), np.uint8)
+    ends = [(int(x * 4 * columns), int(y * 4 * rows)) for x, y in ((start, start), (0.5, 0.55), (0.62, 0.96))]
+    cv2.polylines(canvas, [np.array(ends, np.int32)], False, 255, max(1, round(4 * width_um / um_per_px)), cv2.LINE_AA)
+    return cv2.GaussianBlur(cv2.resize(canvas, (columns, rows), interpolation=cv2.INTER_AREA) / 255.0, (0, 0), 0.6)
+
+
+# Paler than an optical density of 0.12, ink passes for stain.
+PALE = ("light blue", "light violet")
+SWEEP = [
+    (ink, width_um, opacity)
+    for ink in SWEEP_INKS
+    for width_um in (45, 150, 500, 1500)
+    for opacity in (0.6, 1.0)
+    if opacity == 1.0 or ink not in PALE
+]
+
+
+@pytest.mark.parametrize(("ink", "width_um", "opacity"), SWEEP)
+def test_ink_of_every_colour_width_and_opacity_is_pen_and_costs_no_tissue_elsewhere(
+    paint, compress_jpeg, ink, width_um, opacity
+):
+    # A broad stroke must not run along the image's side, where it would be the slide's edge.
+    side = 2 if width_um == 1500 else 1
+    painting = paint(rows=220 * side, columns=260 * side)
+    picture = painting.add_section(painting.ellipse(0.6, 0.55, 0.3, 0.35)).picture()
+    tissue = painting.section
+    shares = stroke_through(picture.shape[:2], UM_PER_PX, width_um, start=0.2 if width_um == 1500 else 0.05)
+    found = find_tissue(compress_jpeg(draw_over(picture, shares, SWEEP_INKS[ink], opacity), 90), UM_PER_PX)
+    near_tissue = cv2.dilate(tissue.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    on_glass, untouched = (shares > 0.6) & ~near_tissue, tissue & (cv2.blur(shares, (25, 25)) == 0)
+    assert found.pen[on_glass].mean() > 0.85
+    assert found.tissue[on_glass].mean() < 0.1, "the very end of a thin line may pass for tissue"
+    if untouched.sum() > 200:
+        assert found.tissue[untouched].mean() > 0.97

@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.artifacts import BLURRED
+from histocast.artifacts import BLURRED, UNDER_INK
 from histocast.records import Reservation, ReservationKind, SlideRecord, Verdict
 from histocast.report.page import THIN_SPACE, percent, plural
 from histocast.report.sample_data import SampleData
@@ -82,6 +82,8 @@ def _of_the_prediction(data: SampleData, *, unit: str) -> Iterator[tuple[Reserva
     blurred = _share(data.spots["blur"].to_numpy() > BLURRED)
     if blurred > BLURRED_SHARE:
         yield "out_of_focus", f"{percent(blurred)} of the {unit}s are out of focus."
+    if inked := int((data.spots["pen_fraction"].to_numpy() > UNDER_INK).sum()):
+        yield "ink", f"Ink covers part of {plural(inked, unit)}; what is predicted there is of the ink as well."
     if predicted < FEW_TILES:
         yield "little_tissue", f"There is little tissue: {plural(predicted, unit)}."
 

@@ -1,4 +1,4 @@
-"""Pen marks: ink has ratios of absorbance that haematoxylin and eosin cannot have, whatever their mixture.
+"""Pen marks: ink absorbs in ratios that haematoxylin and eosin do not have, or evenly, as no tissue does.
 
 Red and blue absorbance divided by the green one (Ruifrok and Johnston 2001 for the dyes; ink from the colours
 that markers have on scanners):
@@ -7,14 +7,21 @@ that markers have on scanners):
     haematoxylin       0.93          0.41
     eosin              0.07          0.11
     real H&E        0.2 - 1.25     0.4 - 0.8       smoothed over 8 um, two laboratories
-    blue ink       1.25 - 3       below 0.6
+    blue ink        0.8 - 3       below 0.6
+    violet ink      0.3 - 0.9     below 0.5        like haematoxylin with eosin
     green ink       above 1.5        any
-    red ink         below 0.25    above 0.68
+    red ink         below 0.3     above 0.68       like blood
     black ink      all alike, dark
-    ink on tissue   absorbs more red over 80 um than packed nuclei do
 
-Green and cyan are impossible in H&E, so thin traces of them count too. The others come near to what dense
-nuclei, blood and pigment show, so that only strokes as broad as a pen's tip count.
+Four signs, in the order of what they need:
+
+- an impossible colour (green, cyan) in a trace as thin as 12 um;
+- a colour near to what dense nuclei, blood and pigment show, in a stroke as broad as a pen's tip;
+- an even area with a sharp edge. Ink is even within a few percent, tissue in focus is not, and tissue out of focus
+  has no sharp edge. This needs no colour, and finds thin ink as well;
+- an even thin line on glass.
+
+What absorbs at least as much as a mark, in red, green and blue alike, and continues it, is the same mark over tissue.
 """
 
 from __future__ import annotations
@@ -23,8 +30,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.tissue.absorbance import channel_max, channel_mean, channel_min
+from histocast.tissue.absorbance import channel_max, channel_mean, channel_min, smooth
+from histocast.tissue.evenness import find_even_areas, find_even_lines
 from histocast.tissue.shapes import dilate, drop_small, open_gaps
+
+Mask = NDArray[np.bool_]
 
 MIN_STROKE_UM = 80.0
 """Narrowest stroke of ink whose colour comes near to stain; the tips of markers leave 300 to 1,500 um."""
@@ -39,42 +49,86 @@ TRACE_HALO_UM = 12.0
 HALO_UM = 40.0
 """Ink thins out at its rim until its colour passes for stain; this much around a mark is distrusted."""
 
+COLOUR_UM = 20.0
+"""Diameter over which colours near to stain are averaged: single nuclei are darker and bluer than any tissue."""
 
-def find_pen(
-    absorbance: NDArray[np.float32], image: NDArray[np.uint8], um_per_px: float
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return masks [row, column] of ink and of the dark surroundings of the slide.
+CONTINUED_MARKS = 8
+"""The largest marks are followed onto tissue: each costs some passes over the image."""
+CONTINUED_UM = 36.0
+CONTINUED_SHARE = 0.85
+MAX_CONTINUED_AREA = 5.0
+"""A continuation that is larger than this, in areas of the mark, is tissue as dark as the ink."""
+
+
+def find_pen(absorbance: NDArray[np.float32], image: NDArray[np.uint8], um_per_px: float) -> tuple[Mask, Mask]:
+    """Return masks [row, column] of ink and of the dark border of the slide.
 
     ``absorbance`` [row, column, 3] is smoothed over about 8 um; ``image`` is the uint8 RGB it was measured on.
     Dark grey that runs along a quarter of an image side is the slide's edge or its holder, not black ink.
     """
-    red, green, blue = (absorbance[..., channel] for channel in range(3))
     mean = channel_mean(absorbance)
-    cyan_or_green = (red > 1.5 * green) & (red > 0.15)
-    light_green = (green < 0.6 * np.minimum(red, blue)) & (mean > 0.10)
-    blue_ink = (red > 1.25 * green) & (blue < 0.6 * green) & (red > 0.30)
-    red_ink = (red < 0.25 * green) & (blue > 0.68 * green) & (green > 0.30)
-    spread = channel_max(absorbance) - channel_min(absorbance)
-    dark = (mean > 0.40) & (spread < 0.20 * mean)
+    dark = (mean > 0.40) & (channel_max(absorbance) - channel_min(absorbance) < 0.20 * mean)
+    border = _touching_edges(dark | (channel_max(image) <= 24))
 
-    # Dark blue ink has the ratios of haematoxylin, and ink over tissue those of neither, but nuclei never cover
-    # a whole stroke: on real sections no spot of 80 um absorbs more than 0.6 of red throughout.
-    heavy = red > 0.75
+    impossible = open_gaps(_impossible_colour(absorbance), MIN_TRACE_UM / 2, um_per_px)
+    strokes = open_gaps(impossible, MIN_STROKE_UM / 2, um_per_px)
+    for ink in (dark, *_colours_near_stain(absorbance, um_per_px)):
+        strokes |= open_gaps(ink & ~border, MIN_STROKE_UM / 2, um_per_px)
+    strokes = drop_small(strokes, MIN_STROKE_UM2, um_per_px)
 
-    surround = _touching_edges(dark | (channel_max(image) <= 24))
-    traces = open_gaps(cyan_or_green | light_green, MIN_TRACE_UM / 2, um_per_px)
-    strokes = np.zeros_like(traces)
-    for ink in (blue_ink, red_ink, dark & ~surround, heavy & ~surround):
-        strokes |= open_gaps(ink, MIN_STROKE_UM / 2, um_per_px)
-    broad = open_gaps(traces, MIN_STROKE_UM / 2, um_per_px)
-    strokes = drop_small(strokes | broad, MIN_STROKE_UM2, um_per_px)
-    traces = drop_small(traces, MIN_TRACE_UM2, um_per_px)
+    traces = drop_small(impossible, MIN_TRACE_UM2, um_per_px)
+    traces |= find_even_areas(absorbance, ~border, um_per_px) | find_even_lines(mean, ~border, um_per_px)
+    traces |= _continue_marks(strokes | traces, absorbance, um_per_px) & ~border
     # At least a pixel of rim, whatever the scale: a pixel half ink and half glass has a false colour too.
     pen = dilate(strokes, HALO_UM, um_per_px) | dilate(traces, TRACE_HALO_UM, um_per_px)
-    return pen & ~surround, dilate(surround, HALO_UM / 2, um_per_px)
+    return pen & ~border, dilate(border, HALO_UM / 2, um_per_px)
 
 
-def _touching_edges(dark: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _impossible_colour(absorbance: NDArray[np.float32]) -> Mask:
+    """Green and cyan, which no mixture of the dyes gives."""
+    red, green, blue = (absorbance[..., channel] for channel in range(3))
+    cyan_or_green = (red > 1.5 * green) & (red > 0.15)
+    light_green = (green < 0.6 * np.minimum(red, blue)) & (channel_mean(absorbance) > 0.10)
+    return np.asarray(cyan_or_green | light_green)
+
+
+def _colours_near_stain(absorbance: NDArray[np.float32], um_per_px: float) -> tuple[Mask, ...]:
+    """Blue, red and orange, and what absorbs more red than packed nuclei do, as ink over tissue does."""
+    red, green, blue = (smooth(absorbance[..., channel], COLOUR_UM / 2 / um_per_px) for channel in range(3))
+    blue_ink = (red > 1.22 * green) & (blue < 0.6 * green) & (red > 0.2)
+    red_ink = (red < 0.25 * green) & (blue > 0.68 * green) & (green > 0.3)
+    orange_ink = (red < 0.5 * green) & (blue > 0.85 * green) & (green > 0.2)
+    return blue_ink, red_ink, orange_ink, absorbance[..., 0] > 0.75
+
+
+def _continue_marks(marks: Mask, absorbance: NDArray[np.float32], um_per_px: float) -> Mask:
+    """Marks together with what continues them over tissue."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(marks.astype(np.uint8), connectivity=8)
+    areas_px = stats[1:, cv2.CC_STAT_AREA]
+    found = marks.copy()
+    for label in np.argsort(-areas_px, kind="stable")[:CONTINUED_MARKS] + 1:
+        if areas_px[label - 1] * um_per_px**2 >= MIN_TRACE_UM2:
+            found |= _continue_mark(labels == label, absorbance, um_per_px)
+    return found
+
+
+def _continue_mark(mark: Mask, absorbance: NDArray[np.float32], um_per_px: float) -> Mask:
+    """One mark and what absorbs as it does in every channel, touches it, and is about as broad."""
+    least = CONTINUED_SHARE * np.percentile(absorbance[mark], 25, axis=0)
+    half_px = float(cv2.distanceTransform(np.pad(mark, 1).astype(np.uint8), cv2.DIST_L2, 5).max())
+    like_it = mark | channel_min((absorbance >= least).astype(np.uint8)).astype(bool)
+    like_it = open_gaps(like_it, max(CONTINUED_UM / 2, 0.6 * half_px * um_per_px), um_per_px)
+    like_it &= ~open_gaps(like_it, (1.5 * half_px + 2) * um_per_px, um_per_px)
+    like_it |= mark
+    if np.count_nonzero(like_it & ~mark) > MAX_CONTINUED_AREA * np.count_nonzero(mark):
+        return mark
+    count, labels = cv2.connectedComponents(like_it.astype(np.uint8), connectivity=8)
+    touching = np.zeros(count, bool)
+    touching[np.unique(labels[mark])] = True
+    return np.asarray(touching[labels])
+
+
+def _touching_edges(dark: Mask) -> Mask:
     """Connected dark regions that meet at least a quarter of the length of one side of the image."""
     count, labels = cv2.connectedComponents(dark.astype(np.uint8), connectivity=8)
     found = np.zeros(count, bool)
