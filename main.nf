@@ -9,6 +9,7 @@ include { REPORT } from './modules/report.nf'
 include { SUMMARISE } from './modules/summarise.nf'
 include { PROVENANCE ; facts_of_run } from './modules/provenance.nf'
 include { CONCLUDE } from './modules/conclude.nf'
+include { release_lock ; take_lock } from './modules/lock.nf'
 include { PLAN } from './modules/plan.nf'
 include { PREPARE } from './modules/prepare.nf'
 include { TRAIN } from './modules/train.nf'
@@ -26,6 +27,7 @@ workflow PREDICT_SLIDES {
     genes // gene panel, or null for the bundle's own
     max_unreadable
     on_slide_error
+    outdir
     run // JSON: what the head process alone knows of this run
 
     main:
@@ -57,7 +59,8 @@ workflow PREDICT_SLIDES {
     status = TILE.out.status.mix(ENCODE.out.status, PREDICT.out.status, REPORT.out.status).toSortedList()
     SUMMARISE(CHECK.out.samples.map { file -> file.text }, status)
     PROVENANCE(run, CHECK.out.samples, SUMMARISE.out.outcomes)
-    CONCLUDE(SUMMARISE.out.failures.combine(PROVENANCE.out.crate).map { failures, _crate -> failures }, on_slide_error)
+    ended = SUMMARISE.out.failures.combine(SUMMARISE.out.outcomes).combine(PROVENANCE.out.crate)
+    CONCLUDE(ended.map { failures, outcomes, _crate -> tuple(failures, outcomes) }, on_slide_error, outdir)
 }
 
 // From slides with counts to figures, and a bundle a method.
@@ -137,6 +140,8 @@ workflow {
     else {
         check_parameters(schema, params)
         parameters = values_of(schema, params)
+        lock = take_lock(params.outdir)
+        workflow.onComplete { release_lock(lock) }
         channel.of(as_json(parameters))
             .collectFile(name: 'params.json', storeDir: "${params.outdir}/pipeline_info", newLine: true)
         if (params.workflow == 'train') {
@@ -159,6 +164,7 @@ workflow {
                 params.genes,
                 params.max_unreadable,
                 params.on_slide_error,
+                params.outdir,
                 facts_of_run(parameters),
             )
         }

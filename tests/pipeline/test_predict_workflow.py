@@ -62,19 +62,39 @@ def test_a_bad_slide_is_accounted_for_and_resuming_recomputes_only_what_changed(
     assert_manual_knows(failed.outdir, manual=(launch.root / "docs" / "output.md").read_text())
 
     done = [f"{stage} {sample}" for stage in STAGES for sample in ("S1", "S2")] + ["SUMMARISE", "TILE S3"]
+    whole = damage(failed.outdir, "S1/S1.h5ad", "S1/S1.html", "S1/status.json", "summary.html", "summary.parquet")
+    (failed.outdir / "S2" / "S2.parquet").unlink()
     resumed = launch(*given, "--on_slide_error", "skip", "-resume")
 
     assert resumed.code == 0, resumed.output
     assert "1 slide failed" in resumed.output
     assert resumed.tasks("CACHED") == sorted(done)
     assert resumed.tasks("COMPLETED") == []
+    assert {path: path.read_bytes() for path in whole} == whole
+    assert (failed.outdir / "S2" / "S2.parquet").exists()
 
     make_slide(three_slides.parent / "second.tiff", seed=3)
+    (three_slides.parent / "first slide.tiff").write_text("This is no slide.\n" * 100)
     changed = launch(*given, "--on_slide_error", "skip", "-resume")
 
     assert changed.code == 0, changed.output
-    assert changed.tasks("COMPLETED") == sorted([*(f"{stage} S2" for stage in STAGES), "SUMMARISE"])
-    assert changed.tasks("CACHED") == sorted([*(f"{stage} S1" for stage in STAGES), "TILE S3"])
+    assert changed.tasks("COMPLETED") == sorted([*(f"{stage} S2" for stage in STAGES), "SUMMARISE", "TILE S1"])
+    assert changed.tasks("CACHED") == ["TILE S3"]
+    # What is left of the slide that was good is no result of this run.
+    assert {path.name for path in (failed.outdir / "S1").iterdir()} == {
+        "status.json", *(f"S1.{suffix}.stale" for suffix in RESULTS)
+    }  # fmt: skip
+    assert (failed.outdir / "S1" / "S1.h5ad.stale").read_bytes() == whole[failed.outdir / "S1" / "S1.h5ad"]
+    assert "S1 failed: what an earlier run made of it is now S1/S1.h5ad.stale" in changed.output
+    assert not (failed.outdir / "pipeline_info" / "run.lock").exists()
+
+
+def damage(outdir: Path, *names: str) -> dict[Path, bytes]:
+    """Cut files off or change a byte of them, in turn; return what they were."""
+    whole = {outdir / name: (outdir / name).read_bytes() for name in names}
+    for number, (path, content) in enumerate(whole.items()):
+        path.write_bytes(content[: len(content) // 2] if number % 2 == 0 else content[:-9] + b"#" + content[-8:])
+    return whole
 
 
 def assert_crate_tells_the_truth(outdir: Path) -> None:
@@ -184,11 +204,22 @@ def test_every_fault_of_a_samplesheet_is_told_at_once_and_before_any_slide_is_op
     assert {row["process"] for row in run.trace()} == {"PREDICT_SLIDES:CHECK"}
 
 
-# Stands before the command line, and dies as from a fault in native code when it meets one sample's tiles.
+# Stands before the command line, and dies as from a fault in native code when it meets one sample's tiles. A vanished
+# mount, a full disk and a broken library meet another sample, each once.
 CRASHES = """#!/usr/bin/env bash
 if [ "$1" = encode ] && grep -q '"sample": *"S2"' slide.json; then
     kill -SEGV $$
 fi
+if [ "$1" = tile ] && [ "$4" = S1 ]; then
+    for code in 66 73 70; do
+        mkdir "{folder}/$code" 2> /dev/null && exit $code
+    done
+fi
+exec "{histocast}" "$@"
+"""
+
+NO_SCRATCH = """#!/usr/bin/env bash
+[ "$1" != encode ] || export HISTOCAST_SCRATCH=/dev/null/below
 exec "{histocast}" "$@"
 """
 
@@ -201,7 +232,9 @@ def test_a_slide_whose_task_crashes_every_time_costs_that_slide_alone(
     sheet = write_samplesheet(tmp_path / "sheet.csv", {"S1": "one.tiff", "S2": "two.tiff"})
     crashing = tmp_path / "crashing" / "histocast"
     crashing.parent.mkdir()
-    crashing.write_text(CRASHES.replace("{histocast}", str(root / "bin" / "histocast")))
+    crashing.write_text(
+        CRASHES.replace("{histocast}", str(root / "bin" / "histocast")).replace("{folder}", str(tmp_path))
+    )
     crashing.chmod(0o755)
     here = tmp_path / "here.config"
     here.write_text(f"process.beforeScript = \"export PATH='{crashing.parent}':'{root}/.venv/bin':\\\"\\$PATH\\\"\"\n")
@@ -210,7 +243,10 @@ def test_a_slide_whose_task_crashes_every_time_costs_that_slide_alone(
     run = launch(*given)
 
     assert run.code != 0
-    assert run.tasks("FAILED") == ["ENCODE S2"] * 4
+    assert run.tasks("FAILED") == ["ENCODE S2"] * 4 + ["TILE S1"] * 3
+    assert [row["exit"] for row in run.trace() if row["process"].endswith("TILE") and row["tag"] == "S1"] == [
+        "66", "73", "70", "0",
+    ]  # fmt: skip
     assert "1 slide failed; every other one is done" in run.output
     assert "S2, encode: its task failed each time it was tried" in run.output
     assert (run.outdir / "S1" / "S1.h5ad").stat().st_size > 0
@@ -219,6 +255,14 @@ def test_a_slide_whose_task_crashes_every_time_costs_that_slide_alone(
     assert "trace.txt" in status["stages"][-1]["error"]["advice"]
     rows = pq.read_table(run.outdir / "summary.parquet", columns=["sample", "outcome"]).to_pylist()
     assert [(row["sample"], row["outcome"]) for row in rows] == [("S1", "ok"), ("S2", "failed")]
+
+    crashing.write_text(NO_SCRATCH.replace("{histocast}", str(root / "bin" / "histocast")))
+    no_scratch = launch(*given, "-resume")
+
+    assert no_scratch.code != 0
+    assert "exit status (73)" in no_scratch.output
+    assert no_scratch.tasks("FAILED") == ["ENCODE S2"] * 4
+    assert no_scratch.tasks("COMPLETED") == []
 
     crashing.unlink()
     mended = launch(*given, "-resume")

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,38 @@ ENGINES = ("docker", "podman", "apptainer", "singularity")
 EXECUTORS = ("slurm", "lsf", "pbs", "pbspro", "sge", "k8s", "awsbatch")
 
 
+OTHER_RUN = {
+    "session": "other",
+    "run": "grave_turing",
+    "user": "ada",
+    "host": "node7",
+    "pid": 1,
+    "started": "yesterday",
+}
+
+
 def test_a_stub_run_writes_every_file_and_a_moved_server_keeps_the_cache(launch: Launcher, tmp_path: Path) -> None:
     sheet = write_samplesheet(tmp_path / "sheet.csv", {"A": "a.tiff", "B": "b.tiff"})
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     given = ("-stub", "--input", sheet, "--bundle", bundle)
+    # Another run's, which crashed on another machine and has been silent since.
+    lock = tmp_path / "results" / "pipeline_info" / "run.lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text(json.dumps(OTHER_RUN))
+    refused = launch(*given)
+
+    assert refused.code != 0
+    assert "in use by run grave_turing of ada on node7 (process 1), begun yesterday" in refused.output
+    assert f"remove {lock}" in refused.output
+    assert json.loads(lock.read_text()) == OTHER_RUN
+    assert not list(tmp_path.rglob(".command.run"))
+    os.utime(lock, (time.time() - 601,) * 2)
 
     first = launch(*given)
 
     assert first.code == 0, first.output
+    assert "took over the results folder from run grave_turing of ada" in first.output
     found = {str(path.relative_to(first.outdir)) for path in first.outdir.rglob("*") if path.is_file()}
     assert found == {
         *(f"{sample}/{sample}.{suffix}" for sample in "AB" for suffix in ("h5ad", "parquet", "html")),
@@ -53,6 +77,47 @@ def test_a_stub_run_writes_every_file_and_a_moved_server_keeps_the_cache(launch:
     stricter = launch(*given, "--max_unreadable", "0.5", "-resume")
 
     assert count_by_process(stricter.tasks("CACHED")) == {"TILE": 2}
+
+
+CONCLUDES = """
+include { CONCLUDE } from '{root}/modules/conclude.nf'
+workflow {
+    CONCLUDE(tuple(file('failures.txt'), file('outcomes.json')), 'skip', 'results')
+}
+"""
+
+
+def test_what_an_earlier_run_left_of_a_failed_sample_is_moved_aside(
+    launch: Launcher, root: Path, tmp_path: Path
+) -> None:
+    last_stages = {"S1": "tile", "S2": "report", "S3": "report", "S4": "check"}
+    failed = {"S1", "S2", "S4"}
+    for sample in ("S1", "S2", "S3"):
+        (tmp_path / "results" / sample).mkdir(parents=True)
+        for name in (f"{sample}.h5ad", f"{sample}.html", "status.json"):
+            (tmp_path / "results" / sample / name).write_text("yesterday's")
+    (tmp_path / "results" / "S1" / "S1.h5ad.stale").write_text("older")
+    outcomes = [
+        {"sample": sample, "outcome": "failed" if sample in failed else "ok", "stages": [{"stage": stage}]}
+        for sample, stage in last_stages.items()
+    ]
+    (tmp_path / "outcomes.json").write_text(json.dumps({"samples": outcomes}))
+    (tmp_path / "failures.txt").write_text("S1, tile: no reader can open it\n")
+    script = tmp_path / "concludes.nf"
+    script.write_text(CONCLUDES.replace("{root}", str(root)))
+
+    run = launch(script=script)
+
+    assert run.code == 0, run.output
+    assert "S2 failed: what an earlier run made of it is now S2/S2.html.stale" in run.output
+    left = {str(path.relative_to(run.outdir)) for path in run.outdir.rglob("*") if path.is_file()}
+    assert left == {
+        *("S1/S1.h5ad.stale", "S1/S1.html.stale", "S1/status.json"),
+        # REPORT failed: what PREDICT made of it is of this run.
+        *("S2/S2.h5ad", "S2/S2.html.stale", "S2/status.json"),
+        *("S3/S3.h5ad", "S3/S3.html", "S3/status.json"),
+    }
+    assert (run.outdir / "S1" / "S1.h5ad.stale").read_text() == "yesterday's"
 
 
 EXIT_WITH = """
