@@ -11,12 +11,13 @@ Axis names of tensors are fixed once: ``spot token gene dim``, and ``tile`` for 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from histocast.errors import ConfigError, MissingInputError
+from histocast.units import MAX_UM_PER_PX, MIN_UM_PER_PX
 
 DType = Literal["uint8", "float16", "float32", "int32", "int64", "bool"]
 
@@ -24,10 +25,37 @@ NEIGHBOUR_SIDE = 5
 """Neighbourhood of a spot in tiles a side, the spot itself in the middle (METHODS: 25 tiles)."""
 
 
-class Spec(BaseModel):
-    """Base of all parts of a bundle: frozen, and strict about unknown keys."""
+MAX_TILE_PX = 4096
+"""Side of a tile: several times the largest that an encoder takes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+MIN_PITCH_UM, MAX_PITCH_UM = 1.5, 10_000.0
+"""Of a grid: a little less than the 2 um of the finest arrays, and more than a section is wide."""
+
+MAX_AXIS = 1_000_000
+"""Length of one axis of a tensor."""
+
+MAX_GENES = 200_000
+"""Several times the genes and transcripts of any annotation."""
+
+MAX_REGION_SPOTS, MAX_HALO_SPOTS = 65_536, 256
+
+
+def _check_member(name: str) -> str:
+    """Return the path of a file within a bundle; raise `ValueError` for one that leads out of it."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable() or not path.name:
+        raise ValueError("a path that is not within the bundle")
+    return name
+
+
+MemberPath = Annotated[str, AfterValidator(_check_member)]
+"""Path of a file within the bundle, relative to its folder."""
+
+
+class Spec(BaseModel):
+    """Base of all parts of a bundle: frozen, strict about unknown keys, and every number finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TensorSpec(Spec):
@@ -35,18 +63,18 @@ class TensorSpec(Spec):
 
     name: str
     dtype: DType
-    shape: tuple[int | str, ...]
+    shape: tuple[Annotated[int, Field(gt=0, le=MAX_AXIS)] | str, ...]
 
 
 class GraphSpec(Spec):
     """One ONNX graph and its contract."""
 
-    file: str | None
+    file: MemberPath | None
     """Path within the bundle; ``None`` where the licence forbids shipping and only the digest is given."""
     sha256: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    weights_file: str | None = None
+    weights_file: MemberPath | None = None
     """File beside ``file`` that holds the graph's weights, where they are more than one ONNX file can hold."""
     weights_sha256: str | None = None
 
@@ -59,17 +87,18 @@ class GraphSpec(Spec):
 class TileGeometry(Spec):
     """What a tile is, in physical units: the pyramid level never decides."""
 
-    tile_px: int = Field(gt=0)
-    um_per_px: float = Field(gt=0)
+    tile_px: int = Field(gt=0, le=MAX_TILE_PX)
+    um_per_px: float = Field(ge=MIN_UM_PER_PX, le=MAX_UM_PER_PX)
     """Resolution of the encoder's input."""
-    pitch_um: float = Field(gt=0)
+    pitch_um: float = Field(ge=MIN_PITCH_UM, le=MAX_PITCH_UM)
     """Distance between grid tiles where no spots are given."""
 
 
 class EncoderSpec(GraphSpec):
     """An encoder: ``tiles`` uint8 [tile, tile_px, tile_px, 3] RGB to one or more feature tensors [tile, ...]."""
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """Names a file, a column and a graph on a server."""
     version: str
     licence: str
     gated: bool = False
@@ -95,9 +124,9 @@ class FusionSpec(GraphSpec):
     feeds: dict[str, tuple[str, ...]]
     """Feature columns concatenated along the last axis for each feature input, for example
     ``{"target": ("morphology.embedding",), "neighbour": ("morphology.embedding",)}``."""
-    region_spots: int = Field(default=1024, gt=0)
+    region_spots: int = Field(default=1024, gt=0, le=MAX_REGION_SPOTS)
     """Most spots in one call, about those of the capture area the model was trained on."""
-    halo_spots: int = Field(default=4, ge=0)
+    halo_spots: int = Field(default=4, ge=0, le=MAX_HALO_SPOTS)
     """Ring of spots around a region's core that gives context and is predicted elsewhere."""
     standardise_within_slide: bool = False
     """Whether features are brought to mean 0 and sd 1 over the slide before they enter the graph."""
@@ -186,7 +215,7 @@ class Bundle(Spec):
     encoders: tuple[EncoderSpec, ...]
     fusion: FusionSpec
     genes_sha256: str
-    gene_count: int
+    gene_count: int = Field(gt=0, le=MAX_GENES)
     gene_text: GeneTextSpec | None = None
     """``None`` where the graph knows its panel alone."""
     scale: ExpressionScale
@@ -231,6 +260,8 @@ def read_bundle(folder: Path) -> Bundle:
     """
     path = folder / "bundle.json"
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError("not a regular file", expected="a bundle of schema version 1", where=str(path))
         return Bundle.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingInputError(
@@ -252,7 +283,7 @@ def verify_files(folder: Path, bundle: Bundle) -> None:
     MissingInputError
         A file is absent.
     ConfigError
-        A file's bytes are not those the bundle was exported with.
+        A file's bytes are not those the bundle was exported with, or a link leads out of the folder.
     """
     stated = {name: digest for graph in (*bundle.encoders, bundle.fusion) for name, digest in graph.files().items()}
     stated["genes.parquet"] = bundle.genes_sha256
@@ -260,6 +291,7 @@ def verify_files(folder: Path, bundle: Bundle) -> None:
         path = folder / name
         if not path.is_file():
             raise MissingInputError(f"{name} is absent", where=str(folder), advice="copy the bundle again")
+        check_within(path, folder)
         if (found := sha256_of_file(path)) != expected:
             raise ConfigError(
                 f"{name} has sha256 {found}",
@@ -267,3 +299,14 @@ def verify_files(folder: Path, bundle: Bundle) -> None:
                 where=str(folder),
                 advice="the file was damaged or exchanged: copy the bundle again",
             )
+
+
+def check_within(path: Path, folder: Path) -> None:
+    """Raise `ConfigError` where a file of a bundle is a link, or lies behind one, that leads out of its folder."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(
+            f"{path.relative_to(folder)} is a link that leads out of the bundle",
+            expected="files that lie within it",
+            where=str(folder),
+            advice="copy the file to its place",
+        )

@@ -17,7 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from histocast.bundle import Bundle, GraphSpec, TensorSpec, sha256_of_file
+from histocast.bundle import Bundle, GraphSpec, TensorSpec, check_within, sha256_of_file
 from histocast.errors import ConfigError, MissingInputError, UsageError
 from histocast.foreign_errors import is_out_of_memory, out_of_memory
 from histocast.serving.cuda import CPU, CUDA, choose_providers, provider_options
@@ -78,6 +78,7 @@ def graph_path(folder: Path, name: str, graph: GraphSpec) -> Path:
         if graph.file is None:
             advice = f"its licence forbids shipping it: export it with your own access to {path}"
         raise MissingInputError(f"the graph {name!r} is absent", where=str(folder), advice=advice)
+    check_within(path, folder)
     if graph.file is None and (found := sha256_of_file(path)) != graph.sha256:
         raise ConfigError(
             f"{path.name} has sha256 {found}",

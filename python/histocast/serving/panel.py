@@ -18,6 +18,7 @@ from histocast.text_table import read_gene_list
 GENES_PER_CALL = 256
 """Genes that a graph which takes descriptions is asked for at once, so that memory does not grow with the list."""
 
+_NAME = re.compile(r"[\w.@/()*',; \t-]{1,40}")
 _VERSIONED_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+", re.IGNORECASE)
 
 
@@ -51,7 +52,8 @@ def read_panel(path: Path, genes: pa.Table, *, described: bool = False) -> list[
         rows = rows_by_name.get(name, [])
         if not rows:
             faults.add(
-                f"unknown gene {name!r}",
+                # What is no name of a gene may be of another file altogether, and is not shown.
+                f"unknown gene {name!r}" if _NAME.fullmatch(name) else f"{len(name)} characters that name no gene",
                 row=number,
                 expected=f"one of the {genes.num_rows} genes of the bundle, by symbol or Ensembl id",
                 advice=_suggest(name, spellings),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from histocast.artifacts import GENES, open_parquet
@@ -14,6 +16,9 @@ from histocast.serving.onnx import check_contract, graph_path, open_session
 from histocast.serving.predictor import graphs_of
 
 EXPRESSION_OUTPUTS = ("expression", "sd")
+
+MAX_CALL_BYTES = 4 << 30
+"""Of tensors that enter and leave a graph at once: a region of 1,024 spots with 20,000 genes takes 0.2 GiB."""
 
 
 def verify_bundle(folder: Path) -> Bundle:
@@ -37,11 +42,13 @@ def verify_bundle(folder: Path) -> Bundle:
     MissingInputError
         The folder holds no ``bundle.json``, or a file it names is absent.
     ConfigError
-        A file has another digest, a graph another contract, or the panel another length or a gene twice.
+        A file lies outside or has another digest, an encoder takes tiles of another size, a call takes too much memory, a graph another contract, or the panel another length or a gene twice.
     """
     bundle = read_bundle(folder)
     verify_files(folder, bundle)
     verify_names(bundle)
+    verify_tiles(bundle)
+    verify_memory(bundle)
     for name, graph in graphs_of(bundle).items():
         if graph.file is None and not (folder / f"encoders/{name}.onnx").is_file():
             # A server has it, and says so itself; in process the predict stage asks for it.
@@ -65,6 +72,52 @@ def verify_names(bundle: Bundle) -> None:
         raise ConfigError(
             f"encoders {names}", expected="names that differ, and none 'fusion'", where=f"bundle {bundle.name}"
         )
+
+
+def verify_tiles(bundle: Bundle) -> None:
+    """Compare the input of each encoder with the size of a tile; check_contract holds its graph to that input.
+
+    Raises
+    ------
+    ConfigError
+        An encoder takes other than RGB tiles of the bundle's size.
+    """
+    side = bundle.geometry.tile_px
+    for encoder in bundle.encoders:
+        shapes = [list(tensor.shape) for tensor in encoder.inputs if tensor.name == "tiles" and tensor.dtype == "uint8"]
+        expected = ["tile", side, side, 3]
+        if len(encoder.inputs) != 1 or shapes != [expected]:
+            found = ", ".join(f"{tensor.name} {tensor.dtype} {list(tensor.shape)}" for tensor in encoder.inputs)
+            raise ConfigError(
+                f"input {found or 'of nothing'}",
+                expected=f"tiles uint8 {expected}, as geometry.tile_px",
+                where=f"bundle {bundle.name}, encoder {encoder.name!r}",
+                advice="export the encoder for tiles of that size",
+            )
+
+
+def verify_memory(bundle: Bundle) -> None:
+    """Bound the memory of the tensors of one call, which a task has to have.
+
+    Raises
+    ------
+    ConfigError
+        Inputs and outputs of a graph take more than `MAX_CALL_BYTES`.
+    """
+    rows = {"tile": 1, "spot": bundle.fusion.region_spots, "gene": bundle.gene_count}
+    for name, graph in graphs_of(bundle).items():
+        call_bytes = sum(
+            math.prod(axis if isinstance(axis, int) else rows.get(axis, 1) for axis in tensor.shape)
+            * np.dtype(tensor.dtype).itemsize
+            for tensor in (*graph.inputs, *graph.outputs)
+        )
+        if call_bytes > MAX_CALL_BYTES:
+            raise ConfigError(
+                f"graph {name!r} takes and gives {call_bytes / 2**30:.3g} GiB in one call",
+                expected=f"at most {MAX_CALL_BYTES / 2**30:g} GiB",
+                where=f"bundle {bundle.name}",
+                advice="export the bundle with smaller regions, fewer genes or shorter features",
+            )
 
 
 def verify_genes(path: Path, bundle: Bundle) -> None:
