@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import boto3
+import numpy as np
 import pytest
 
 from described_bundle import gene_texts, write_described_bundle, write_descriptions
@@ -16,6 +17,7 @@ from histocast.check import check_samples
 from histocast.errors import ConfigError, DataError, MissingInputError, StorageUnavailable
 from histocast.storage import s3
 from sample_bundle import write_bundle
+from several_files import write_mirax
 
 
 @pytest.fixture
@@ -70,6 +72,31 @@ def test_missing_slides_and_wrong_cells_are_told_together(tmp_path, bundle, shee
     assert "a relative path begins at the samplesheet's folder" in message
     assert "line 4, column 'slide': slide of sample S3: a folder" in message
     assert "line 5, column 'mpp'" in message
+
+
+def test_companions_are_recorded_and_slides_that_lack_them_are_refused(tmp_path, bundle, sheet):
+    slide = write_mirax(tmp_path / "a.mrxs", np.zeros((256, 256, 3), np.uint8))
+    (tmp_path / "link.mrxs").symlink_to(slide)
+    record = check_samples(sheet("S1,link.mrxs,,"), bundle_folder=bundle).samples[0]
+    assert record.files == (str(slide), str(tmp_path / "a"))
+    (tmp_path / "a" / "new.dat").touch()
+    assert check_samples(sheet("S1,link.mrxs,,"), bundle_folder=bundle).samples[0].companions_version not in (
+        None,
+        record.companions_version,
+    )
+    (tmp_path / "b.mrxs").write_bytes(b"x")
+    with pytest.raises(DataError, match="line 2, column 'slide': slide of sample S1: a MIRAX index file without"):
+        check_samples(sheet("S1,b.mrxs,,"), bundle_folder=bundle)
+
+
+@pytest.mark.parametrize("suffix", [".mrxs", ".VMS", ".vmu", ".dcm", ".afi", ".vsi"])
+def test_slides_of_several_files_in_a_store_are_refused_before_it_is_asked(bundle, sheet, suffix):
+    path = sheet(f"S1,s3://nowhere/a{suffix},,")
+    with pytest.raises(DataError, match="line 2, column 'slide': slide of sample S1: ") as caught:
+        check_samples(path, bundle_folder=bundle)
+    assert "pyramidal TIFF" in caught.value.message
+    record = check_samples(path, bundle_folder=bundle, on_slide_error="skip").samples[0]
+    assert record.error.kind == "DataError"
 
 
 def test_skip_writes_missing_slides_down_and_keeps_the_others(tmp_path, bundle, sheet):

@@ -71,6 +71,12 @@ def test_all_faults_are_listed_with_line_and_what_looks_alike(panel, genes):
     assert "line 8: unknown gene 'QQQQ'" in message
 
 
+def test_a_line_that_names_no_gene_is_not_quoted(panel, genes):
+    with pytest.raises(DataError, match="line 2: 31 characters that name no gene") as caught:
+        read_panel(panel("ERBB2\nroot:x:0:0:root:/root:/bin/bash\n"), genes)
+    assert "root:x" not in caught.value.message
+
+
 @pytest.mark.parametrize("content", ["", "\n\n", "# nothing yet\n"])
 def test_an_empty_panel_is_refused(panel, genes, content):
     with pytest.raises(DataError, match="no gene"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -143,11 +144,32 @@ def test_all_faults_at_once(sheet):
             b"sample,slide\n\n\nS1,a.svs\n\nS1,b.svs\n",
             "line 6, column 'sample': duplicate sample 'S1', first on line 4",
         ),
+        (b"sample,slide\nS1,a.svs\ns1,b.svs\n", "duplicate sample 's1', equal but for case to 'S1', first on line 2"),
+        (b"sample,slide\nSummary.HTML,a.svs\n", "'Summary.HTML' is a name histocast uses itself"),
         (b'sample,slide\nS1,"a\nb.svs"\nS1,b.svs\n', "line 4, column 'sample': duplicate sample 'S1', first on line 2"),
     ],
 )
 def test_each_fault_is_named_where_it_is(sheet, content, told):
     assert told in message_of(sheet(content))
+
+
+def test_faults_come_in_the_order_of_lines_and_only_close_names_are_suggested(sheet):
+    message = message_of(sheet("sample,slide,name,mp\nS1,a.svs,x,\nS1,,x,\nS 3,c.svs,x,\n"))
+    lines = [int(line) for line in re.findall(r"\d+\. \S+ line (\d+)", message)]
+    assert lines == sorted(lines) == [1, 1, 3, 3, 4]
+    assert re.findall("did you mean '(.*)'", message) == ["mpp"]
+
+
+@pytest.mark.parametrize("name", ["$", "*", "?", "[", "{", "\t"])
+def test_a_name_that_no_container_could_be_given_is_refused_within_one_alone(sheet, monkeypatch, name):
+    content = f'sample,slide\nS1,"a{name}b.svs"\n'
+    rows, faults = read_samplesheet(sheet(content))
+    assert rows
+    assert not faults.lines
+    monkeypatch.setenv("HISTOCAST_IMAGE", "localhost/histocast/client")
+    told = message_of(sheet(content))
+    assert f"line 2, column 'slide': a path that holds {name!r}" in told
+    assert "rename" in told
 
 
 def test_a_sheet_that_is_not_there_or_no_file(tmp_path: Path):

@@ -127,8 +127,8 @@ def _without_location(record: StatusRecord, sample: SampleRecord) -> StatusRecor
 
 
 def _hide(text: str, sample: SampleRecord) -> str:
-    name = PurePosixPath(sample.slide).name
-    for location in (sample.slide, sample.slide.split("://")[-1], name):
+    names = [PurePosixPath(path).name for path in (sample.slide, *sample.files)]
+    for location in (sample.slide, sample.slide.split("://")[-1], *sample.files, *names):
         if location and location != sample.sample:
             text = text.replace(location, f"the slide of {sample.sample}")
     return text

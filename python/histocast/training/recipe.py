@@ -239,7 +239,7 @@ def _change_option(content: dict[str, Any], option: str) -> None:
             raise UsageError(f"option {option!r}: {parent!r} is one value", expected="a group of options")
     try:
         content[last] = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         content[last] = text
 
 
@@ -262,7 +262,7 @@ def _read_content(name: str | Path) -> tuple[dict[str, Any], Path]:
         )
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"not JSON: {error}", expected="a recipe", where=str(name)) from error
     if not isinstance(content, dict):
         raise ConfigError("no JSON object", expected="a recipe", where=str(name))

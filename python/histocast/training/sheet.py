@@ -14,6 +14,8 @@ COLUMNS = TableColumns(required=("sample", "slide", "counts", "patient"), option
 
 # A sample names a folder and files, also on object stores.
 SAMPLE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
+# A patient's pseudonym names a fold, so a folder, and is written into tables: no path, no formula, no control character.
+_PATIENT_NAME = re.compile(r"\w[\w .,:()#+-]{0,99}")
 
 
 PEOPLE_IN_TWO: dict[str, frozenset[str]] = {
@@ -103,6 +105,9 @@ def _check_row(row: TableRow, folder: Path, faults: ErrorCollector) -> TrainingR
             is_in_s3(cells.get(name, ""))
         except HistocastError as error:
             faults.add(error.found, row=row.line, column=name, expected=error.expected)
+    if cells.get("patient") and not _PATIENT_NAME.fullmatch(cells["patient"]):
+        expected = "a pseudonym of letters, digits, blanks and . , : ( ) # + - _, which begins with a letter or digit"
+        faults.add(f"{cells['patient']!r} cannot name a fold", row=row.line, column="patient", expected=expected)
     mpp = parse_um_per_px(row, faults)
     if len(faults) > before or not cells.keys() >= set(COLUMNS.required):
         return None
