@@ -184,7 +184,10 @@ class TestOtherSlides:
     def test_what_comes_from_a_bundle_is_escaped(self, done, tmp_path):
         data = anndata.read_h5ad(done[0] / "S1.h5ad")
         data.var["gene_symbol"] = '<script>alert("x")</script>'
-        data.uns["histocast"]["bundle"]["intended_use"] = "<img src=http://x/y.png>"
+        known = data.uns["histocast"]
+        for card in (known["bundle"], known["scale"], known["calibration"]):
+            said = [key for key, value in card.items() if isinstance(value, str) and key != "training_data"]
+            card.update(dict.fromkeys(said, '"><img src=http://x/y.png><script>alert(1)</script>'))
         data.write_h5ad(tmp_path / "S1.h5ad")
         page = write_report(done[1], tmp_path)
         assert "script" not in page.tags
