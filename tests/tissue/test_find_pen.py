@@ -105,7 +105,7 @@ def stroke_through(shape, um_per_px, width_um, start):
     """A stroke from glass across the middle, [row, column], as shares of pixels covered."""
     rows, columns = shape
     canvas = np.zeros((rows * 4, columns * 4), np.uint8)
-    ends = [(int(x * 4 * columns), int(y * 4 * rows)) for x, y in ((start, start), (0.5, 0.55), (0.62, 0.96))]
+    ends = [(int(x * 4 * columns), int(y * 4 * rows)) for x, y in ((start, start), (0.5, 0.55), (0.62, 1 - start))]
     cv2.polylines(canvas, [np.array(ends, np.int32)], False, 255, max(1, round(4 * width_um / um_per_px)), cv2.LINE_AA)
     return cv2.GaussianBlur(cv2.resize(canvas, (columns, rows), interpolation=cv2.INTER_AREA) / 255.0, (0, 0), 0.6)
 
@@ -125,7 +125,7 @@ SWEEP = [
 def test_ink_of_every_colour_width_and_opacity_is_pen_and_costs_no_tissue_elsewhere(
     paint, compress_jpeg, ink, width_um, opacity
 ):
-    # A broad stroke must not run along the image's side, where it would be the slide's edge.
+    # A broad stroke must not run along the image's side, where it would be the edge of the slide.
     side = 2 if width_um == 1500 else 1
     painting = paint(rows=220 * side, columns=260 * side)
     picture = painting.add_section(painting.ellipse(0.6, 0.55, 0.3, 0.35)).picture()
