@@ -16,7 +16,7 @@ include { TRAIN } from './modules/train.nf'
 include { EVALUATE } from './modules/evaluate.nf'
 include { EXPORT } from './modules/export.nf'
 include { LINEAGE } from './modules/lineage.nf'
-include { local_file ; local_files ; one_slide_a_folder ; read_plan ; read_samples ; read_sections ; runs_in_containers ; whole_file } from './modules/inputs.nf'
+include { folders_to_open ; local_file ; local_files ; read_plan ; read_samples ; read_sections ; runs_in_containers ; whole_file } from './modules/inputs.nf'
 include { check_parameters ; describe_parameters ; values_of ; as_json } from './modules/parameters.nf'
 
 // From slides to expression. Every row of the samplesheet reaches the summary, whatever became of it.
@@ -35,7 +35,7 @@ workflow PREDICT_SLIDES {
     staged_genes = tuple(local_file(genes), genes)
 
     CHECK(
-        tuple(local_file(input), input, one_slide_a_folder(input)),
+        [local_file(input), input] + folders_to_open(input, [bundle, genes]),
         staged_bundle,
         staged_genes,
         on_slide_error,

@@ -1,4 +1,4 @@
-include { option ; precision ; surroundings } from './inputs.nf'
+include { mounts ; option ; precision ; surroundings } from './inputs.nf'
 
 // Judges every row of the samplesheet, the bundle and the gene panel before the first slide is opened.
 process CHECK {
@@ -6,9 +6,10 @@ process CHECK {
     label 'process_light'
     // It asks the store what lies there now, which no cache can know.
     cache false
+    containerOptions { mounts(link_folders) }
 
     input:
-    tuple path(samplesheet), val(samplesheet_uri), path(slides, stageAs: 'slides/?/*')
+    tuple path(samplesheet), val(samplesheet_uri), path(slides, stageAs: 'slides/?/*'), val(link_folders)
     tuple path(bundle, stageAs: 'bundle/*'), val(bundle_uri)
     tuple path(genes, stageAs: 'genes/*'), val(genes_uri)
     val on_slide_error

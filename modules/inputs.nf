@@ -80,31 +80,47 @@ def precision(task) {
     return task.ext.precision && task.ext.precision != 'fp32' ? "HISTOCAST_PRECISION=${quoted(task.ext.precision)} " : ''
 }
 
-// CHECK looks at every slide, but a container sees only the folders of what its task was given: one slide of
-// each local folder opens it, those that links lead to included. A cell that is no file is left to CHECK, which says
-// what is wrong with it.
-def one_slide_a_folder(samplesheet) {
+// CHECK looks at every slide, but a container sees only the folders of what its task was given: one slide of each local
+// folder opens it. Nextflow follows links when it stages, so that folders of links are mounted by name. A cell that is no
+// file is left to CHECK, which says what is wrong with it.
+def folders_to_open(samplesheet, others) {
+    def slides = local_slides(samplesheet)
+    def files = slides.collect { path -> path.toRealPath() }.findAll { path -> is_stageable(path) }.unique { path -> path.parent }
+    def staged = slides ? files + ([samplesheet] + others).findAll { uri -> uri && !is_object(uri) }.collect { uri -> file(uri, glob: false).toRealPath() } : []
+    // An engine refuses to mount a folder twice, so that those around what Nextflow mounts are left out.
+    def mounted = staged.collect { path -> path.parent } + [workflow.workDir, projectDir]
+    def links = slides
+        .collectMany { path -> links_of(path) }
+        .collect { path -> path.parent }
+        .unique()
+        .findAll { folder -> !mounted.any { path -> path.startsWith(folder) } }
+    return [files, links.collect { folder -> folder.toString() }]
+}
+
+def local_slides(samplesheet) {
     def sheet = is_object(samplesheet) ? null : file(samplesheet, glob: false)
     if (!workflow.containerEngine || !sheet?.isFile()) {
         return []
     }
     def cells = sheet.readLines().collectMany { line -> line.findAll(/"(?:[^"]|"")*"|[^,;\t]+/) }
-    def files = cells
+    return cells
         .collect { cell -> cell.trim().replaceAll(/^"|"$/, '').replace('""', '"') }
         .findAll { cell -> cell && !is_object(cell) && is_stageable(cell) }
         .collect { cell -> sheet.toRealPath().parent.resolve(cell) }
         .findAll { path -> path.isFile() }
-    return files
-        .collectMany { path -> links_of(path) }
-        .findAll { path -> is_stageable(path) }
-        .unique { path -> path.parent }
 }
 
-// A path, and each one that it leads to where it is a link.
+// A path, where it is a link, and every other link on the way to its file.
 def links_of(path, most = 40) {
     def leads_on = most > 0 && java.nio.file.Files.isSymbolicLink(path)
     def target = leads_on ? path.resolveSibling(java.nio.file.Files.readSymbolicLink(path)) : null
-    return [path.normalize()] + (leads_on ? links_of(target, most - 1) : [])
+    return leads_on ? [path.normalize()] + links_of(target, most - 1) : []
+}
+
+// Options of a container engine that mount folders where they are.
+def mounts(folders) {
+    def flag = workflow.containerEngine in ['apptainer', 'singularity'] ? '-B' : '-v'
+    return folders.collect { folder -> "${flag} ${quoted(folder)}:${quoted(folder)}:ro" }.join(' ')
 }
 
 // The sections that PLAN found in the training sheet, with the files of each.
