@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.tissue.absorbance import channel_mean
+from histocast.tissue.absorbance import channel_max, channel_mean, channel_min
 from histocast.tissue.shapes import drop_small
 
 Mask = NDArray[np.bool_]
@@ -36,6 +36,10 @@ SHARP_SHARE = 0.5
 MIN_LINE_UM = 300.0
 MAX_LINE_SPREAD = 0.15
 """Standard deviation along a line, as a share of its mean absorbance."""
+MIN_LINE_COLOUR = 0.3
+MIN_BLACK_LINE = 0.5
+"""Least difference between channels, as a share of their mean, or least mean absorbance: edges of coverslips and
+scratches are grey."""
 GLASS_BESIDE_LINE = 0.2
 """Within four pixels of a line there is less than this share of its absorbance."""
 
@@ -61,12 +65,15 @@ def find_even_areas(absorbance: NDArray[np.float32], where: Mask, um_per_px: flo
     return _with_sharp_edge(areas, mean, step)
 
 
-def find_even_lines(mean: Plane, where: Mask, um_per_px: float) -> Mask:
-    """Return thin even lines on glass [row, column], by the mean absorbance of the pixels ``where``."""
+def find_even_lines(absorbance: NDArray[np.float32], where: Mask, um_per_px: float) -> Mask:
+    """Return thin even lines on glass [row, column] among the pixels ``where``; grey ones only if they are dark."""
+    mean = channel_mean(absorbance)
+    colour = cv2.blur(channel_max(absorbance) - channel_min(absorbance), (5, 5))
+    ink = (colour > MIN_LINE_COLOUR * cv2.blur(mean, (5, 5))) | (mean > MIN_BLACK_LINE)
     along = np.minimum.reduce([_range(mean, direction) for direction in _DIRECTIONS])
     crest = mean > 0.75 * cv2.dilate(mean, _WIDE_SQUARE)
     on_glass = cv2.erode(mean, _NEAR_LINE) < GLASS_BESIDE_LINE * mean
-    lines = where & (mean > MIN_ABSORBANCE) & (along < EVEN_LINE * mean) & crest & on_glass
+    lines = where & (mean > MIN_ABSORBANCE) & (along < EVEN_LINE * mean) & crest & on_glass & ink
     count, labels, stats, _ = cv2.connectedComponentsWithStats(lines.astype(np.uint8), connectivity=8)
     length_px = np.hypot(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
     level = _mean_by_label(labels, mean, count)

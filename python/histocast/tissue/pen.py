@@ -77,7 +77,7 @@ def find_pen(absorbance: NDArray[np.float32], image: NDArray[np.uint8], um_per_p
     strokes = drop_small(strokes, MIN_STROKE_UM2, um_per_px)
 
     traces = drop_small(impossible, MIN_TRACE_UM2, um_per_px)
-    traces |= find_even_areas(absorbance, ~border, um_per_px) | find_even_lines(mean, ~border, um_per_px)
+    traces |= find_even_areas(absorbance, ~border, um_per_px) | find_even_lines(absorbance, ~border, um_per_px)
     traces |= _continue_marks(strokes | traces, absorbance, um_per_px) & ~border
     # At least a pixel of rim, whatever the scale: a pixel half ink and half glass has a false colour too.
     pen = dilate(strokes, HALO_UM, um_per_px) | dilate(traces, TRACE_HALO_UM, um_per_px)
