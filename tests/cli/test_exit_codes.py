@@ -215,7 +215,7 @@ def test_too_little_memory_behind_a_decoder_is_no_damage(run, work: Work, monkey
     def decode(_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("histocast.slide.image._decode", decode)
+    monkeypatch.setattr("histocast.slide.image.imagecodecs.png_decode", decode)
     assert_not_recorded(run(*work.verb("tile")), TRANSIENT, "no memory left")
 
 
