@@ -1,4 +1,4 @@
-"""histocast: spatial gene expression forecast from H&E whole-slide images.
+"""histocast: spatial gene expression predicted from H&E whole-slide images.
 
 >>> import histocast
 >>> histocast.predict_slide("slide.svs", bundle="bundle/", outdir="out/")  # doctest: +SKIP

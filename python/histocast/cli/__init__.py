@@ -16,7 +16,7 @@ from histocast.failures import end_with
 
 app = typer.Typer(
     name="histocast",
-    help="Forecast spatial gene expression from H&E whole-slide images.",
+    help="Predict spatial gene expression from H&E whole-slide images.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

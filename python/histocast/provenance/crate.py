@@ -27,7 +27,7 @@ from histocast.records import BatchStatus, CheckRecord, RunRecord, SampleRecord,
 
 BUNDLE, GENES = "#bundle", "#genes"
 
-DESCRIPTION = "Spatial gene expression forecast from H&E slides. Predictions, not measurements; research only."
+DESCRIPTION = "Spatial gene expression predicted from H&E slides. Predictions, not measurements; research only."
 LICENCE = "Not stated here: it follows from those of the slides and of the bundle."
 
 BATCH_FILES = {
