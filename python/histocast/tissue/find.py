@@ -31,7 +31,7 @@ from histocast.tissue.absorbance import (
     to_work_scale,
 )
 from histocast.tissue.blur import measure_blur
-from histocast.tissue.pen import find_pen
+from histocast.tissue.pen import HALO_UM, find_pen
 from histocast.tissue.shapes import close_gaps, dilate, drop_lines, drop_small, fill_holes, open_gaps
 
 STAIN_GUARDS = (0.055, 0.10)
@@ -99,6 +99,10 @@ def find_tissue(
     absorbance = measure_absorbance(image, estimate_glass(image))
     averaged = smooth(absorbance, SMOOTH_UM / 2 / work_um_per_px)
     pen, surround = find_pen(averaged, image, work_um_per_px)
+    if unreadable.any():
+        # Colours extended into a hole are as even as ink.
+        hole = _resize(unreadable.astype(np.uint8), *image.shape[:2]) > 0
+        pen &= ~dilate(hole, HALO_UM, work_um_per_px)
     excluded = pen | surround
     stain = averaged[..., 1] - np.minimum(averaged[..., 0], averaged[..., 2])
     evident = stain > choose_threshold(stain[~excluded])
