@@ -215,7 +215,8 @@ class Bundle(Spec):
     encoders: tuple[EncoderSpec, ...]
     fusion: FusionSpec
     genes_sha256: str
-    gene_count: int = Field(gt=0, le=MAX_GENES)
+    gene_count: int = Field(ge=0, le=MAX_GENES)
+    """0 for encoders without a model, as sections are prepared with."""
     gene_text: GeneTextSpec | None = None
     """``None`` where the graph knows its panel alone."""
     scale: ExpressionScale
@@ -223,6 +224,12 @@ class Bundle(Spec):
     ood: OutOfDistribution
     training_data: dict[str, Any] = Field(default_factory=dict)
     metrics: tuple[Metric, ...] = ()
+
+    @model_validator(mode="after")
+    def _model_predicts_a_gene(self) -> Bundle:
+        if self.gene_count == 0 and self.fusion.feeds:
+            raise ValueError("gene_count is 0, and a model predicts at least one gene")
+        return self
 
     @model_validator(mode="after")
     def _feeds_exist(self) -> Bundle:

@@ -77,6 +77,12 @@ def test_a_panel_of_another_length_is_refused(tmp_path: Path, bundle: Bundle) ->
         verify_bundle(tmp_path)
 
 
+def test_a_model_of_no_gene_is_refused(tmp_path: Path, bundle: Bundle) -> None:
+    rewrite(tmp_path, bundle, gene_count=0)
+    with pytest.raises(ConfigError, match="gene_count is 0"):
+        verify_bundle(tmp_path)
+
+
 def test_a_gene_that_stands_twice_is_named(tmp_path: Path, bundle: Bundle) -> None:
     path = tmp_path / "genes.parquet"
     table = pq.read_table(path)
