@@ -63,7 +63,7 @@ workflow PREDICT_SLIDES {
     CONCLUDE(ended.map { failures, outcomes, _crate -> tuple(failures, outcomes) }, on_slide_error, outdir)
 }
 
-// From slides with counts to figures, and a bundle a method.
+// From slides with counts to figures, and one bundle per method.
 workflow TRAIN_MODELS {
     take:
     input // training sheet

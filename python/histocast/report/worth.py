@@ -59,7 +59,7 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def protocols(metrics: pd.DataFrame) -> list[dict[str, Any]]:
-    """The bundle's metrics: a table for those that share a protocol, a row a measure and a column a subject.
+    """The bundle's metrics: a table for those that share a protocol, one row per measure and one column per subject.
 
     The genes most rows are about stand with the protocol; a row about others says so itself.
     """

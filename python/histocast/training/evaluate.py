@@ -40,8 +40,8 @@ Floats = NDArray[np.float64]
 def evaluate(set_folder: Path, *, models: Sequence[Path], outdir: Path, threads: int = 1) -> Evaluation:
     """Judge model folders of `train` on their held-out sections.
 
-    Writes evaluation.json, evaluation.md, evaluation.html, sections.parquet (a row a section, subject and metric)
-    and genes.parquet (a row a gene of a section).
+    Writes evaluation.json, evaluation.md, evaluation.html, sections.parquet (one row per section, subject and metric)
+    and genes.parquet (one row per gene of a section).
 
     Parameters
     ----------

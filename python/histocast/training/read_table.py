@@ -127,7 +127,7 @@ def _gather(
     spots: list[str], genes: list[str], rows: list[tuple[NDArray[np.int64], NDArray[np.float64]]], *, path: Path
 ) -> CountMatrix:
     if not spots:
-        raise DataError("a table without rows", expected="a header of genes and a row a spot", where=str(path))
+        raise DataError("a table without rows", expected="a header of genes and one row per spot", where=str(path))
     matrix = _stack(rows, len(genes))
     return make_counts(spots=spots, ids=None, symbols=genes, matrix=matrix, layout=LAYOUT, where=str(path))
 

@@ -2,7 +2,7 @@
 
     <set>/<sample>/section.json      `SectionRecord`
                    slide.json tiles.parquet features.parquet      as TILE and ENCODE wrote them
-                   counts.h5ad       raw counts of all genes, a row a measured spot
+                   counts.h5ad       raw counts of all genes, one row per measured spot
                    pixels.npy        pixels of the tiles, where prepare was asked to keep them
 
 Any folder of such folders is a training set, so sections can be prepared apart and gathered.

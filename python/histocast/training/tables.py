@@ -1,4 +1,4 @@
-"""An evaluation as tables: a row a model or control, with the protocol in words above each."""
+"""An evaluation as tables: one row per model or control, with the protocol in words above each."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def _by_section(figure: Figure, samples: Sequence[str]) -> str:
 
 
 def _table(summaries: Sequence[SubjectSummary]) -> list[str]:
-    """Figures with a row a subject, then Pearson by held-out section."""
+    """Figures with one row per subject, then Pearson by held-out section."""
     named = {
         f"**{name}**" if summary.subject == MODEL else name: summary
         for name, summary in name_subjects(summaries).items()

@@ -4,7 +4,7 @@ her2st    github.com/almaan/her2st, or its Zenodo archives unpacked side by side
 cscc      GSE144240 (or GSE144239): the files of one GEO archive
 stnet     Mendeley Data 29ntw7sh4r
 hest1k    huggingface.co/datasets/MahmoodLab/hest: st/, wsis/ and the metadata table
-visium    a folder of Space Ranger runs, a folder a sample
+visium    a folder of Space Ranger runs, one folder per sample
 """
 
 from __future__ import annotations

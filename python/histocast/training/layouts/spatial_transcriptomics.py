@@ -51,7 +51,7 @@ def find_her2st(folder: Path, options: SheetOptions, faults: ErrorCollector) -> 
             what=f"spots of {sample}",
             expected=f"{sample}_selection.tsv",
         )
-        # The repository keeps the scanner's file names in a folder a section.
+        # The repository keeps the scanner's file names in one folder per section.
         places = [*(images / letter / sample).glob("*.jpg"), images / f"{sample}.jpg"]
         slide = only_file(
             places, faults, what=f"image of {sample}", expected=f"{letter}/{sample}/*.jpg or {sample}.jpg"
