@@ -46,7 +46,9 @@ from pathlib import Path
 from PIL import Image
 rows, columns = np.mgrid[:1500, :1500]
 tissue = ((rows - 750) ** 2 + (columns - 750) ** 2 < 600 ** 2)[..., None]
-pixels = np.where(tissue, (190, 110, 165), (243, 242, 244)) + np.random.default_rng(0).integers(-30, 30, (1500, 1500, 3))
+random = np.random.default_rng(0)
+cells = np.kron(random.integers(-45, 45, (125, 125, 1)), np.ones((12, 12, 1)))
+pixels = np.where(tissue, (190, 110, 165) + cells, (243, 242, 244)) + random.integers(-20, 20, (1500, 1500, 3))
 out = Path({str(tmp_path)!r})
 Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(out / "slide.png")
 import histocast

@@ -112,12 +112,15 @@ def stroke_through(shape, um_per_px, width_um, start):
 
 # Paler than an optical density of 0.12, ink passes for stain; a thin grey line may be a coverslip's edge.
 PALE = ("light blue", "light violet")
+# Broad strokes need large pictures, which cost most of the sweep's time: four inks are drawn there. Of the other
+# combinations every second one is tried, so that each ink has each width, and each width both opacities.
+BROAD = ("blue", "violet", "red", "black")
 SWEEP = [
-    (ink, width_um, opacity)
-    for ink in SWEEP_INKS
-    for width_um in (45, 150, 500, 1500)
-    for opacity in (0.6, 1.0)
-    if opacity == 1.0 or (ink not in PALE and (ink, width_um) != ("black", 45))
+    (ink, width_um, 1.0 if ink in PALE or (ink, width_um) == ("black", 45) else opacities[(number + step) % 2])
+    for opacities in [(0.6, 1.0)]
+    for number, ink in enumerate(SWEEP_INKS)
+    for step, width_um in enumerate((45, 150, 500, 1500))
+    if width_um < 1500 or ink in BROAD
 ]
 
 
