@@ -6,6 +6,7 @@ import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -133,16 +134,26 @@ def bucket(s3_endpoint: str):
     return client
 
 
+@contextmanager
+def faulty_proxy(upstream: str, *, fate: Fate = "ok") -> Iterator[FaultyProxy]:
+    """A proxy before a store, on loopback, which answers in one way until its `FaultyProxy.fate` is changed."""
+    server = FaultyProxy(upstream)
+    server.fate = lambda _: fate
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 @pytest.fixture
 def proxy(bucket: object, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
     """The proxy, to which the environment points boto3; retries and time-outs are short."""
-    server = FaultyProxy(s3_endpoint)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    monkeypatch.setattr("histocast.storage.s3.BACKOFF_S", 0.01)
-    monkeypatch.setattr("histocast.storage.s3.READ_TIMEOUT_S", 1)
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with faulty_proxy(s3_endpoint) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        monkeypatch.setattr("histocast.storage.s3.BACKOFF_S", 0.01)
+        monkeypatch.setattr("histocast.storage.s3.READ_TIMEOUT_S", 1)
+        yield server

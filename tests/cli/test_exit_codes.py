@@ -22,6 +22,7 @@ from faulty_proxy import BUCKET, bucket, proxy
 from histocast import cli
 from histocast.errors import DataError
 from histocast.serving.onnx import OnnxPredictor
+from small_disk import small_disk
 
 __all__ = ["bucket", "proxy"]
 
@@ -96,19 +97,6 @@ def work(histocast, demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory)
     return made
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk that takes a few kilobytes."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk], check=True)
-    yield disk
-    # Arrays that lie there may still be held by the error that pytest keeps.
-    subprocess.run(["umount", "--lazy", disk], check=True)
-
-
 def assert_not_recorded(ended: Ended, code: int, *words: str, outdir: Path = Path("out")) -> None:
     """The verb failed with this code, and left nothing that a cache could take for the slide's outcome."""
     assert ended.code == code, ended.said
@@ -125,15 +113,17 @@ def test_a_fault_of_the_slide_is_its_outcome(run, work: Work, tmp_path: Path) ->
     assert '"DataError"' in Path("out/tile.status.json").read_text()
 
 
-def test_a_full_work_disk(run, work: Work, small_disk: Path) -> None:
-    ended = run(*work.verb("tile", outdir=small_disk / "out"))
-    assert_not_recorded(ended, OUTPUT, "space", outdir=small_disk / "out")
+def test_a_full_work_disk(run, work: Work, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        ended = run(*work.verb("tile", outdir=disk / "out"))
+        assert_not_recorded(ended, OUTPUT, "space", outdir=disk / "out")
 
 
-def test_a_full_scratch_disk(run, work: Work, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HISTOCAST_SCRATCH", str(small_disk))
-    (small_disk / "filled").write_bytes(bytes(12_000))
-    assert_not_recorded(run(*work.verb("predict")), OUTPUT, "scratch", "HISTOCAST_SCRATCH")
+def test_a_full_scratch_disk(run, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        monkeypatch.setenv("HISTOCAST_SCRATCH", str(disk))
+        (disk / "filled").write_bytes(bytes(12_000))
+        assert_not_recorded(run(*work.verb("predict")), OUTPUT, "scratch", "HISTOCAST_SCRATCH")
 
 
 @pytest.mark.parametrize("verb", ["tile", "encode", "predict"])

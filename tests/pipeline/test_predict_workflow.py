@@ -204,22 +204,15 @@ def test_every_fault_of_a_samplesheet_is_told_at_once_and_before_any_slide_is_op
     assert {row["process"] for row in run.trace()} == {"PREDICT_SLIDES:CHECK"}
 
 
-# Stands before the command line, and dies as from a fault in native code when it meets one sample's tiles. A vanished
-# mount, a full disk and a broken library meet another sample, each once.
+# Runs before the command line, and dies as from a fault in native code when it gets one sample's tiles. Another sample's
+# first task fails once in a way that histocast does not know.
 CRASHES = """#!/usr/bin/env bash
 if [ "$1" = encode ] && grep -q '"sample": *"S2"' slide.json; then
     kill -SEGV $$
 fi
 if [ "$1" = tile ] && [ "$4" = S1 ]; then
-    for code in 66 73 70; do
-        mkdir "{folder}/$code" 2> /dev/null && exit $code
-    done
+    mkdir "{folder}/failed" 2> /dev/null && exit 70
 fi
-exec "{histocast}" "$@"
-"""
-
-NO_SCRATCH = """#!/usr/bin/env bash
-[ "$1" != encode ] || export HISTOCAST_SCRATCH=/dev/null/below
 exec "{histocast}" "$@"
 """
 
@@ -243,10 +236,7 @@ def test_a_slide_whose_task_crashes_every_time_costs_that_slide_alone(
     run = launch(*given)
 
     assert run.code != 0
-    assert run.tasks("FAILED") == ["ENCODE S2"] * 4 + ["TILE S1"] * 3
-    assert [row["exit"] for row in run.trace() if row["process"].endswith("TILE") and row["tag"] == "S1"] == [
-        "66", "73", "70", "0",
-    ]  # fmt: skip
+    assert run.tasks("FAILED") == ["ENCODE S2"] * 4 + ["TILE S1"]
     assert "1 slide failed; every other one is done" in run.output
     assert "S2, encode: its task failed each time it was tried" in run.output
     assert (run.outdir / "S1" / "S1.h5ad").stat().st_size > 0
@@ -256,16 +246,8 @@ def test_a_slide_whose_task_crashes_every_time_costs_that_slide_alone(
     rows = pq.read_table(run.outdir / "summary.parquet", columns=["sample", "outcome"]).to_pylist()
     assert [(row["sample"], row["outcome"]) for row in rows] == [("S1", "ok"), ("S2", "failed")]
 
-    crashing.write_text(NO_SCRATCH.replace("{histocast}", str(root / "bin" / "histocast")))
-    no_scratch = launch(*given, "-resume")
-
-    assert no_scratch.code != 0
-    assert "exit status (73)" in no_scratch.output
-    assert no_scratch.tasks("FAILED") == ["ENCODE S2"] * 4
-    assert no_scratch.tasks("COMPLETED") == []
-
     crashing.unlink()
-    mended = launch(*given, "-resume")
+    resumed = launch(*given, "-resume")
 
-    assert mended.code == 0, mended.output
-    assert mended.tasks("COMPLETED") == ["ENCODE S2", "PREDICT S2", "REPORT S2", "SUMMARISE"]
+    assert resumed.code == 0, resumed.output
+    assert resumed.tasks("COMPLETED") == ["ENCODE S2", "PREDICT S2", "REPORT S2", "SUMMARISE"]

@@ -128,7 +128,7 @@ process ENDS {
     val code
     script:
     \"\"\"
-    [ ${task.attempt} = 2 ] || exit ${code}
+    [ ${task.attempt} = 2 ] && [ ${code} != 73 ] || exit ${code}
     \"\"\"
 }
 workflow {
@@ -148,6 +148,7 @@ workflow {
         },
         {"65": [("FAILED", "2 GB")]},
         {"1": [("FAILED", "2 GB")]},
+        {"73": [("FAILED", "2 GB")] * 4},
     ],
     ids=" ".join,
 )
