@@ -7,21 +7,21 @@ is written under a temporary name beside its place, flushed to disk and renamed.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from histocast import __version__
 from histocast.errors import MissingInputError, OutputError, StaleInputError
 from histocast.foreign_errors import is_out_of_memory
+from histocast.parquet_damage import refuse_damaged_parquet
 
 METADATA_KEY = b"histocast"
 
@@ -291,16 +291,17 @@ def open_parquet(path: Path, schema: TableSchema) -> tuple[pq.ParquetFile, Prove
     """
     if not path.is_file():
         raise MissingInputError("no such file", expected=f"the {schema.artifact} artifact", where=str(path))
-    try:
+    with _refuse_damaged(path, schema):
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise StaleInputError("not a readable Parquet file", expected=schema.artifact, where=str(path)) from error
     metadata = file.schema_arrow.metadata or {}
     if METADATA_KEY not in metadata:
         raise StaleInputError(
             "a Parquet file without histocast metadata", expected=f"the {schema.artifact} artifact", where=str(path)
         )
-    provenance = Provenance.model_validate(json.loads(metadata[METADATA_KEY]))
+    try:
+        provenance = Provenance.model_validate_json(metadata[METADATA_KEY])
+    except ValidationError as error:
+        raise StaleInputError("damaged histocast metadata", expected=schema.artifact, where=str(path)) from error
     found = (provenance.artifact, provenance.schema_version)
     if found != (schema.artifact, schema.version):
         raise StaleInputError(
@@ -318,5 +319,9 @@ def open_parquet(path: Path, schema: TableSchema) -> tuple[pq.ParquetFile, Prove
 def read_table(path: Path, schema: TableSchema) -> tuple[pa.Table, Provenance]:
     """Read a whole Parquet artifact; for tables whose size is that of the tile list, not of the pixels."""
     file, provenance = open_parquet(path, schema)
-    with file:
+    with file, _refuse_damaged(path, schema):
         return file.read(), provenance
+
+
+def _refuse_damaged(path: Path, schema: TableSchema) -> AbstractContextManager[None]:
+    return refuse_damaged_parquet(path, expected=f"the {schema.artifact} artifact", kind=StaleInputError)

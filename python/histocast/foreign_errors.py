@@ -78,6 +78,11 @@ def known_error(error: BaseException) -> HistocastError | None:
         return error
     if is_out_of_memory(error):
         return out_of_memory(error)
+    if type(error) is OSError and error.errno is None:
+        # Not the system's word: so pyarrow, HDF5 and Pillow say that what they read is damaged.
+        return DataError(
+            f"a file cannot be read: {one_line(error)}", advice="copy it again, or run again what has written it"
+        )
     return _of_system(error) if isinstance(error, OSError) else None
 
 

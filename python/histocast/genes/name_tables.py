@@ -111,7 +111,7 @@ def _known_table(stream: TextIO, path: Path) -> tuple[Iterator[Row], Callable[[R
 def _json_documents(text: str, path: Path) -> Iterator[Row]:
     try:
         yield from json.loads(text)["response"]["docs"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, RecursionError, KeyError, TypeError) as error:
         raise DataError("not HGNC's JSON", expected="response.docs", where=str(path)) from error
 
 
@@ -207,15 +207,15 @@ _KNOWN: tuple[tuple[frozenset[str], Callable[[Row, Species], Gene | None], Liter
 
 
 def _read_parquet(path: Path) -> Sequence[Gene]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    from histocast.parquet_damage import refuse_damaged_parquet
+
+    expected = "a table of gene names"
+    if not path.is_file():
+        raise MissingInputError("no such file", expected=expected, where=str(path))
+    with refuse_damaged_parquet(path, expected=expected):
         table = pq.read_table(path)
-    except FileNotFoundError as error:
-        raise MissingInputError("no such file", expected="a table of gene names", where=str(path)) from error
-    except pa.ArrowInvalid as error:
-        raise DataError("not a readable Parquet file", expected="a table of gene names", where=str(path)) from error
     names = table.column_names
     if "gene_symbol" not in names:
         raise DataError(f"columns {', '.join(names)}", expected="the column gene_symbol", where=str(path))

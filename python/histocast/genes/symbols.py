@@ -35,20 +35,22 @@ def read_symbols(path: Path) -> list[tuple[int, str]]:
         start = 1 if lines and lines[0].strip() in COLUMNS else 0
         cells = [line.split("#", 1)[0].strip() for line in lines]
         return [(number, cell) for number, cell in enumerate(cells, start=1) if cell and number > start]
-    rows = list(csv.reader(lines, delimiter=delimiter))
+    try:
+        rows = list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error as error:
+        raise DataError(f"not a table: {error}", expected="a gene a line, or a table", where=str(path)) from error
     place = rows[0].index(_column(rows[0], path))
     named = ((number, row[place].strip() if len(row) > place else "") for number, row in enumerate(rows, start=1))
     return [(number, name) for number, name in named if name and number > 1]
 
 
 def _read_parquet(path: Path) -> list[tuple[int, str]]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    from histocast.parquet_damage import refuse_damaged_parquet
+
+    with refuse_damaged_parquet(path, expected="a table of genes"):
         table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise DataError("not a readable Parquet file", expected="a table of genes", where=str(path)) from error
     values = table[_column(table.column_names, path)].to_pylist()
     return [(number, str(value)) for number, value in enumerate(values, start=1) if value]
 

@@ -99,7 +99,7 @@ def _from_json(text: str, path: Path) -> Iterator[_Protein]:
             )
             symbol = genes[0].get("geneName", {}).get("value", "")
             yield _Protein(entry["primaryAccession"], symbol, authority, _function(function))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise DataError("not UniProt's JSON", expected="results with primaryAccession", where=str(path)) from error
 
 

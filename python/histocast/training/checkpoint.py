@@ -49,11 +49,20 @@ def load_checkpoint(path: Path, *, identity: str) -> State | None:
         return None
     try:
         state: State = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        found, drawn = state["identity"], state["random"]
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise DataError(
             "a damaged checkpoint", where=str(path), advice="remove it: the training then starts over"
         ) from error
-    if state["identity"] != identity:
+    if found != identity:
         return None
-    torch.set_rng_state(state["random"])
+    torch.set_rng_state(drawn)
     return state

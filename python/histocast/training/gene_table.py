@@ -11,6 +11,7 @@ from histocast.text_table import read_gene_list
 from histocast.training.counts import without_version
 
 ID_COLUMN, SYMBOL_COLUMN = "gene_id", "gene_symbol"
+_EXPECTED = "a table gene_id,gene_symbol"
 
 
 def read_gene_table(path: Path) -> dict[str, str]:
@@ -35,21 +36,24 @@ def read_gene_table(path: Path) -> dict[str, str]:
 
 def _pairs(path: Path) -> Sequence[tuple[str, str]]:
     if not path.is_file():
-        raise MissingInputError("no such file", expected="a table gene_id,gene_symbol", where=str(path))
+        raise MissingInputError("no such file", expected=_EXPECTED, where=str(path))
     if path.suffix == ".parquet":
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        try:
+        from histocast.parquet_damage import refuse_damaged_parquet
+
+        with refuse_damaged_parquet(path, expected=_EXPECTED):
             table = pq.read_table(path)
-        except pa.ArrowInvalid as error:
-            raise DataError("not a readable Parquet file", expected="gene_id,gene_symbol", where=str(path)) from error
         _require_columns(table.column_names, path)
-        return list(zip(table[ID_COLUMN].to_pylist(), table[SYMBOL_COLUMN].to_pylist(), strict=True))
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="," if path.suffix == ".csv" else "\t")
-        _require_columns(rows.fieldnames or (), path)
-        return [(row[ID_COLUMN] or "", row[SYMBOL_COLUMN] or "") for row in rows]
+        columns = (table[name].to_pylist() for name in (ID_COLUMN, SYMBOL_COLUMN))
+        return [(str(gene_id or ""), str(symbol or "")) for gene_id, symbol in zip(*columns, strict=True)]
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.DictReader(stream, delimiter="," if path.suffix == ".csv" else "\t")
+            _require_columns(rows.fieldnames or (), path)
+            return [(row[ID_COLUMN] or "", row[SYMBOL_COLUMN] or "") for row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"not a table: {error}", expected=_EXPECTED, where=str(path)) from error
 
 
 def _require_columns(found: Sequence[str], path: Path) -> None:

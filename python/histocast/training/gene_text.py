@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from histocast.bundle import sha256_of_file
 from histocast.errors import DataError, MissingInputError
+from histocast.parquet_damage import refuse_damaged_parquet
 from histocast.training.panel import Panel
 
 
@@ -94,7 +95,7 @@ def _choose(
 def _one_value(table: pa.Table, name: str, path: Path) -> str | None:
     if name not in table.column_names:
         return None
-    found = sorted(set(table.column(name).to_pylist()))
+    found = sorted(set(table.column(name).to_pylist()), key=str)
     if len(found) > 1:
         raise DataError(
             f"embeddings of {' and '.join(map(str, found))}", expected=f"one {name.replace('_', ' ')}", where=str(path)
@@ -106,7 +107,9 @@ def _sources(table: pa.Table) -> tuple[str, ...]:
     """Each source once; a text of several names them joined: ``ncbi+go``."""
     if "source" not in table.column_names:
         return ()
-    return tuple(sorted({source for joined in table.column("source").to_pylist() for source in joined.split("+")}))
+    return tuple(
+        sorted({source for joined in table.column("source").to_pylist() if joined for source in str(joined).split("+")})
+    )
 
 
 def _read(path: Path) -> pa.Table:
@@ -114,10 +117,8 @@ def _read(path: Path) -> pa.Table:
         raise MissingInputError(
             "no such file", expected="embedded genes", where=str(path), advice="make it with 'histocast genes embed'"
         )
-    try:
+    with refuse_damaged_parquet(path, expected="embedded genes"):
         table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise DataError("not a readable Parquet file", expected="embedded genes", where=str(path)) from error
     if missing := {"gene_id", "gene_symbol", "embedding"} - set(table.column_names):
         raise DataError(
             f"columns missing: {', '.join(sorted(missing))}",
@@ -130,7 +131,8 @@ def _read(path: Path) -> pa.Table:
 
 def _embeddings(table: pa.Table, path: Path) -> NDArray[np.float32]:
     column = table.column("embedding").combine_chunks()
-    if not pa.types.is_fixed_size_list(column.type) or column.null_count:
+    fixed = pa.types.is_fixed_size_list(column.type)
+    if not fixed or not pa.types.is_floating(column.type.value_type) or column.null_count:
         raise DataError(
             f"embedding is {column.type} with {column.null_count} nulls",
             expected="a fixed-size list of float32 a gene",

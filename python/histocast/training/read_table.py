@@ -141,14 +141,11 @@ def _stack(rows: list[tuple[NDArray[np.int64], NDArray[np.float64]]], genes: int
 
 
 def _read_parquet(path: Path) -> CountMatrix:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise DataError("not a readable Parquet file", expected="spots x genes", where=str(path)) from error
-    with file:
+    from histocast.parquet_damage import refuse_damaged_parquet
+
+    with refuse_damaged_parquet(path, expected="spots x genes"), pq.ParquetFile(path) as file:
         schema = file.schema_arrow
         names = [field.name for field in schema if _holds_text(field.type)]
         spot = "spot" if "spot" in names else next(iter(names), None)

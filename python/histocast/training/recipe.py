@@ -252,9 +252,9 @@ def shipped_recipes() -> tuple[str, ...]:
 def _read_content(name: str | Path) -> tuple[dict[str, Any], Path]:
     path = Path(name)
     if path.is_file():
-        text, folder = path.read_text(encoding="utf-8"), path.resolve().parent
+        text, folder = path.read_bytes(), path.resolve().parent
     elif str(name) in shipped_recipes():
-        text = (resources.files(__package__) / "recipes" / f"{name}.json").read_text(encoding="utf-8")
+        text = (resources.files(__package__) / "recipes" / f"{name}.json").read_bytes()
         folder = Path()
     else:
         raise MissingInputError(

@@ -29,6 +29,7 @@ from histocast.scratch import scratch_folder
 from histocast.serving.fusion_inputs import SpotFeatures
 from histocast.training.counts import CountMatrix, GeneIdSource
 from histocast.training.gene_names import GeneNames
+from histocast.training.read_anndata import open_anndata
 from histocast.training.read_counts import read_counts
 
 if TYPE_CHECKING:
@@ -252,10 +253,15 @@ def refuse_exchanged(name: str, found: str, expected: str | None, *, where: str)
 
 
 def _with_counts(folder: Path, record: SectionRecord, store: SpotFeatures) -> Section:
-    import anndata
-
     path = folder / COUNTS_FILE
-    data = anndata.read_h5ad(path)
+    data = open_anndata(path)
+    if data.X is None or not hasattr(data.X, "tocsr") or "tile_id" not in data.obs or "gene_symbol" not in data.var:
+        raise DataError(
+            "no counts of a prepared section",
+            expected="a sparse X, obs['tile_id'] and var['gene_symbol']",
+            where=str(path),
+            advice="run prepare again for this section",
+        )
     counts: csr_matrix = data.X.tocsr()
     found = _counts_digest(counts, list(data.obs_names), list(data.var_names))
     refuse_exchanged(path.name, found, record.digests.get("counts"), where=str(folder))
