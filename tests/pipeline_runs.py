@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-RUN_LIMIT_S = 400
+RUN_LIMIT_S = 800
 
 
 @dataclass(frozen=True)
