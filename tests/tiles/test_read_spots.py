@@ -187,10 +187,31 @@ def test_a_fault_of_every_line_is_not_told_on_every_line(table):
         (b"\x00\x01\x02\x03", "not text"),
         ("spot,x,y\n,1,2\n", "an empty cell"),
         ('x,y\n"1,2",\n', "'1,2'"),
+        ("x,y\n1,1e300\n2,2\n", "line 2, column 'y': '1e300'"),
+        ("x,y\n1,nan\n", "line 2, column 'y': 'nan'"),
+        ("x,y\n1,\n", "line 2, column 'y': ''"),
+        ("spot,x,y\n" + "A" * 200_000 + ",1,2\n", "line 2: not a row of a table"),
     ],
 )
 def test_what_is_no_table_of_spots(table, content, told):
     assert told in faults_of(table(content))
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        ({"x": [[1], [2]]}, "column 'x': '[1]'"),
+        ({"x": [{"a": 1}, {"a": 2}]}, "column 'x'"),
+        ({"x": [1.0, None]}, "line 2, column 'x': 'nan'"),
+        ({"x": pa.array([2**64 - 1, 1], pa.uint64())}, "column 'x': '18446744073709551615'"),
+        ({"X": [5, 6]}, "column 'x': the column appears twice"),
+        ({"spot": ["A", None]}, "line 2, column 'spot': an empty cell"),
+        ({"in_tissue": [1, None]}, "line 2, column 'in_tissue': 'nan'"),
+    ],
+)
+def test_columns_of_parquet_that_are_no_spots(tmp_path, column, told):
+    pq.write_table(pa.table({"spot": ["A", "B"], "x": [1, 300], "y": [1, 1], **column}), tmp_path / "s.parquet")
+    assert told in faults_of(tmp_path / "s.parquet")
 
 
 def test_a_table_that_is_not_there(tmp_path):

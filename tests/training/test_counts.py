@@ -153,7 +153,7 @@ def text_file(folder: Path, name: str, text: str) -> Path:
         pytest.param(lambda f: text_file(f, "c.xlsx", "x"), "unknown layout", id="unknown layout"),
         pytest.param(lambda f: text_file(f, "c.tsv", ""), "without rows", id="empty"),
         pytest.param(lambda f: text_file(f, "c.tsv", "\tA\tB\n"), "without rows", id="header only"),
-        pytest.param(lambda f: text_file(f, "c.tsv", "a,b\n1,2\n"), "cells in the header", id="wrong delimiter"),
+        pytest.param(lambda f: text_file(f, "c.tsv", "a b\n1 2\n"), "cells in the header", id="wrong delimiter"),
         pytest.param(lambda f: text_file(f, "c.tsv", "\tA\tB\n1x1\t1\t2\n2x1\t1\n"), "line 3: 2 cells", id="ragged"),
         pytest.param(lambda f: text_file(f, "c.tsv", "\tA\tB\n1x1\t1\tNA\n"), "'NA' is no number", id="text"),
         pytest.param(lambda f: text_file(f, "c.tsv", "\tA\tB\n1x1\t1\tnan\n"), "not counts", id="nan"),

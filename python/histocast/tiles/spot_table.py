@@ -32,6 +32,7 @@ _KNOWN = {*VISIUM_COLUMNS, "spot", "x", "y", "new_x", "new_y", "pixel_x", "pixel
 _DELIMITERS = "\t,;"
 _MAX_TEXT_BYTES = 1 << 30
 """Text of the finest arrays, eleven million spots, stays below it; a gzip file can unpack to a thousand times its size."""
+_MAX_NUMBER = 2**31
 _EXPECTED = (
     "a Spatial Transcriptomics selection (x, y, pixel_x, pixel_y), Visium tissue_positions (.csv or .parquet), "
     "or CSV with the columns x, y"
@@ -50,20 +51,17 @@ class SpotTable:
         return len(self.lines)
 
     def numbers(self, name: str, faults: ErrorCollector, *, whole: bool = False) -> NDArray[np.float64]:
-        """A column as float64 [row]; what is no finite number is noted as a fault and becomes NaN."""
+        """A column as float64 [row]; what is no number, or one beyond any slide, is noted as a fault and becomes NaN."""
         cells = self.columns[name]
-        try:
-            values = np.asarray(cells, np.float64)
-        except (TypeError, ValueError):
-            values = np.array([_to_float(cell) for cell in cells], np.float64)
-        good = np.isfinite(values)
-        if whole:
-            with np.errstate(invalid="ignore"):
-                good &= (values == np.round(values)) & (np.abs(values) < 2**31)
+        values = np.array([_to_float(cell) for cell in cells], np.float64)
+        with np.errstate(invalid="ignore"):
+            good = np.isfinite(values) & (np.abs(values) < _MAX_NUMBER)
+            if whole:
+                good &= values == np.round(values)
         self.note(
             np.flatnonzero(~good),
             faults,
-            lambda row: f"{cells[row]!r}",
+            lambda row: _quoted(cells[row]),
             column=name,
             expected="a whole number" if whole else "a number",
         )
@@ -74,12 +72,12 @@ class SpotTable:
         cells = self.columns[name]
         found = [parse_flag(cell) for cell in cells]
         unknown = np.flatnonzero([flag is None for flag in found])
-        self.note(unknown, faults, lambda row: f"{cells[row]!r}", column=name, expected="0 or 1, true or false")
+        self.note(unknown, faults, lambda row: _quoted(cells[row]), column=name, expected="0 or 1, true or false")
         return np.array([bool(flag) for flag in found], np.bool_)
 
     def names(self, name: str, faults: ErrorCollector) -> list[str]:
         """A column of names, none of them empty."""
-        cells = ["" if cell is None else str(cell).strip() for cell in self.columns[name]]
+        cells = [_to_text(cell) for cell in self.columns[name]]
         empty = np.flatnonzero([not cell for cell in cells])
         self.note(empty, faults, lambda _: "an empty cell", column=name, expected="the spot's name")
         return cells
@@ -157,10 +155,14 @@ def _read_text(text: str, path: Path) -> SpotTable:
     delimiter = max(_DELIMITERS, key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     rows, lines = [], []
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            rows.append([cell.strip() for cell in cells])
-            lines.append(reader.line_num)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                rows.append([cell.strip() for cell in cells])
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        where = f"{path}, line {reader.line_num}"
+        raise DataError(f"not a row of a table: {error}", expected=_EXPECTED, where=where) from error
     if len(rows[0]) == len(VISIUM_COLUMNS) and all(not math.isnan(_to_float(cell)) for cell in rows[0][1:]):
         header = list(VISIUM_COLUMNS)
     else:
@@ -172,8 +174,7 @@ def _read_text(text: str, path: Path) -> SpotTable:
 
 def _check_shape(header: list[str], rows: list[list[str]], lines: list[int], *, where: str) -> None:
     faults = ErrorCollector(where)
-    for name in sorted({name for name in header if name in _KNOWN and header.count(name) > 1}):
-        faults.add("the column appears twice", row=1, column=name, expected="each column once")
+    _check_header(header, faults)
     ragged = [at for at, row in enumerate(rows) if len(row) != len(header)]
     for at in ragged[:MAX_LISTED]:
         faults.add(f"{len(rows[at])} cells", row=lines[at], expected=f"{len(header)} cells, as in the header")
@@ -184,16 +185,24 @@ def _check_shape(header: list[str], rows: list[list[str]], lines: list[int], *, 
     faults.raise_if_any()
 
 
+def _check_header(header: Sequence[str], faults: ErrorCollector) -> None:
+    for name in sorted({name for name in header if name in _KNOWN and header.count(name) > 1}):
+        faults.add("the column appears twice", row=1, column=name, expected="each column once")
+
+
 def _read_parquet(data: bytes, path: Path) -> SpotTable:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(data))
-    except pa.ArrowException as error:
+        table = pq.ParquetFile(pa.BufferReader(data)).read()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError("not a readable Parquet file", expected=_EXPECTED, where=str(path)) from error
     if table.num_rows == 0:
         raise DataError("no spots", expected="one row per spot", where=str(path))
+    faults = ErrorCollector(str(path))
+    _check_header([name.lower() for name in table.column_names], faults)
+    faults.raise_if_any()
     columns = {
         name.lower(): column.to_numpy()
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
@@ -203,8 +212,18 @@ def _read_parquet(data: bytes, path: Path) -> SpotTable:
     return SpotTable(columns, range(1, table.num_rows + 1))
 
 
+def _to_text(cell: object) -> str:
+    """The text of a cell without blanks around it; other programs write names of spots as bytes."""
+    text = cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell
+    return "" if text is None else str(text).strip()
+
+
+def _quoted(cell: object) -> str:
+    return repr(cell if isinstance(cell, str) else str(cell))
+
+
 def _to_float(cell: object) -> float:
     try:
         return float(cell)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan

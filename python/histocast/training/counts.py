@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -48,17 +48,47 @@ def without_version(gene: str) -> str:
 
 
 def make_counts(
-    *, spots: Sequence[str], ids: Sequence[str] | None, symbols: Sequence[str], matrix: object, layout: str, where: str
+    *, spots: Sequence[str], ids: Sequence[str] | None, symbols: Sequence[str], matrix: Any, layout: str, where: str
 ) -> CountMatrix:
-    """Check values and gather what a reader found; `read_counts` then decides which gene each name means."""
+    """Check values and gather what a reader found; `read_counts` then decides which gene each name means.
+
+    Raises
+    ------
+    DataError
+        The matrix is not of these spots and genes, its sparse arrays point outside it, or a value is no count.
+    """
     from scipy.sparse import csr_matrix
 
+    refuse_damaged_matrix(matrix, shape=(len(spots), len(symbols)), where=where)
+    if unnamed := sum(not spot.strip() for spot in spots):
+        raise DataError(f"{unnamed} spots without a name", expected="a name for each spot", where=where)
     values = csr_matrix(matrix)
     values.sum_duplicates()
     values.eliminate_zeros()
     _refuse_bad_values(values, spots, symbols, where=where)
     named = symbols if ids is None else ids
     return CountMatrix(tuple(spots), tuple(named), tuple(symbols), values.astype(np.int32), layout)
+
+
+def refuse_damaged_matrix(matrix: Any, *, shape: tuple[int, int], where: str) -> None:
+    """Raise `DataError` where a matrix has another shape, holds no numbers, or its sparse arrays point outside it.
+
+    The libraries that read sparse arrays from files trust them: what points outside is read from foreign memory.
+    """
+    advice = "copy the file again, or write it again"
+    if tuple(matrix.shape) != shape:
+        expected = f"{shape[0]} x {shape[1]}, as rows and columns are named"
+        raise DataError(
+            f"a matrix of {' x '.join(map(str, matrix.shape))}", expected=expected, where=where, advice=advice
+        )
+    if matrix.dtype.kind not in "iuf":
+        raise DataError(f"a matrix of the type {matrix.dtype}", expected="whole numbers from 0", where=where)
+    if not hasattr(matrix, "check_format"):
+        return
+    try:
+        matrix.check_format(full_check=True)
+    except (ValueError, IndexError, OverflowError) as error:
+        raise DataError(f"a damaged sparse matrix: {error}", where=where, advice=advice) from error
 
 
 def _refuse_bad_values(values: csr_matrix, spots: Sequence[str], genes: Sequence[str], *, where: str) -> None:

@@ -30,7 +30,7 @@ FoundBy = Literal["id", "table", "ncbi id", "approved", "previous", "alias"]
 _SURENESS: tuple[FoundBy, ...] = ("id", "table", "ncbi id", "approved", "previous", "alias")
 
 _UNKNOWN = frozenset({"", "nan", "none", "na", "n/a", "<na>", "null", "-"})
-_GENOME = re.compile(r"^(?P<genome>GRC[hmr]\d+|hg\d+|mm\d+|rn\d+|mRatBN[\d.]+)(?:_premrna)?_+(?=.)")
+_GENOME = re.compile(r"^(?P<genome>GRC[hmr]\d+|hg\d+|mm\d+|rn\d+|mRatBN[\d.]+)(?:[_-]premrna)?[_-]+(?=.)")
 _HUMAN_GENOME = re.compile(r"GRCh\d+|hg\d+")
 _NUMBER = re.compile(r"^(\d+)(?:\.0)?$")
 _SPIKE_IN = re.compile(r"^ERCC-\d{5}$")
@@ -188,6 +188,12 @@ def no_gene(name: str, *, by_number: bool = False) -> str | None:
     if not (by_number and _NUMBER.match(name)) and symbols_behind(name) is not None:
         return "names that a spreadsheet has changed"
     return None
+
+
+def are_numbered(names: Sequence[str]) -> bool:
+    """Whether names count the columns, from 0 or 1, as programs write where there is no name: they are ids of no gene."""
+    first = names[0] if names else ""
+    return first in ("0", "1") and all(name == str(number) for number, name in enumerate(names, start=int(first)))
 
 
 def is_spot_metadata(name: str) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import gzip
+import shutil
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from histocast.errors import DataError, MissingInputError
-from histocast.training.counts import CountMatrix, make_counts
+from histocast.scratch import scratch_folder
+from histocast.training.counts import CountMatrix, make_counts, refuse_damaged_matrix
 
 MATRIX_NAME = "filtered_feature_bc_matrix"
 MTX_FILES = ("matrix.mtx.gz", "barcodes.tsv.gz", "features.tsv.gz")
@@ -31,6 +34,7 @@ OTHER_FEATURES = (
     "Peaks",
 )
 """Types of other features that a run may hold."""
+_COPIED_BYTES = 1 << 20
 
 
 def read_10x(path: Path) -> CountMatrix:
@@ -89,11 +93,12 @@ def _read_h5(path: Path) -> CountMatrix:
             )
             barcodes = _strings(group["barcodes"])
             kinds, ids, symbols = (_strings(features[name]) for name in ("feature_type", "id", "name"))
-    except (OSError, KeyError, ValueError) as error:
+    # What a damaged file, or one of another program, raises depends on the place.
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise DataError(
             "not a readable 10x matrix", expected=f"{MATRIX_NAME}.h5 of Space Ranger", where=str(path)
         ) from error
-    return _genes_only(columns.T.tocsr(), barcodes, kinds, ids, symbols, layout="10x h5", where=str(path))
+    return _genes_only(columns, barcodes, kinds, ids, symbols, layout="10x h5", where=str(path))
 
 
 def _strings(values: Any) -> list[str]:
@@ -101,8 +106,6 @@ def _strings(values: Any) -> list[str]:
 
 
 def _read_mtx(folder: Path) -> CountMatrix:
-    from scipy.io import mmread
-
     files = [folder / name for name in MTX_FILES]
     if missing := [file.name for file in files if not file.is_file()]:
         raise MissingInputError(
@@ -111,25 +114,40 @@ def _read_mtx(folder: Path) -> CountMatrix:
             where=str(folder),
         )
     try:
-        with gzip.open(files[0]) as stream:
-            matrix = mmread(stream)
+        matrix = _read_matrix_market(files[0])
         barcodes = [row[0] for row in _rows(files[1])]
         features = [(row[0], row[1], row[2]) for row in _rows(files[2])]
-    except (OSError, EOFError, ValueError, IndexError) as error:
-        raise DataError("not a readable 10x matrix folder", where=str(folder), advice="copy it again") from error
-    if not features or matrix.shape != (len(features), len(barcodes)):
+    except (OSError, EOFError, ValueError, IndexError, OverflowError, zlib.error, csv.Error) as error:
         raise DataError(
-            f"a matrix of shape {matrix.shape}",
-            expected=f"({len(features)}, {len(barcodes)}): features x barcodes",
+            "not a readable 10x matrix folder",
+            expected=f"{', '.join(MTX_FILES)} of Cell Ranger 3 or later, features with id, name and type",
             where=str(folder),
-        )
-    ids, symbols, kinds = (list(column) for column in zip(*features, strict=True))
-    return _genes_only(matrix.T.tocsr(), barcodes, kinds, ids, symbols, layout="10x mtx", where=str(folder))
+            advice="copy it again",
+        ) from error
+    ids, symbols, kinds = ([feature[column] for feature in features] for column in range(3))
+    return _genes_only(matrix, barcodes, kinds, ids, symbols, layout="10x mtx", where=str(folder))
+
+
+def _read_matrix_market(path: Path) -> Any:
+    """Read a packed matrix.
+
+    It is unpacked first: of a damaged stream scipy's reader ends the process, and not of a damaged file.
+    """
+    from scipy.io import mminfo, mmread
+
+    with scratch_folder() as folder:
+        unpacked = folder / "matrix.mtx"
+        with gzip.open(path) as source, unpacked.open("wb") as target:
+            shutil.copyfileobj(source, target, _COPIED_BYTES)
+        entries = mminfo(str(unpacked))[2]
+        if entries > unpacked.stat().st_size:
+            raise ValueError(f"{entries} entries are more than the file can hold")
+        return mmread(str(unpacked))
 
 
 def _rows(path: Path) -> list[list[str]]:
     with gzip.open(path, "rt", encoding="utf-8", newline="") as stream:
-        return list(csv.reader(stream, delimiter="\t"))
+        return [row for row in csv.reader(stream, delimiter="\t") if row]
 
 
 def refuse_no_genes(kinds: Sequence[str], genes: int, *, where: str) -> None:
@@ -148,13 +166,24 @@ def refuse_no_genes(kinds: Sequence[str], genes: int, *, where: str) -> None:
 def _genes_only(
     matrix: Any, barcodes: list[str], kinds: list[str], ids: list[str], symbols: list[str], *, layout: str, where: str
 ) -> CountMatrix:
+    """Counts of the features [feature, spot] that are genes."""
+    from scipy.sparse import csc_matrix
+
+    if not len(kinds) == len(ids) == len(symbols):
+        raise DataError(
+            f"{len(ids)} ids, {len(symbols)} names and {len(kinds)} types of features",
+            expected="as many of each",
+            where=where,
+            advice="copy the file again, or write it again",
+        )
+    refuse_damaged_matrix(matrix, shape=(len(ids), len(barcodes)), where=where)
     genes = np.flatnonzero([kind == GENE_FEATURE for kind in kinds])
     refuse_no_genes(kinds, len(genes), where=where)
     return make_counts(
         spots=barcodes,
         ids=[ids[gene] for gene in genes],
         symbols=[symbols[gene] for gene in genes],
-        matrix=matrix[:, genes],
+        matrix=csc_matrix(matrix).T.tocsr()[:, genes],
         layout=layout,
         where=where,
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from histocast.errors import DataError
-from histocast.training.counts import ENSEMBL_GENE, CountMatrix, make_counts
-from histocast.training.gene_names import clean_name
+from histocast.training.counts import ENSEMBL_GENE, CountMatrix, make_counts, refuse_damaged_matrix
+from histocast.training.gene_names import are_numbered, clean_name
 from histocast.training.read_10x import GENE_FEATURE, OTHER_FEATURES, refuse_no_genes
 
 ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl", "feature_id")
@@ -32,14 +32,21 @@ def read_anndata(path: Path) -> CountMatrix:
     matrix = data.layers.get("counts", data.X)
     if matrix is None or not data.n_obs:
         raise DataError("no matrix", expected="raw counts in X or layers['counts']", where=str(path))
+    # Before anything is taken of it.
+    refuse_damaged_matrix(matrix, shape=(data.n_obs, data.n_vars), where=str(path))
     index = [str(name) for name in data.var_names]
-    is_id = [bool(ENSEMBL_GENE.match(clean_name(name))) for name in index]
     ids, symbols = _column(data.var, ID_COLUMNS), _column(data.var, SYMBOL_COLUMNS)
+    if are_numbered(index) and (ids or symbols):
+        empty = [""] * len(index)
+        index = [name or symbol for name, symbol in zip(ids or empty, symbols or empty, strict=True)]
+    # An id, of Ensembl or NCBI Gene, is no symbol where a column gives one.
+    is_id = [bool(ENSEMBL_GENE.match(clean_name(name))) for name in index]
+    has_symbol = [bool(symbols) and (known or name.isdecimal()) for name, known in zip(index, is_id, strict=True)]
     genes = _genes(_column(data.var, TYPE_COLUMNS), len(index), where=str(path))
     return make_counts(
         spots=[str(name) for name in data.obs_names],
         ids=[index[gene] if is_id[gene] or ids is None else ids[gene] for gene in genes],
-        symbols=[(symbols[gene] if symbols and is_id[gene] else "") or index[gene] for gene in genes],
+        symbols=[(symbols[gene] if symbols and has_symbol[gene] else "") or index[gene] for gene in genes],
         matrix=matrix if len(genes) == len(index) else matrix[:, genes],
         layout="anndata",
         where=str(path),
@@ -71,8 +78,9 @@ def open_anndata(path: Path, *, backed: Literal["r"] | None = None) -> Any:
 
 
 def _column(var: Any, names: tuple[str, ...]) -> list[str] | None:
-    """The first of some columns that is there, with empty text where a value is absent."""
-    found = next((name for name in names if name in var.columns), None)
+    """The first of some columns that is there, its name in any letters, with empty text where a value is absent."""
+    columns = {str(name).lower(): name for name in reversed(var.columns)}
+    found = next((columns[name] for name in names if name in columns), None)
     if found is None:
         return None
     return ["" if absent else str(value) for value, absent in zip(var[found], var[found].isna(), strict=True)]

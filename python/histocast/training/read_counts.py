@@ -18,7 +18,7 @@ from pathlib import Path
 
 from histocast.errors import DataError, MissingInputError
 from histocast.training.counts import CountMatrix, GeneIdSource, refuse_repeated
-from histocast.training.gene_names import name_genes
+from histocast.training.gene_names import are_numbered, name_genes
 from histocast.training.gene_table import read_gene_table
 from histocast.training.read_10x import read_10x
 from histocast.training.read_anndata import read_anndata
@@ -68,6 +68,13 @@ def _read_layout(path: Path) -> CountMatrix:
 
 def _named(counts: CountMatrix, table: dict[str, str], *, where: str) -> CountMatrix:
     """The counts of those columns that are genes, by the ids and symbols they mean."""
+    if are_numbered(counts.gene_ids) and are_numbered(counts.gene_symbols):
+        raise DataError(
+            f"genes are numbered from {counts.gene_ids[0]} and have no names",
+            expected="counts of genes, by symbol or Ensembl id",
+            where=where,
+            advice="write the matrix with the names of its genes",
+        )
     found = name_genes(counts.gene_ids, counts.gene_symbols, table=table)
     if not len(found.kept):
         kinds = ", ".join(f"{count} {kind}" for kind, count in found.record.left_out.items())

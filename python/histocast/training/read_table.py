@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histocast.errors import DataError
-from histocast.training.counts import CountMatrix, make_counts
+from histocast.training.counts import CountMatrix, make_counts, refuse_repeated
 from histocast.training.gene_names import is_spot_metadata
 
 if TYPE_CHECKING:
@@ -24,27 +24,32 @@ if TYPE_CHECKING:
 LAYOUT = "spots x genes table"
 
 ST_SPOT = re.compile(r"^\d+(\.\d+)?x\d+(\.\d+)?$")
+_BARCODE = re.compile(r"^[ACGTN]{8,}(-\d+)?$")
+_DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 
 
 def read_counts_table(path: Path) -> CountMatrix:
     """Read a table whose rows are spots and whose columns are genes, a row at a time.
+
+    Text is separated by tabs, commas or semicolons, whichever its header has most of; empty rows are skipped.
 
     Raises
     ------
     DataError
         It is empty, ragged, turned (genes as rows), or a cell is no number.
     """
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
-    delimiter = "," if ".csv" in path.name.lower() else "\t"
     with _open_text(path) as stream:
+        first = stream.readline()
+        delimiter = max(_DELIMITERS, key=first.count)
+        header = next(csv.reader([first], delimiter=delimiter), [])
         rows = csv.reader(stream, delimiter=delimiter)
-        header = next(rows, [])
         spots, sparse = [], []
         genes: list[str] = []
         counted = _counted(genes)
         for number, cells in enumerate(rows, start=2):
-            if not cells:
+            if not any(cell.strip() for cell in cells):
                 continue
             if not genes:
                 genes = _genes_of(header, width=len(cells), path=path)
@@ -54,9 +59,9 @@ def read_counts_table(path: Path) -> CountMatrix:
                     f"{len(cells)} cells",
                     expected=f"{len(genes) + 1}: a spot name and {len(genes)} counts",
                     where=f"{path}, line {number}",
-                    advice=f"check that the table is whole and separated by {'commas' if delimiter == ',' else 'tabs'}",
+                    advice=f"check that the table is whole and separated by {_DELIMITERS[delimiter]}",
                 )
-            spots.append(cells[0])
+            spots.append(cells[0].strip())
             sparse.append(_sparse_row(cells[1:], genes, counted, where=f"{path}, line {number}"))
     return _gather(spots, genes, sparse, path=path)
 
@@ -64,7 +69,7 @@ def read_counts_table(path: Path) -> CountMatrix:
 @contextmanager
 def _open_text(path: Path) -> Iterator[TextIO]:
     try:
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz" or _is_gzip(path):
             with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as stream:
                 yield stream
         else:
@@ -76,6 +81,11 @@ def _open_text(path: Path) -> Iterator[TextIO]:
         raise DataError("not a text table", expected="spots x genes", where=str(path)) from error
 
 
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
+
+
 def _genes_of(header: list[str], *, width: int, path: Path) -> list[str]:
     """Gene names of the header, which may or may not have a cell above the spot names (R leaves it out)."""
     genes = header if len(header) == width - 1 else header[1:]
@@ -84,9 +94,9 @@ def _genes_of(header: list[str], *, width: int, path: Path) -> list[str]:
             f"{len(header)} cells in the header and {width} in the first row",
             expected="a header of gene names over rows of a spot name and its counts",
             where=str(path),
-            advice="check the delimiter: .csv is read with commas, .tsv with tabs",
+            advice="check the delimiter: tabs, commas and semicolons are read",
         )
-    if sum(bool(ST_SPOT.match(gene)) for gene in genes) > len(genes) / 2:
+    if sum(bool(ST_SPOT.match(gene) or _BARCODE.match(gene)) for gene in genes) > len(genes) / 2:
         raise DataError(
             f"columns are named like spots ({genes[0]!r})",
             expected="spots as rows and genes as columns",
@@ -97,8 +107,8 @@ def _genes_of(header: list[str], *, width: int, path: Path) -> list[str]:
 
 
 def _counted(names: list[str]) -> NDArray[np.int64]:
-    """Columns whose cells are counts: those about spots may hold anything, and stay empty."""
-    return np.flatnonzero([not is_spot_metadata(name) for name in names])
+    """Columns whose cells are counts: those about spots, or without a name, may hold anything, and stay empty."""
+    return np.flatnonzero([bool(name.strip()) and not is_spot_metadata(name) for name in names])
 
 
 def _sparse_row(
@@ -151,19 +161,31 @@ def _read_parquet(path: Path) -> CountMatrix:
         spot = "spot" if "spot" in names else next(iter(names), None)
         if spot is None:
             raise DataError("no column of spot names", expected="a column 'spot' of strings", where=str(path))
+        refuse_repeated(schema.names, "column", where=str(path))
         genes = [field.name for field in schema if field.name != spot]
-        if other := [name for name in names if name != spot and not is_spot_metadata(name)]:
-            raise DataError(f"column {other[0]!r} holds text", expected="counts", where=str(path))
         counted = _counted(genes)
+        for name in (genes[at] for at in counted.tolist()):
+            if not _holds_numbers(kind := schema.field(name).type):
+                raise DataError(
+                    f"column {name!r} holds {'text' if _holds_text(kind) else kind}",
+                    expected="counts",
+                    where=str(path),
+                )
         spots: list[str] = []
         rows: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
         for batch in file.iter_batches(256):
-            values = np.column_stack(
-                [np.asarray(batch.column(genes[at]).to_numpy(zero_copy_only=False), float) for at in counted.tolist()]
-            )
-            spots.extend(str(name) for name in batch.column(spot).to_pylist())
+            values = np.empty((batch.num_rows, len(counted)))
+            for column, at in enumerate(counted.tolist()):
+                values[:, column] = batch.column(genes[at]).to_numpy(zero_copy_only=False)
+            spots.extend("" if name is None else str(name).strip() for name in batch.column(spot).to_pylist())
             rows.extend((counted[np.flatnonzero(row)], row[np.flatnonzero(row)]) for row in values)
     return _gather(spots, genes, rows, path=path)
+
+
+def _holds_numbers(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def _holds_text(kind: Any) -> bool:

@@ -134,7 +134,7 @@ def read_stnet_spots(path: Path) -> list[SpotRow]:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
         header, *rows = [cells for cells in csv.reader(text.splitlines()) if cells]
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
         raise DataError("not a table of spots", expected=expected, where=str(path)) from error
     if header[1:] != ["X", "Y"]:
         raise DataError(f"columns {header}", expected=expected, where=str(path))
