@@ -6,6 +6,7 @@ Standard library alone, so that it can also speak for a library that cannot be i
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 
@@ -42,10 +43,15 @@ _MACHINE = {
 }
 _ABSENT = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
-# What onnxruntime, CUDA, cuDNN, cuBLAS, OpenCV and torch say, none of which raises MemoryError.
+# The same in the words of libraries that keep no number, such as OpenSlide and HDF5.
+_MACHINE_SAID = re.compile(
+    "|".join(re.escape(os.strerror(number)) for number in (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EREMOTEIO))
+)
+
+# What onnxruntime, CUDA, cuDNN, cuBLAS, OpenCV, torch, zlib, libjpeg and WebP say, none of which raises MemoryError.
 _OUT_OF_MEMORY = re.compile(
-    r"failed to allocate memory|bad[_ ]alloc|out of memory|insufficient memory|cannot allocate memory"
-    r"|CUDA failure 2\b|(?:CUDNN|CUBLAS|CUSOLVER|CUFFT)\w*_ALLOC_FAILED|smaller than requested bytes",
+    r"failed to allocate memory|bad[_ ]alloc|out[_ ]of[_ ]memory|insufficient memory|cannot allocate memory"
+    r"|memory allocation|Z_MEM_ERROR|CUDA failure 2\b|(?:CUDNN|CUBLAS|CUSOLVER|CUFFT)\w*_ALLOC_FAILED|smaller than requested bytes",
     re.IGNORECASE,
 )
 _LONGEST_LINE = 300
@@ -86,17 +92,25 @@ def known_error(error: BaseException) -> HistocastError | None:
     return _of_system(error) if isinstance(error, OSError) else None
 
 
-def machine_fault_behind(error: DataError) -> HistocastError | None:
+def machine_fault_behind(error: Exception) -> HistocastError | None:
     """The machine's fault that an error was raised from, if one was.
 
     A decoder that finds no memory, or a disk that fails under a library, looks like damaged data to whoever calls them.
     """
+    where = getattr(error, "where", None)
     for cause in _causes(error):
         if is_out_of_memory(cause):
-            return out_of_memory(cause, where=error.where)
-        if isinstance(cause, OSError) and cause.errno in _UNWRITABLE | _MACHINE:
+            return out_of_memory(cause, where=where)
+        if isinstance(cause, OSError) and is_machine_fault(cause):
             return _of_system(cause)
+        if not isinstance(cause, HistocastError) and _MACHINE_SAID.search(str(cause)):
+            return StorageUnavailable(f"a library was answered: {one_line(cause)}", where=where)
     return None
+
+
+def is_machine_fault(error: OSError) -> bool:
+    """Whether the system blames a disk, the network or a resource of the machine, and not the file."""
+    return error.errno in _UNWRITABLE | _MACHINE or error.errno == errno.ENOMEM
 
 
 def one_line(error: BaseException) -> str:

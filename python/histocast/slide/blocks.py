@@ -33,7 +33,7 @@ PREDICTABLE = frozenset(("deflate", "lzw", "zstd", "lzma"))
 """Compressions before which rows may be turned into differences."""
 
 # Every library below raises its own class, all of them RuntimeError; the rest is what wrong sizes lead to.
-_DECODER_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, MemoryError, OverflowError)
+_DECODER_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, OverflowError)
 
 
 @dataclass(frozen=True)

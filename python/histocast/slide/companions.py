@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from histocast.errors import DataError
+from histocast.foreign_errors import is_machine_fault
 from histocast.storage import Source, open_source, sampled_digest
 
 MIRAX = ".mrxs"
@@ -175,7 +176,9 @@ def _listed(path: Path) -> list[tuple[str, Path]]:
     try:
         with path.open(encoding="latin-1") as stream:
             lines = stream.read(_MAX_LIST_BYTES).splitlines()
-    except OSError:
+    except OSError as error:
+        if is_machine_fault(error):
+            raise
         return []
     pairs = (line.partition("=")[::2] for line in lines if "=" in line)
     # A name with a folder would lead out of the slide's own.
@@ -207,7 +210,9 @@ def _series_of(path: Path) -> str | None:
         with path.open("rb") as stream:
             is_dicom = stream.read(DICOM_HEAD_BYTES).endswith(DICOM_MAGIC)
             return _read_series(stream) if is_dicom else None
-    except OSError:
+    except OSError as error:
+        if is_machine_fault(error):
+            raise
         return None
 
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from histocast.array_memory import ArrayMemory
+from histocast.foreign_errors import machine_fault_behind
 from histocast.slide.blocks import OFF_GRID_BYTES
 from histocast.slide.per_thread import PerThread
 from histocast.slide.reader import Level, Payload, Pixels, Reader, UnreadableBlock
@@ -50,7 +51,13 @@ class Filler:
         return runs
 
     def fill(self, stack: Stack, run: Sequence[int], payloads: Mapping[int, Payload]) -> None:
-        """Write the pixels of a run of blocks to their stack, or why one of them has none."""
+        """Write the pixels of a run of blocks to their stack, or why one of them has none.
+
+        Raises
+        ------
+        OutOfMemory, StorageUnavailable
+            The machine failed beneath a decoder: that is no damage.
+        """
         full, row = self._full, self.grid.row(run[0])
         block_px, into_px = full.block_height_px, self.grid.level.block_height_px
         into = stack.pixels[row * into_px : (row + len(run)) * into_px]
@@ -60,6 +67,8 @@ class Filler:
                 pixels = whole[place * block_px : (place + 1) * block_px]
                 self._reader.decode(self._level, block, payloads.get(block), pixels)
             except UnreadableBlock as damage:
+                if fault := machine_fault_behind(damage):
+                    raise fault from damage
                 stack.damage[row + place] = str(damage)
         if self._factor > 1:
             block_row, column = divmod(run[0], full.block_columns)

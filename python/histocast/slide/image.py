@@ -48,7 +48,7 @@ _BLOCK_PX = 1024
 # Colour profiles and previews come before the frame header of a JPEG, and can take megabytes.
 _HEADER_BYTES = 16 << 20
 _CONVERT = "convert it to a tiled pyramid, for example: vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg"
-_DECODER_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, AssertionError)
+_DECODER_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError)
 
 
 def open_reader(source: Source, *, scratch: Path) -> ImageReader:  # noqa: ARG001 - the protocol's parameter

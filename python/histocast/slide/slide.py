@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histocast.errors import DataError
+from histocast.foreign_errors import machine_fault_behind
 from histocast.records import LevelRecord
 from histocast.slide.colour import check_has_colour
 from histocast.slide.companions import refuse_unread
@@ -209,6 +210,8 @@ def _open_reader(source: Source, *, scratch: Path, where: str) -> Reader:
         try:
             return opener(source, scratch=scratch)
         except CannotOpen as reason:
+            if fault := machine_fault_behind(reason):
+                raise fault from reason
             reasons.append(f"{module.rpartition('.')[2]}: {reason}")
     raise DataError(
         f"no reader can open it ({'; '.join(reasons)})",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import struct
 import threading
 from collections.abc import Iterable, Iterator
@@ -29,7 +30,6 @@ _PARSER_ERRORS = (
     AttributeError,
     RuntimeError,
     AssertionError,
-    MemoryError,
     RecursionError,
     struct.error,
 )
@@ -72,6 +72,17 @@ def _parsed(stream: io.RawIOBase | io.BytesIO) -> Iterator[tifffile.TiffFile]:
             yield file
     except _PARSER_ERRORS as error:
         raise CannotOpen(f"its TIFF directories are damaged ({type(error).__name__})") from error
+    except MemoryError as error:
+        # Who asks for more than the file holds follows a damaged number; else the machine has too little.
+        if _asked_bytes(error) <= stream.seek(0, io.SEEK_END):
+            raise
+        raise CannotOpen("its TIFF directories are damaged (a list longer than the file)") from None
+
+
+def _asked_bytes(error: MemoryError) -> int:
+    """How much memory NumPy was asked for in vain; 0 where the error is another library's, which says nothing."""
+    shape, dtype = getattr(error, "shape", ()), getattr(error, "dtype", None)
+    return math.prod(shape) * dtype.itemsize if dtype is not None else 0
 
 
 class _SourceFile(io.RawIOBase):
