@@ -12,16 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from histocast.artifacts import write_json
 from histocast.bundle import read_bundle, sha256_of_file
 from histocast.check import check_samples, read_samplesheet
-from histocast.errors import HistocastError
+from histocast.errors import HistocastError, OutOfMemory
+from histocast.foreign_errors import known_error
 from histocast.progress import log
 from histocast.records import SlideRecord, read_record
 from histocast.serving import verify_bundle
+from histocast.serving.onnx import OnnxErrors, open_session
 from histocast.slide import open_slide
 from histocast.storage import open_source
 from histocast.tiles import spot_table
@@ -224,29 +227,79 @@ def test_a_file_of_a_bundle_that_links_out_of_it(tmp_path: Path, name: str) -> N
     assert_harmless(caught.value)
 
 
-@pytest.mark.parametrize("location", ["../outside", "/etc/passwd", "/dev/zero", "linked", "absent"])
-def test_weights_of_a_graph_that_lie_elsewhere(tmp_path: Path, location: str) -> None:
+def graph_with(place: str, weights: TensorProto) -> ModelProto:
+    """A graph that adds a tensor, which it keeps in one of the places of a graph."""
+    target = helper.make_tensor_value_info("target", TensorProto.FLOAT, [4])
+    result = helper.make_tensor_value_info("expression", TensorProto.FLOAT, [4])
+    add = helper.make_node("Add", ["target", "w"], ["expression"])
+    constant = helper.make_node("Constant", [], ["w"], value=weights)
+    opsets = [helper.make_opsetid("", 17)]
+    if place == "initializer":
+        graph = helper.make_graph([add], "g", [target], [result], [weights])
+    elif place == "attribute":
+        graph = helper.make_graph([constant, add], "g", [target], [result])
+    elif place == "branch":
+        branches = [
+            helper.make_graph([constant], name, [], [helper.make_tensor_value_info("w", TensorProto.FLOAT, [4])])
+            for name in ("then", "else")
+        ]
+        always = helper.make_node("Constant", [], ["c"], value=helper.make_tensor("c", TensorProto.BOOL, [], [True]))
+        chosen = helper.make_node("If", ["c"], ["w"], then_branch=branches[0], else_branch=branches[1])
+        graph = helper.make_graph([always, chosen, add], "g", [target], [result])
+    else:
+        function = helper.make_function("f", "Weigh", ["target"], ["expression"], [constant, add], opsets)
+        call = helper.make_node("Weigh", ["target"], ["expression"], domain="f")
+        graph = helper.make_graph([call], "g", [target], [result])
+        opsets = [*opsets, helper.make_opsetid("f", 1)]
+        return helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=8)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+@pytest.mark.parametrize(
+    ("location", "place"),
+    [
+        *((location, "initializer") for location in ("../outside", "/etc/passwd", "/dev/zero", "linked", "absent")),
+        *(("beside", place) for place in ("initializer", "attribute", "branch", "function")),
+        *((location, "initializer") for location in ("genes.parquet", "*/_ORT_MEM_ADDR_/*", "fusion.onnx.data")),
+    ],
+)
+def test_weights_that_no_bundle_states(tmp_path: Path, location: str, place: str) -> None:
     folder = tmp_path / "bundle"
     bundle = write_shipped_bundle(folder, write_encoder(folder, "nuclei", output="map"))
-    (tmp_path / "outside").write_bytes(bytes(1 << 16))
+    for path in (tmp_path / "outside", folder / "beside", folder / "fusion.onnx.data"):
+        path.write_bytes(bytes(1 << 16))
     (folder / "linked").symlink_to(tmp_path / "outside")
-    path = folder / "fusion.onnx"
     weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
     for key, value in (("location", location), ("offset", "0"), ("length", "16")):
         entry = weights.external_data.add()
         entry.key, entry.value = key, value
-    value = helper.make_tensor_value_info("target", TensorProto.FLOAT, [4])
-    result = helper.make_tensor_value_info("expression", TensorProto.FLOAT, [4])
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["target", "w"], ["expression"])], "g", [value], [result], [weights]
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path.write_bytes(model.SerializeToString())
+    path = folder / "fusion.onnx"
+    path.write_bytes(graph_with(place, weights).SerializeToString())
     fusion = bundle.fusion.model_copy(update={"sha256": sha256_of_file(path)})
     write_json(folder / "bundle.json", bundle.model_copy(update={"fusion": fusion}))
-    with pytest.raises(HistocastError, match="cannot load") as caught:
+    with pytest.raises(HistocastError, match=r"loads .* from beside it") as caught:
         verify_bundle(folder)
     assert_harmless(caught.value)
+
+
+def test_a_graph_that_makes_more_than_there_is(tmp_path: Path) -> None:
+    """Memory that is made within a graph is bounded by the task's alone: it ends as too little of it."""
+    side = helper.make_tensor("side", TensorProto.INT64, [2], [1 << 24, 1 << 24])
+    nodes = [
+        helper.make_node("ConstantOfShape", ["side"], ["vast"]),
+        helper.make_node("Gather", ["vast", "row"], ["y"]),
+    ]
+    row = helper.make_tensor_value_info("row", TensorProto.INT64, [1])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1 << 24])
+    graph = helper.make_graph(nodes, "g", [row], [result], [side])
+    path = tmp_path / "vast.onnx"
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+    with pytest.raises((HistocastError, *OnnxErrors)) as caught:
+        open_session(path, threads=1).run(None, {"row": np.zeros(1, np.int64)})
+    ended = known_error(caught.value)
+    assert isinstance(ended, OutOfMemory), caught.value
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "1" * 5_000, '{"tile_px": 1e999999}'])

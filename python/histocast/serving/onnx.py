@@ -17,10 +17,11 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from histocast.bundle import Bundle, GraphSpec, TensorSpec, check_within, sha256_of_file
-from histocast.errors import ConfigError, MissingInputError, UsageError
+from histocast.bundle import Bundle, GraphSpec, TensorSpec
+from histocast.errors import ConfigError, UsageError
 from histocast.foreign_errors import is_out_of_memory, out_of_memory
 from histocast.serving.cuda import CPU, CUDA, choose_providers, provider_options
+from histocast.serving.graph_files import graph_path
 from histocast.serving.predictor import (
     FUSION,
     Done,
@@ -60,33 +61,6 @@ DTYPES = {
     "tensor(int64)": "int64",
     "tensor(bool)": "bool",
 }
-
-
-def graph_path(folder: Path, name: str, graph: GraphSpec) -> Path:
-    """Where a graph lies; one that a licence keeps out of the bundle may be put beside the others.
-
-    Raises
-    ------
-    MissingInputError
-        The file is absent.
-    ConfigError
-        A file put there by the user is not the one the bundle was made with.
-    """
-    path = folder / (graph.file or f"encoders/{name}.onnx")
-    if not path.is_file():
-        advice = "copy the bundle again"
-        if graph.file is None:
-            advice = f"its licence forbids shipping it: export it with your own access to {path}"
-        raise MissingInputError(f"the graph {name!r} is absent", where=str(folder), advice=advice)
-    check_within(path, folder)
-    if graph.file is None and (found := sha256_of_file(path)) != graph.sha256:
-        raise ConfigError(
-            f"{path.name} has sha256 {found}",
-            expected=graph.sha256,
-            where=str(folder),
-            advice="export the encoder with the version the bundle names",
-        )
-    return path
 
 
 def open_session(

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from histocast import __version__
 from histocast.bundle import Bundle, GraphSpec, TensorSpec
 from histocast.errors import ConfigError, OutputError
-from histocast.serving.onnx import graph_path
+from histocast.serving.graph_files import graph_path
 from histocast.serving.panel import GENES_PER_CALL
 from histocast.serving.predictor import FUSION, Precision, choose_graphs, graphs_of
 from histocast.serving.protobuf_text import Word, write_lines

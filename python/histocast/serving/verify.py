@@ -12,7 +12,8 @@ import pyarrow as pa
 from histocast.artifacts import GENES, open_parquet
 from histocast.bundle import Bundle, read_bundle, verify_files
 from histocast.errors import ConfigError, DataError
-from histocast.serving.onnx import check_contract, graph_path, open_session
+from histocast.serving.graph_files import graph_path
+from histocast.serving.onnx import check_contract, open_session
 from histocast.serving.predictor import graphs_of
 
 EXPRESSION_OUTPUTS = ("expression", "sd")
