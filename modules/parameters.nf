@@ -19,7 +19,7 @@ def check_parameters(schema, given) {
         def value = given[name]
         def fault = value in [null, '']
             ? absence_of(facts, given.workflow)
-            : fault_of(value, facts) ?: secret_in(value) ?: unknown_store_in(value) ?: lack_of_effect(value, facts, given.workflow, profiles)
+            : fault_of(value, facts) ?: secret_in(value) ?: unknown_store_in(value) ?: lack_of_effect(value, facts, given, profiles)
         if (fault) {
             faults << "--${name} ${fault}".toString()
         }
@@ -104,17 +104,34 @@ def unknown_store_in(value) {
 }
 
 // Why a value that is not the default changes nothing in this run, or null.
-def lack_of_effect(value, facts, chosen_workflow, profiles) {
+def lack_of_effect(value, facts, given, profiles) {
     if (value == facts.default) {
         return null
     }
-    if (facts.used_by && facts.used_by != chosen_workflow) {
-        return "has no effect with --workflow ${chosen_workflow}: leave it out"
+    if (facts.used_by && facts.used_by != given.workflow) {
+        return "has no effect with --workflow ${given.workflow}: leave it out"
     }
     def lacking = (facts.used_with ?: []).find { group -> !group.intersect(profiles) }
-    return lacking
-        ? "has no effect with -profile ${profiles.join(',')}: leave it out, or add the profile ${lacking.join(' or ')}"
+    if (lacking) {
+        return "has no effect with -profile ${profiles.join(',')}: leave it out, or add the profile ${lacking.join(' or ')}"
+    }
+    def needed = facts.used_when ?: [:]
+    def acts = needed.any { name, start -> is_given(name == 'profile' ? profiles : [given[name]], start) }
+    return needed && !acts
+        ? "has no effect here: leave it out, or ${needed.collect { name, start -> advice_for(name, start) }.join(', or ')}"
         : null
+}
+
+def is_given(values, start) {
+    def set = values.findAll { value -> value != null && value != '' }
+    return start ? set.any { value -> start == '*' || value.toString().startsWith(start) } : !set
+}
+
+def advice_for(name, start) {
+    if (name == 'profile') {
+        return "add the profile ${start}"
+    }
+    return start ? "give --${name}${start == '*' ? '' : " ${start}"}" : "leave out --${name}"
 }
 
 def fault_of_number(value, facts, whole) {

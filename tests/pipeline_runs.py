@@ -22,8 +22,9 @@ class Run:
     outdir: Path
 
     def trace(self) -> list[dict[str, str]]:
-        """Rows of ``pipeline_info/trace.txt``, a task each."""
-        with (self.outdir / "pipeline_info" / "trace.txt").open(newline="") as stream:
+        """Rows of the trace of the last run, a task each."""
+        last = max((self.outdir / "pipeline_info").glob("trace_*.txt"), key=lambda path: path.stat().st_mtime)
+        with last.open(newline="") as stream:
             return list(csv.DictReader(stream, delimiter="\t"))
 
     def tasks(self, status: str) -> list[str]:

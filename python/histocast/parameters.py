@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,12 +36,15 @@ def _parameter(
     needed_by: str | None = None,
     used_by: str | None = None,
     used_with: Sequence[Sequence[str]] = (),
+    used_when: Mapping[str, str] | None = None,
     **facts: Any,
 ) -> Any:
     """Declare a parameter.
 
     ``needed_by`` names the workflow that cannot do without it, ``used_by`` the only workflow that uses it. Of each group of
-    profiles in ``used_with`` the run must have one, because the parameter has no effect without them.
+    profiles in ``used_with`` the run must have one, because the parameter has no effect without them. Nor has it where nothing
+    in ``used_when`` holds: another parameter, or ``profile``, with what its value begins with, ``*`` for any value, nothing
+    for none.
     """
     extra: JsonDict = {"group": group}
     if needed_by:
@@ -50,6 +53,8 @@ def _parameter(
         extra["used_by"] = used_by or needed_by
     if used_with:
         extra["used_with"] = [list(profiles) for profiles in used_with]
+    if used_when:
+        extra["used_when"] = dict(used_when)
     return Field(description=description, json_schema_extra=extra, **facts)
 
 
@@ -115,6 +120,13 @@ class Parameters(BaseModel):
     )
 
     outdir: str = _parameter("outputs", "Folder, or s3:// prefix, for the results.", default="results")
+    trace_report_suffix: str | None = _parameter(
+        "outputs",
+        "In the names of Nextflow's own trace, report, timeline and diagram; when the run began, by default.",
+        default=None,
+        pattern=r"^[\w.-]+$",
+        examples=["2026-03-01_12-00-00"],
+    )
 
     on_slide_error: Literal["fail", "skip"] = _parameter(
         "decisions", "Whether the run fails, at its end, when a slide failed.", used_by="predict", default="fail"
@@ -126,22 +138,31 @@ class Parameters(BaseModel):
     serving: Literal["inprocess", "task"] = _parameter(
         "serving",
         "Where graphs run: within the task, with onnxruntime, or on a Triton server that the task starts for itself.",
+        used_by="predict",
+        used_when={"triton_url": ""},
         default="inprocess",
     )
 
     precision: Literal["fp32", "tf32", "fp16"] = _parameter(
         "serving",
         "Precision of encoders on GPUs. Servers of --triton_url must be of the same; fp16 needs servers with TensorRT.",
+        used_by="predict",
+        used_when={"profile": "gpu", "triton_url": "*", "serving": "task"},
         default="fp32",
     )
 
     triton_url: str | None = _parameter(
-        "serving", "Triton servers that run the graphs instead, for example grpc://a:8001,b:8001.", default=None
+        "serving",
+        "Triton servers that run the graphs instead, for example grpc://a:8001,b:8001.",
+        used_by="predict",
+        default=None,
     )
 
     tasks_per_server: int = _parameter(
         "serving",
         "Most tasks of a stage that use an address of --triton_url at once; more wait, so that servers are not flooded.",
+        used_by="predict",
+        used_when={"triton_url": "*"},
         default=4,
         ge=1,
     )
@@ -149,6 +170,8 @@ class Parameters(BaseModel):
     node_cache: str | None = _parameter(
         "resources",
         "Folder on every machine that runs tasks, in which an s3:// bundle stays for the next task; default: none.",
+        used_by="predict",
+        used_when={"bundle": "s3://", "serving": "task"},
         default=None,
         pattern=r"^/[\w./-]+$",
         examples=["/var/cache/histocast"],

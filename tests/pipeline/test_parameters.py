@@ -27,6 +27,8 @@ def test_the_configuration_has_the_defaults_of_the_model(launch: Launcher, root:
         name: as_written(None if field.is_required() else field.default)
         for name, field in Parameters.model_fields.items()
     }
+    assert re.fullmatch(r"'\d{4}(-\d\d){2}_\d\d(-\d\d){2}'", configured.pop("trace_report_suffix"))
+    assert expected.pop("trace_report_suffix") == "null"
     assert configured == expected
 
 
@@ -81,6 +83,23 @@ ACTS_WITH = {
     "job_role": ["awsbatch"],
     "registry": ["docker", "podman", "apptainer", "singularity", "awsbatch", "k8s"],
 }
+# A parameter, what else is given, and what would give it an effect where it has none.
+SERVERS = {"triton_url": "grpc://a:8001"}
+SETTINGS: list[tuple[str, dict[str, str], str | None]] = [
+    ("tasks_per_server", {}, "give --triton_url"),
+    ("tasks_per_server", {"serving": "task", "profile": "gpu"}, "give --triton_url"),
+    ("tasks_per_server", SERVERS, None),
+    ("precision", {}, "add the profile gpu, or give --serving task, or give --triton_url"),
+    ("precision", {"profile": "docker"}, "add the profile gpu, or give --serving task, or give --triton_url"),
+    ("precision", {"profile": "gpu"}, None),
+    ("precision", {"serving": "task"}, None),
+    ("precision", SERVERS, None),
+    ("node_cache", {"bundle": "/bundles/breast"}, "give --bundle s3://, or give --serving task"),
+    ("node_cache", {"bundle": "s3://lab/breast"}, None),
+    ("node_cache", {"bundle": "/bundles/breast", "serving": "task"}, None),
+    ("serving", {}, None),
+    ("serving", SERVERS, "leave out --triton_url"),
+]
 CHOSEN = ["standard", *SCHEDULERS, "awsbatch", "k8s", "docker", "podman", "apptainer", "singularity"]
 LIST_EFFECTS = """
 include {{ known_parameters ; lack_of_effect ; unknown_store_in }} from '{root}/modules/parameters.nf'
@@ -89,14 +108,21 @@ workflow {{
     params.chosen.tokenize(':').each {{ profiles ->
         known.each {{ name, facts ->
             if (facts.used_with) {{
-                println("effect ${{name}} ${{profiles}} ${{lack_of_effect('x', facts, 'predict', profiles.tokenize(','))}}")
+                def fault = lack_of_effect('x', facts, [workflow: 'predict'], profiles.tokenize(','))
+                println("effect ${{name}} ${{profiles}} ${{fault}}")
             }}
         }}
     }}
     ['predict', 'train'].each {{ chosen ->
-        known.findAll {{ _name, facts -> lack_of_effect('x', facts, chosen, []) && !facts.used_with }}.each {{ name, _facts ->
-            println("idle ${{chosen}} ${{name}}")
+        known.each {{ name, facts ->
+            if (lack_of_effect('x', facts, [workflow: chosen], [])?.contains('--workflow')) {{
+                println("idle ${{chosen}} ${{name}}")
+            }}
         }}
+    }}
+    new groovy.json.JsonSlurper().parse(file('settings.json')).eachWithIndex {{ setting, number ->
+        def profiles = [setting.given.profile ?: 'standard']
+        println("setting ${{number}} ${{lack_of_effect('x', known[setting.name], [workflow: 'predict'] + setting.given, profiles)}}")
     }}
     ['/data/a', 's3://b/a', 'gs://b/a', 'az://b/a', 'abfss://b/a', 'gs.csv'].each {{ uri ->
         println("store ${{uri}} ${{unknown_store_in(uri) != null}}")
@@ -110,6 +136,8 @@ def test_a_parameter_that_changes_nothing_is_refused_with_the_profile_that_would
 ) -> None:
     script = tmp_path / "effects.nf"
     script.write_text(LIST_EFFECTS.format(root=root))
+    settings = [{"name": name, "given": given} for name, given, _ in SETTINGS]
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
     chosen = [*CHOSEN, *(f"{profile},gpu" for profile in CHOSEN)]
 
     run = launch("--chosen", ":".join(chosen), script=script)
@@ -128,10 +156,13 @@ def test_a_parameter_that_changes_nothing_is_refused_with_the_profile_that_would
     }
     assert acting == expected
     assert set(re.findall(r"^idle (\S+) (\S+)$", run.output, re.MULTILINE)) == {
-        *(("train", name) for name in ("bundle", "on_slide_error", "max_unreadable")),
+        *(("train", name) for name in ("bundle", "on_slide_error", "max_unreadable", "serving", "triton_url")),
+        *(("train", name) for name in ("tasks_per_server", "precision", "node_cache")),
         *(("predict", name) for name in ("recipe", "methods", "gene_text", "unseen_genes", "encoders")),
         *(("predict", name) for name in ("encoder_weights", "checkpoints")),
     }
+    found = re.findall(r"^setting \d+ (.*)$", run.output, re.MULTILINE)
+    assert found == [f"has no effect here: leave it out, or {cure}" if cure else "null" for _, _, cure in SETTINGS]
     assert re.findall(r"^store (\S+) true$", run.output, re.MULTILINE) == ["gs://b/a", "az://b/a", "abfss://b/a"]
 
 

@@ -33,7 +33,12 @@ RUN = RunRecord(
     started="2026-03-01T11:00:00Z",
     profile="docker,gpu",
     container_engine="docker",
-    parameters={"max_unreadable": 0.05, "triton_url": "grpc://me:hunter2@gpu:8001", "genes": None},
+    parameters={
+        "max_unreadable": 0.05,
+        "triton_url": "grpc://me:hunter2@gpu:8001",
+        "genes": None,
+        "trace_report_suffix": "1",
+    },
 )
 CHECK = CheckRecord(
     bundle_digest="sha256:" + "b" * 64,

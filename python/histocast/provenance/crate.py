@@ -13,7 +13,6 @@ from datetime import datetime
 
 from histocast.provenance.entities import Entity, add_file, parameter_values, reference, references, software
 from histocast.provenance.run_entities import (
-    ENGINE_FILES,
     PIPELINE,
     RUN,
     Crate,
@@ -21,6 +20,7 @@ from histocast.provenance.run_entities import (
     as_crate,
     describe_engine,
     describe_pipeline,
+    engine_files,
     status_of,
 )
 from histocast.records import BatchStatus, CheckRecord, RunRecord, SampleRecord, SampleStatus, Stage
@@ -34,7 +34,6 @@ BATCH_FILES = {
     "summary.html": "Every row of the samplesheet with its outcome",
     "summary.parquet": "Every row of the samplesheet with its outcome, as a table",
     "pipeline_info/samples.json": "Rows of the samplesheet as they were judged, with locations",
-    **ENGINE_FILES,
 }
 SAMPLE_FILES: dict[str, tuple[str, Stage]] = {
     "h5ad": ("Predicted expression, as AnnData", "predict"),
@@ -56,7 +55,7 @@ def describe_run(run: RunRecord, *, check: CheckRecord, batch: BatchStatus, ende
         When the last task of a sample had ended.
     """
     graph: dict[str, Entity] = {}
-    for path, name in BATCH_FILES.items():
+    for path, name in {**BATCH_FILES, **engine_files(run)}.items():
         add_file(graph, path, name)
     images, libraries = software(stage.software for sample in batch.samples for stage in sample.stages)
     values = parameter_values(run.parameters)

@@ -9,7 +9,6 @@ from datetime import datetime
 from histocast.bundle import Bundle
 from histocast.provenance.entities import Entity, add_file, parameter_values, reference, references, software
 from histocast.provenance.run_entities import (
-    ENGINE_FILES,
     PIPELINE,
     RUN,
     Crate,
@@ -17,14 +16,13 @@ from histocast.provenance.run_entities import (
     as_crate,
     describe_engine,
     describe_pipeline,
+    engine_files,
     status_of,
 )
 from histocast.records import RunRecord
 
 DESCRIPTION = "Models of spatial gene expression, trained on H&E slides with measured counts. Research only."
 LICENCE = "Not stated here: each bundle.json states its bundle's."
-
-RUN_FILES = {"pipeline_info/plan.json": "Every model that was trained", **ENGINE_FILES}
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def describe_training(
         When the last model had been judged.
     """
     graph: dict[str, Entity] = {}
-    for path, name in RUN_FILES.items():
+    for path, name in {"pipeline_info/plan.json": "Every model that was trained", **engine_files(run)}.items():
         add_file(graph, path, name)
     for name, sha256 in evaluation.items():
         add_file(graph, f"evaluation/{name}", "How the models meet sections they did not see", sha256=sha256)

@@ -17,17 +17,23 @@ PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 
 RUN, PIPELINE, ENGINE = "#run", "#pipeline", "#nextflow"
 
-ENGINE_FILES = {
-    "pipeline_info/params.json": "Parameters of the run",
-    "pipeline_info/trace.txt": "Tasks with their resources",
-    "pipeline_info/report.html": "Report of the workflow engine",
-    "pipeline_info/timeline.html": "Timeline of the tasks",
-    "pipeline_info/dag.html": "Diagram of the processes",
+_ENGINE_FILES = {
+    "trace_{}.txt": "Tasks with their resources",
+    "report_{}.html": "Report of the workflow engine",
+    "timeline_{}.html": "Timeline of the tasks",
+    "dag_{}.html": "Diagram of the processes",
 }
 
 
 class Crate(RootModel[dict[str, Any]]):
     """An RO-Crate's metadata document."""
+
+
+def engine_files(run: RunRecord) -> dict[str, str]:
+    """Files of every run that no task of histocast makes, with what they are; Nextflow's own have the run's suffix."""
+    suffix = run.parameters.get("trace_report_suffix")
+    files = {f"pipeline_info/{name.format(suffix)}": meaning for name, meaning in _ENGINE_FILES.items() if suffix}
+    return {"pipeline_info/params.json": "Parameters of the run", **files}
 
 
 def as_crate(

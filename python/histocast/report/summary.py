@@ -103,7 +103,7 @@ def _did_not_run(sample: str, stage: Stage) -> StatusRecord:
             kind=DID_NOT_RUN,
             exit_code=70,
             message="its task failed each time it was tried, and left no record of the cause",
-            advice="see its exit code in pipeline_info/trace.txt (137: it wanted more memory, see --max_memory; docs/output.md), "
+            advice="see its exit code in pipeline_info/trace_*.txt (137: it wanted more memory, see --max_memory; docs/output.md), "
             "then run again with -resume",
         ),
     )
