@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
-from page_parser import Page
 
 from histocast.artifacts import SUMMARY, open_parquet
 from histocast.errors import DataError
@@ -19,6 +18,7 @@ from histocast.records import (
     read_record,
 )
 from histocast.report import summarise
+from page_parser import Page
 
 SECRET = "H24-10233"
 

@@ -46,7 +46,7 @@ class Canvas:
         centres = np.asarray(centres_level0_px, np.float64).reshape(-1, 2) * to_thumbnail
         diameter = spot_diameter_um(record) / record.thumbnail_um_per_px
         frame = _frame(centres, reach=diameter / 2, shape=thumbnail.shape[:2])
-        picture = _crop(thumbnail, frame)
+        picture = crop(thumbnail, frame)
         scale = CANVAS_PX / max(frame[2], frame[3])
         size = (max(round(frame[2] * scale), 1), max(round(frame[3] * scale), 1))
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
@@ -109,7 +109,7 @@ def _frame(centres: NDArray[np.float64], *, reach: float, shape: tuple[int, ...]
     return int(start[0]), int(start[1]), int(width), int(height)
 
 
-def _crop(image: Rgb, frame: tuple[int, int, int, int]) -> Rgb:
+def crop(image: Rgb, frame: tuple[int, int, int, int]) -> Rgb:
     """The framed part; what lies outside the picture is as pale as glass."""
     x, y, width, height = frame
     part = np.full((height, width, 3), 245, np.uint8)

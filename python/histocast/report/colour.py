@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 Palette = Literal["viridis", "cividis"]
 
+FLAT_SHARE = 0.1
+
 _OPENCV_MAPS = {"viridis": cv2.COLORMAP_VIRIDIS, "cividis": cv2.COLORMAP_CIVIDIS}
 
 
@@ -40,6 +42,13 @@ class ColourScale:
             low, high = low - 0.5, high + 0.5
         return cls(low, high, palette)
 
+    @classmethod
+    def from_zero(cls, values: NDArray[np.floating], *, palette: Palette = "viridis") -> ColourScale:
+        """From 0 to the 99th percentile of the finite values, or to the largest where nearly all are 0."""
+        finite = np.asarray(values)[np.isfinite(values)]
+        high = float(np.percentile(finite, 99)) if finite.size else 0.0
+        return cls(0.0, high or float(finite.max(initial=0.0)) or 1.0, palette)
+
     def colours(self, values: NDArray[np.floating]) -> NDArray[np.uint8]:
         """RGB [..., 3] of finite values."""
         position = (np.nan_to_num(values) - self.low) / (self.high - self.low)
@@ -55,6 +64,15 @@ class ColourScale:
         span = self.high - self.low
         values = [number * step for number in range(first, last + 1)]
         return [(100 * (value - self.low) / span, f"{value:.{digits}f}".replace("-", "\u2212")) for value in values]
+
+
+def is_flat(values: NDArray[np.floating]) -> bool:
+    """Whether numbers of at least 0 vary by less than a tenth, so that a map of them would show noise."""
+    finite = np.asarray(values)[np.isfinite(values)]
+    if not finite.size or finite.min() == finite.max():
+        return True
+    low, high = np.percentile(finite, [1, 99])
+    return bool(high - low < FLAT_SHARE * high)
 
 
 def round_step(about: float) -> float:

@@ -14,7 +14,7 @@ from histocast.artifacts import BLURRED
 from histocast.records import SlideRecord, Verdict
 from histocast.report import worth
 from histocast.report.canvas import Canvas
-from histocast.report.colour import ColourScale, colour_table
+from histocast.report.colour import ColourScale, colour_table, is_flat
 from histocast.report.page import THIN_SPACE, count, percent, plural, scale_bar, write_page
 from histocast.report.pictures import (
     PEN,
@@ -27,21 +27,24 @@ from histocast.report.pictures import (
     read_rgb,
     read_tissue,
 )
-from histocast.report.sample_data import SampleData, read_sample
+from histocast.report.sample_data import SampleData, open_columns, read_sample
 from histocast.report.verdict import decide_verdict
+from histocast.report.viewer import make_viewer
 from histocast.serving.asked_genes import EVIDENCE, NEAREST_GENE
 
 SHOWN_GENES, SHOWN_UNSEEN = 9, 6
 
-# Two pictures of the slide and seventeen maps stay below 2 MB, or 2.7 MB as text, on any slide.
-SLIDE_PX, SLIDE_BYTES = 1000, 300_000
-MAP_BYTES = 80_000
+# Two pictures of the slide and eleven maps stay below 0.8 MB, or 1.1 MB as text, and leave the rest of the page to values.
+SLIDE_PX, SLIDE_BYTES = 900, 150_000
+MAP_BYTES = 40_000
 
 
 def report_sample(
     *, expression: Path, record: SlideRecord, tiles: Path, thumbnail: Path, tissue: Path, outdir: Path
 ) -> Verdict:
-    """Write ``<sample>.html``, which needs no other file, no network and no script; return the verdict it shows.
+    """Write ``<sample>.html``, which needs no other file and no network; return the verdict it shows.
+
+    With scripts it is a viewer of every gene that fits; without, and on paper, it has the maps of a few.
 
     Parameters
     ----------
@@ -62,6 +65,13 @@ def report_sample(
     canvas = Canvas.over(data.centres_level0_px, thumbnail=picture, record=record)
     known = data.provenance
     verdict = decide_verdict(data, record)
+    slide = _slide(picture, read_tissue(tissue, sample=record.sample), canvas, record)
+    maps = _maps(data, canvas, record)
+    viewer = None
+    if data.readable.any():
+        with open_columns(expression, sample=record.sample) as read:
+            spent = _bytes_of_pictures([slide, maps])
+            viewer = make_viewer(data, record, picture, canvas, read=read, spent_bytes=spent)
     write_page(
         outdir / f"{record.sample}.html",
         "sample.html",
@@ -69,14 +79,21 @@ def report_sample(
         version=__version__,
         verdict=verdict,
         figures=_figures(data, record),
-        slide=_slide(picture, read_tissue(tissue, sample=record.sample), canvas, record),
-        **_maps(data, canvas, record),
+        slide=slide,
+        **maps,
+        viewer=viewer,
         quality=_quality(data, record, laid=_count_rows(tiles)),
         accuracy=_accuracy(data) if data.readable.any() else None,
         intended_use=known["bundle"]["intended_use"],
         provenance=_provenance(data, record),
     )
     return verdict
+
+
+def _bytes_of_pictures(content: Any) -> int:
+    if isinstance(content, dict):
+        return len(content.get("uri", "")) + sum(_bytes_of_pictures(part) for part in content.values())
+    return sum(_bytes_of_pictures(part) for part in content) if isinstance(content, list) else 0
 
 
 def _accuracy(data: SampleData) -> dict[str, Any]:
@@ -109,9 +126,8 @@ def _figures(data: SampleData, record: SlideRecord) -> list[tuple[str, str]]:
         found.append(("Never measured", plural(int(data.unseen.sum()), "gene")))
     if readable.any():
         found.append(("Unusual tissue", percent(float(data.spots["ood_flag"].to_numpy()[readable].mean()))))
-    accuracy = data.genes["val_pcc"].to_numpy(np.float64, na_value=np.nan)
-    if readable.any() and np.isfinite(accuracy).any():
-        found.append(("Mean r, held out", worth.signed(float(np.nanmean(accuracy)))))
+    if readable.any() and (accuracy := worth.headline(data)):
+        found.append(("Accuracy (mean r)", accuracy))
     return found
 
 
@@ -156,8 +172,6 @@ def _maps(data: SampleData, canvas: Canvas, record: SlideRecord) -> dict[str, An
     if not readable.any():
         return {"genes": [], "unseen": [], "lost": ""}
     values = ColourScale.over(data.maps)
-    spread = data.spots["mean_sd"].to_numpy(np.float32)
-    uncertainty = ColourScale.over(spread, palette="cividis")
     flags = data.spots["ood_flag"].to_numpy(bool)
     flagged = int(flags[readable].sum())
     scale = data.provenance["scale"]
@@ -165,7 +179,6 @@ def _maps(data: SampleData, canvas: Canvas, record: SlideRecord) -> dict[str, An
         f"{plural(flagged, unit)} of {count(int(readable.sum()))} "
         f"({percent(flagged / int(readable.sum()))}); about 1{THIN_SPACE}% would be expected."
     )
-    painted = canvas.paint(spread, uncertainty)
     lost = int((~readable).sum())
     genes = [_gene(data, canvas, place, values) for place in range(len(data.shown))]
     measured = int((~data.unseen[data.shown]).sum())
@@ -177,10 +190,7 @@ def _maps(data: SampleData, canvas: Canvas, record: SlideRecord) -> dict[str, An
         "gene_bar": _bar(values, f"Predicted expression, {scale['name']}: {scale['description']}."),
         "gene_count": count(len(data.genes)),
         "lost": f"{plural(lost, unit)} that could not be read" if lost else "",
-        "uncertainty": {
-            "map": _picture(painted, alt=f"Map of uncertainty, sample {record.sample}", max_bytes=MAP_BYTES),
-            "bar": _bar(uncertainty, f"Standard deviation, in units of {scale['name']}."),
-        },
+        "uncertainty": _uncertainty(data, canvas, record, unit=unit),
         "unusual": {
             "map": _picture(
                 canvas.paint_flags(flags, readable),
@@ -192,6 +202,25 @@ def _maps(data: SampleData, canvas: Canvas, record: SlideRecord) -> dict[str, An
     }
 
 
+def _uncertainty(data: SampleData, canvas: Canvas, record: SlideRecord, *, unit: str) -> dict[str, Any]:
+    """The map of uncertainty, from 0; a sentence in its place where it is nearly the same everywhere."""
+    spread = data.spots["mean_sd"].to_numpy(np.float32)
+    if is_flat(spread):
+        low, high = np.nanpercentile(spread, [1, 99])
+        flat = (
+            f"The uncertainty that the model states hardly varies between {unit}s: its standard deviation, mean over all "
+            f"genes, is {low:.2f} to {high:.2f}. A map of it would show nothing, so there is none."
+        )
+        return {"map": None, "bar": None, "flat": flat}
+    scale = ColourScale.from_zero(spread, palette="cividis")
+    alt = f"Map of uncertainty, sample {record.sample}"
+    return {
+        "map": _picture(canvas.paint(spread, scale), alt=alt, max_bytes=MAP_BYTES),
+        "bar": _bar(scale, f"Standard deviation, in units of {data.provenance['scale']['name']}."),
+        "flat": "",
+    }
+
+
 def _genes_intro(data: SampleData, number: int) -> str:
     """About the ``number`` genes shown that the model was trained on."""
     known = np.isfinite(data.genes["val_pcc"].to_numpy(np.float64, na_value=np.nan)[data.shown[:number]])
@@ -199,7 +228,10 @@ def _genes_intro(data: SampleData, number: int) -> str:
         return "The one gene that the model was trained on."
     if not known.any():
         return f"The {number} genes that vary most over this slide; how well each is predicted is not known."
-    return f"The {number} genes that the model predicts best; r is their correlation on sections it had not seen."
+    return (
+        f"{number} genes of those that the model predicts best, chosen so that their maps differ; r is a gene's accuracy: "
+        "its correlation on sections that the model had not seen."
+    )
 
 
 def _gene(data: SampleData, canvas: Canvas, place: int, scale: ColourScale) -> dict[str, Any]:

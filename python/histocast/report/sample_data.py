@@ -1,7 +1,10 @@
-"""What a sample's page needs of ``<sample>.h5ad``: tables whole, matrices only the columns shown."""
+"""What a sample's page needs of ``<sample>.h5ad``: tables whole, matrices one gene at a time."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +19,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float32]
+
+CANDIDATES = 60
+"""Genes among which maps that differ are looked for: those predicted best."""
+ALIKE = (0.7, 0.85, 0.95)
+"""Correlation over spots from which two maps show the same; the next is used where too few genes are below it."""
+FAIR_SHARE, FAIR_GENES = 0.5, 18
+KEPT_BYTES = 16 * 2**20
+"""Of decompressed columns, since genes are not asked for in the order in which the file holds them."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,41 @@ class SampleData:
         return (self.spots["status"] == "ok").to_numpy()
 
 
+ReadColumn = Callable[[str, int], Floats]
+
+
+@contextmanager
+def open_columns(path: Path, *, sample: str) -> Iterator[ReadColumn]:
+    """Yield a reader of one gene's numbers [spot] of a matrix, ``X`` or one of ``layers``.
+
+    Memory is bounded by `KEPT_BYTES` or by one column of the file's chunks, whatever the number of genes.
+
+    Raises
+    ------
+    DataError
+        The file is not what PREDICT wrote; also where a damaged part of it is met later.
+    """
+    import h5py
+
+    kept: OrderedDict[tuple[str, int], Floats] = OrderedDict()
+    with _as_data_error(sample), h5py.File(path, "r") as file:
+
+        def read(matrix: str, gene: int) -> Floats:
+            dataset = file[matrix]
+            width = dataset.chunks[1] if dataset.chunks else 1
+            key = matrix, gene // width
+            if key not in kept:
+                start = key[1] * width
+                block = dataset[:, start : start + width]
+                while kept and block.nbytes * (len(kept) + 1) > KEPT_BYTES:
+                    kept.popitem(last=False)
+                kept[key] = block
+            kept.move_to_end(key)
+            return np.asarray(kept[key][:, gene % width], np.float32)
+
+        yield read
+
+
 def read_sample(path: Path, *, sample: str, shown_genes: int, shown_unseen: int) -> SampleData:
     """Read the tables, and the columns of the genes that are worth a map.
 
@@ -68,15 +114,32 @@ def read_sample(path: Path, *, sample: str, shown_genes: int, shown_unseen: int)
         raise MissingInputError(
             "no expression file", expected="<sample>.h5ad of the predict stage", where=f"sample {sample}"
         )
+    with _as_data_error(sample), h5py.File(path, "r") as file:
+        provenance = read_elem(file["uns/histocast"])
+        genes = read_elem(file["var"])
+        spots, centres = read_elem(file["obs"]), read_elem(file["obsm/spatial"])
+    if provenance["sample"] != sample:
+        raise DataError(f"expression of sample {provenance['sample']!r}", expected=sample, where=f"sample {sample}")
+    order = choose_genes(genes, count=len(genes))
+    measured = (genes[EVIDENCE] == TRAINED).to_numpy()[order]
+    with open_columns(path, sample=sample) as read:
+        groups = [(order[measured], shown_genes), (order[~measured], shown_unseen)]
+        shown = np.concatenate(
+            [
+                choose_diverse(prefer_accurate(genes, group), lambda gene: read("X", gene), count=most)
+                for group, most in groups
+            ]
+        )
+        maps = np.empty((len(spots), len(shown)), np.float32)
+        for place, gene in enumerate(shown):
+            maps[:, place] = read("X", gene)
+    return SampleData(spots, centres, genes, provenance, shown, maps)
+
+
+@contextmanager
+def _as_data_error(sample: str) -> Iterator[None]:
     try:
-        with h5py.File(path, "r") as file:
-            provenance = read_elem(file["uns/histocast"])
-            genes = read_elem(file["var"])
-            shown = choose_shown(genes, count=shown_genes, unseen=shown_unseen)
-            maps = np.empty((file["X"].shape[0], len(shown)), np.float32)
-            for place, gene in enumerate(shown):
-                maps[:, place] = file["X"][:, gene]
-            spots, centres = read_elem(file["obs"]), read_elem(file["obsm/spatial"])
+        yield
     except (OSError, KeyError) as error:
         raise DataError(
             f"not an expression file of histocast: {error}",
@@ -84,16 +147,45 @@ def read_sample(path: Path, *, sample: str, shown_genes: int, shown_unseen: int)
             where=f"sample {sample}",
             advice="run predict again",
         ) from error
-    if provenance["sample"] != sample:
-        raise DataError(f"expression of sample {provenance['sample']!r}", expected=sample, where=f"sample {sample}")
-    return SampleData(spots, centres, genes, provenance, shown, maps)
 
 
-def choose_shown(genes: pd.DataFrame, *, count: int, unseen: int) -> NDArray[np.int64]:
-    """The first ``count`` of `choose_genes` that were measured, then the first ``unseen`` that were not."""
-    order = choose_genes(genes, count=len(genes))
-    measured = (genes[EVIDENCE] == TRAINED).to_numpy()[order]
-    return np.concatenate([order[measured][:count], order[~measured][:unseen]])
+def prefer_accurate(genes: pd.DataFrame, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The part of ``order`` that is at least half as accurate as its best gene; all of it where too little is left."""
+    accuracy = genes["val_pcc"].to_numpy(np.float64, na_value=np.nan)[order]
+    good = accuracy >= FAIR_SHARE * np.nanmax(accuracy, initial=0.0)
+    return order[good] if good.sum() >= FAIR_GENES else order
+
+
+def choose_diverse(order: NDArray[np.int64], read: Callable[[int], Floats], *, count: int) -> NDArray[np.int64]:
+    """At most ``count`` genes of ``order``, in its order, whose maps differ as far as that can be had.
+
+    A gene whose map is like that of an earlier one is left out, as is one that is the same everywhere, unless too few
+    others are there.
+    """
+    candidates = order[:CANDIDATES]
+    if not count or not len(candidates):
+        return candidates[:0]
+    maps = np.stack([read(int(gene)) for gene in candidates]).astype(np.float64)
+    maps = maps[:, np.isfinite(maps).all(axis=0)]
+    with np.errstate(invalid="ignore"):
+        alike = np.nan_to_num(np.abs(np.atleast_2d(np.corrcoef(maps))), nan=1.0) if maps.shape[1] > 1 else None
+    if alike is None:
+        return candidates[:count]
+    chosen: list[int] = []
+    for limit in (*ALIKE, np.inf):
+        for place in range(len(candidates)):
+            differs = (
+                place not in chosen
+                and (limit == np.inf or _varies(maps[place]))
+                and (alike[place, chosen] < limit).all()
+            )
+            if differs and len(chosen) < count:
+                chosen.append(place)
+    return candidates[sorted(chosen)]
+
+
+def _varies(values: NDArray[np.float64]) -> bool:
+    return bool(np.ptp(values) > 0)
 
 
 def choose_genes(genes: pd.DataFrame, *, count: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What the predictions are worth, in the words and tables of a sample's page."""
+"""How accurate the predictions are, in the words and tables of a sample's page."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ PROTOCOL_FACTS = {
 }
 
 MODEL = "model"
+UNKNOWN = "\u2013"
 
 MEASURES = {
     "pearson": "Pearson r",
@@ -55,13 +56,14 @@ HISTOGRAM_PX = (640, 120)
 
 def signed(value: float, digits: int = 2) -> str:
     """A number with a true minus sign; a dash where it is unknown."""
-    return f"{value:.{digits}f}".replace("-", "\u2212") if np.isfinite(value) else "\u2013"
+    return f"{value:.{digits}f}".replace("-", "\u2212") if np.isfinite(value) else UNKNOWN
 
 
 def protocols(metrics: pd.DataFrame) -> list[dict[str, Any]]:
-    """The bundle's metrics: a table for those that share a protocol, one row per measure and one column per subject.
+    """The bundle's metrics: for those that share a protocol, a table of what controls were measured by too, and a list.
 
-    The genes most rows are about stand with the protocol; a row about others says so itself.
+    The table has one row per measure and one column per subject; the list has the measures of the model alone. The genes
+    that most rows are about stand with the protocol; a row about others says so itself.
     """
     names = list(PROTOCOL_FACTS)
     groups = [(facts, group.to_dict("records")) for facts, group in metrics.groupby(names, sort=False)]
@@ -80,18 +82,32 @@ def _protocol(facts: list[str], rows: list[dict[Any, Any]]) -> dict[str, Any]:
         key=lambda measure: order.index(measure[0]) if measure[0] in MEASURES else len(order),
     )
     usual_genes = Counter(genes for _, genes in measures).most_common(1)[0][0]
+    said = [
+        {
+            "name": MEASURES.get(name, name),
+            "note": genes if genes != usual_genes else "",
+            "cells": [signed(values.get((name, genes, subject), np.nan), 3) for subject in subjects],
+        }
+        for name, genes in measures
+    ]
+    compared = [row for row in said if any(cell != UNKNOWN for cell in row["cells"][1:])]
     return {
         "facts": [("Genes", usual_genes), *zip(PROTOCOL_FACTS.values(), facts, strict=True)],
         "subjects": [subject.capitalize() for subject in subjects],
-        "measures": [
-            {
-                "name": MEASURES.get(name, name),
-                "note": genes if genes != usual_genes else "",
-                "cells": [signed(values.get((name, genes, subject), np.nan), 3) for subject in subjects],
-            }
-            for name, genes in measures
-        ],
+        "compared": compared,
+        "has_gaps": any(UNKNOWN in row["cells"] for row in compared),
+        "alone": [row for row in said if row not in compared],
     }
+
+
+def headline(data: SampleData) -> str:
+    """The model's mean Pearson as its table says it, or else the mean over the genes here; empty where none is known."""
+    metrics = data.provenance["metrics"]
+    known = metrics[(metrics["name"] == "pearson") & (metrics["subject"] == MODEL)]
+    if len(known):
+        return signed(float(known["value"].iloc[0]), 3)
+    accuracy = data.genes["val_pcc"].to_numpy(np.float64, na_value=np.nan)
+    return signed(float(np.nanmean(accuracy)), 3) if np.isfinite(accuracy).any() else ""
 
 
 def describe_evidence(level: str, nearest: str) -> str:
@@ -131,11 +147,10 @@ def accuracy(data: SampleData) -> dict[str, Any] | None:
     known = known[np.isfinite(known)]
     if not len(known):
         return None
-    above = float((known > 0.2).mean())
-    text = (
-        f"Median {signed(float(np.median(known)))} over {plural(len(known), 'gene')}; {percent(above)} of them above "
-        "0.2. A map of a gene near 0 is no better than chance."
-    )
+    text = f"Of {plural(len(known), 'gene')}. A map of a gene near 0 is no better than chance."
+    if "pearson_median" not in set(data.provenance["metrics"]["name"]):
+        above = percent(float((known > 0.2).mean()))
+        text = f"Median {signed(float(np.median(known)))}; {above} of genes are above 0.2. {text}"
     return {"text": text, "histogram": _histogram(known)}
 
 

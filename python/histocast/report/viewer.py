@@ -1,0 +1,217 @@
+"""The interactive part of a sample's page: data that its script reads, and the script itself.
+
+A page is one file of at most `PAGE_BYTES`, whatever the slide: values of as many genes as fit are written, those that
+matter most first, then their intervals. Genes are read one at a time, so that memory does not grow with the panel.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from histocast.records import SlideRecord
+from histocast.report.canvas import Canvas, crop, spot_diameter_um
+from histocast.report.colour import ColourScale, colour_table, is_flat
+from histocast.report.packing import COARSE_STEPS, FINE_STEPS, choose_digits, pack_column, pack_json
+from histocast.report.pictures import Rgb, fit_within, jpeg_uri
+from histocast.report.sample_data import ReadColumn, SampleData, choose_genes
+from histocast.report.worth import describe_evidence
+from histocast.serving.asked_genes import EVIDENCE, NEAREST_GENE
+
+SCRIPTS = Path(__file__).parent / "scripts"
+MODULES = ("payload", "scale", "slide_map", "gene_table", "histogram", "download", "main")
+"""In the order in which they use each other."""
+
+PAGE_BYTES = 4_900_000
+REST_BYTES = 150_000
+"""Markup, tables, style and script of a page."""
+PICTURE_PX, PICTURE_BYTES = 1600, 250_000
+FIRST_GENES = 50
+"""Genes whose intervals are written before the values of further genes, where a panel is too large for the page."""
+COLUMN_BYTES = 80
+"""Of a packed column beside its data."""
+
+LAYERS = (
+    ("mean_sd", "Uncertainty, all genes", "Standard deviation the model states, mean over all genes."),
+    ("ood_score", "Distance from the training tissue", "In standard deviations of the training tiles."),
+    ("ood_flag", "Unusual tissue", "1: unlike the tissue the model was trained on; 0: like it."),
+    ("blur", "Blur", "0 sharp, 1 blurred."),
+    ("pen_fraction", "Ink", "Share of the tile under pen marks."),
+    ("tissue_fraction", "Tissue", "Share of the tile that is tissue."),
+)
+"""Column of ``obs``, title, explanation."""
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """What a template puts into the page."""
+
+    data: Markup
+    """JSON for a data block; holds no character that ends one."""
+    script: Markup
+    script_source: str
+    """For a Content-Security-Policy: no other script runs."""
+
+
+def make_viewer(
+    data: SampleData, record: SlideRecord, picture: Rgb, canvas: Canvas, *, read: ReadColumn, spent_bytes: int
+) -> Viewer:
+    """The viewer of a sample with at least one predicted spot.
+
+    Parameters
+    ----------
+    spent_bytes:
+        What the page's other pictures take.
+    """
+    uri = jpeg_uri(fit_within(crop(picture, canvas.frame), max_px=PICTURE_PX), max_bytes=PICTURE_BYTES)
+    to_level0 = record.thumbnail_um_per_px / record.um_per_px
+    order = _order(data)
+    scene = {
+        "sample": record.sample,
+        "unit": "tile" if record.layout == "grid" else "spot",
+        "square": record.layout == "grid",
+        "um_per_px": record.um_per_px,
+        "spot_px": spot_diameter_um(record) / record.um_per_px,
+        "tile_px": record.tile_px * record.requested_um_per_px / record.um_per_px,
+        "picture": {"uri": uri, "frame": [edge * to_level0 for edge in canvas.frame]},
+        "scale": {name: data.provenance["scale"][name] for name in ("name", "description")},
+        "minimum": _number(data.provenance["scale"].get("minimum")),
+        "coverage": int(data.provenance["calibration"]["coverage_percent"]),
+        "palettes": {name: base64.b64encode(colour_table(name).tobytes()).decode() for name in ("viridis", "cividis")},
+        "spots": _spots(data),
+        "layers": _layers(data),
+        "genes": pack_json(_genes(data, order)),
+    }
+    budget = PAGE_BYTES - REST_BYTES - spent_bytes - len(json.dumps(scene))
+    scene |= _pack_genes(order, read, readable=data.readable, budget=budget)
+    script = read_script()
+    return Viewer(_json(scene), Markup(script), hash_source(script))  # noqa: S704 - the package's own
+
+
+def read_script() -> str:
+    """The modules as one: their imports of each other are dropped, since an inline module cannot be imported."""
+    text = "\n".join((SCRIPTS / f"{name}.js").read_text(encoding="utf-8") for name in MODULES)
+    return re.sub(r"^export ", "", re.sub(r"^import .*\n", "", text, flags=re.MULTILINE), flags=re.MULTILINE)
+
+
+def hash_source(script: str) -> str:
+    """The source expression that allows this script and no other."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _json(content: Any) -> Markup:
+    said = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        said = said.replace(character, f"\\u{ord(character):04x}")
+    return Markup(said)  # noqa: S704 - nothing in it can end the data block
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if value is not None and np.isfinite(value) else None
+
+
+def _order(data: SampleData) -> NDArray[np.int64]:
+    """Genes by importance: those of the page's maps, then those predicted best."""
+    rest = choose_genes(data.genes, count=len(data.genes))
+    return np.concatenate([data.shown, rest[~np.isin(rest, data.shown)]])
+
+
+def _genes(data: SampleData, order: NDArray[np.int64]) -> dict[str, list[Any]]:
+    genes = data.genes.iloc[order]
+
+    def numbers(column: str) -> list[float | None]:
+        values = genes[column].to_numpy(np.float64, na_value=np.nan)
+        return [round(float(value), 4) if np.isfinite(value) else None for value in values]
+
+    return {
+        "symbol": [str(symbol) for symbol in genes["gene_symbol"]],
+        "id": [str(gene_id) for gene_id in genes.index],
+        "accuracy": numbers("val_pcc"),
+        "mean": numbers("predicted_mean"),
+        "sd": numbers("predicted_sd"),
+        "evidence": [
+            describe_evidence(str(level), str(nearest))
+            for level, nearest in zip(genes[EVIDENCE], genes[NEAREST_GENE], strict=True)
+        ],
+    }
+
+
+def _spots(data: SampleData) -> dict[str, Any]:
+    spots = data.spots
+    columns: dict[str, Any] = {
+        "tile_id": pack_column(spots["tile_id"].to_numpy(), digits=0),
+        "x": pack_column(data.centres_level0_px[:, 0], digits=2),
+        "y": pack_column(data.centres_level0_px[:, 1], digits=2),
+        "readable": pack_column(data.readable, digits=0),
+    }
+    for name, _, _ in LAYERS:
+        values = spots[name].to_numpy(np.float64)
+        columns[name] = pack_column(values, digits=0 if name == "ood_flag" else max(choose_digits(values), 2))
+    return {"count": len(spots), "columns": columns}
+
+
+def _layers(data: SampleData) -> list[dict[str, Any]]:
+    layers = []
+    for name, title, note in LAYERS:
+        values = data.spots[name].to_numpy(np.float64)[data.readable]
+        scale = ColourScale.from_zero(values, palette="cividis")
+        layers.append({"name": name, "title": title, "note": note, "high": scale.high, "flat": is_flat(values)})
+    return layers
+
+
+def _pack_genes(
+    order: NDArray[np.int64], read: ReadColumn, *, readable: NDArray[np.bool_], budget: int
+) -> dict[str, Any]:
+    """Values and intervals of as many genes as ``budget`` bytes hold: all of them with fewer decimals before some with more."""
+    first, every = min(FIRST_GENES, len(order)), len(order)
+    parts = [("values", range(first)), ("reach", range(first))]
+    parts += [("values", range(first, every)), ("reach", range(first, every))]
+    fine = _pack_parts(parts, order, read, readable, steps=FINE_STEPS, budget=budget)
+    if 0.4 * every < len(fine["values"]) < every:
+        parts = [("values", range(every)), ("reach", range(every))]
+        coarse = _pack_parts(parts, order, read, readable, steps=COARSE_STEPS, budget=budget)
+        if len(coarse["values"]) == every:
+            return coarse
+    return fine
+
+
+def _pack_parts(
+    parts: Sequence[tuple[str, range]],
+    order: NDArray[np.int64],
+    read: ReadColumn,
+    readable: NDArray[np.bool_],
+    *,
+    steps: int,
+    budget: int,
+) -> dict[str, Any]:
+    values: list[dict[str, Any]] = []
+    reach: list[dict[str, Any] | None] = []
+    ends: list[tuple[float, float]] = []
+    for kind, place in ((kind, place) for kind, places in parts for place in places):
+        column = read("X", int(order[place]))
+        if kind == "values":
+            packed: dict[str, Any] | None = pack_column(column, digits=choose_digits(column[readable], steps=steps))
+        else:
+            width = read("layers/upper", int(order[place])).astype(np.float64) - column
+            packed = pack_column(width, digits=values[place]["digits"]) if np.isfinite(width).any() else None
+        budget -= COLUMN_BYTES + len(packed["data"] if packed else "")
+        if budget < 0:
+            break
+        if kind == "reach":
+            reach.append(packed)
+        elif packed:
+            values.append(packed)
+            scale = ColourScale.over(column)
+            ends.append((scale.low, scale.high))
+    low, high = (min(low for low, _ in ends), max(high for _, high in ends)) if ends else (0.0, 1.0)
+    return {"values": values, "reach": reach, "shared": [low, high]}

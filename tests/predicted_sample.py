@@ -1,0 +1,41 @@
+"""A slide's artifacts taken to expression by a bundle, and to its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from histocast.bundle import Bundle
+from histocast.expression import predict_expression
+from histocast.report import report_sample
+from histocast.serving import open_predictor
+from page_parser import Page
+from sample_bundle import SlideFiles
+
+
+def predict(files: SlideFiles, bundle_folder: Path, outdir: Path) -> None:
+    bundle = Bundle.model_validate_json((bundle_folder / "bundle.json").read_bytes())
+    with open_predictor(bundle_folder, bundle, names=("fusion",), threads=1) as predictor:
+        predict_expression(
+            record=files.record,
+            tiles=files.tiles,
+            features=files.features,
+            thumbnail=files.thumbnail,
+            bundle_folder=bundle_folder,
+            bundle=bundle,
+            predictor=predictor,
+            outdir=outdir,
+        )
+
+
+def write_report(files: SlideFiles, folder: Path, **changes: object) -> Page:
+    known = {
+        "expression": folder / f"{files.record.sample}.h5ad",
+        "record": files.record,
+        "tiles": files.tiles,
+        "thumbnail": files.thumbnail,
+        "tissue": files.tissue,
+        "outdir": folder,
+    }
+    given = {**known, **changes}
+    report_sample(**given)
+    return Page(given["outdir"] / f"{given['record'].sample}.html")
