@@ -1,10 +1,12 @@
 """Encoders as ONNX graphs: which there are, and how each becomes a file of a bundle."""
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +104,21 @@ def export_encoder(recipe: str | EncoderRecipe, *, tile_px: int, um_per_px: floa
     ConfigError
         The encoder cannot work on tiles of this geometry.
     """
-    made = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    return write_encoder(made, made.build(tile_px, um_per_px), tile_px=tile_px, folder=folder)
+    if isinstance(recipe, EncoderRecipe):
+        return write_encoder(recipe, recipe.build(tile_px, um_per_px), tile_px=tile_px, folder=folder)
+    spec, graph = _shipped_encoder(find_recipe(recipe).name, tile_px, um_per_px)
+    with write_atomically(folder / spec.file) as temporary:
+        temporary.write_bytes(graph)
+    return spec
+
+
+@cache
+def _shipped_encoder(name: str, tile_px: int, um_per_px: float) -> tuple[bundle.EncoderSpec, bytes]:
+    """An encoder of `RECIPES` and its graph, made once in a process: that takes up to 20 s."""
+    recipe = RECIPES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        spec = write_encoder(recipe, recipe.build(tile_px, um_per_px), tile_px=tile_px, folder=Path(folder))
+        return spec, (Path(folder) / spec.file).read_bytes()
 
 
 def write_encoder(
