@@ -107,7 +107,7 @@ def export_encoder(recipe: str | EncoderRecipe, *, tile_px: int, um_per_px: floa
     if isinstance(recipe, EncoderRecipe):
         return write_encoder(recipe, recipe.build(tile_px, um_per_px), tile_px=tile_px, folder=folder)
     spec, graph = _shipped_encoder(find_recipe(recipe).name, tile_px, um_per_px)
-    with write_atomically(folder / spec.file) as temporary:
+    with write_atomically(folder / graph_file(recipe)) as temporary:
         temporary.write_bytes(graph)
     return spec
 
@@ -118,7 +118,12 @@ def _shipped_encoder(name: str, tile_px: int, um_per_px: float) -> tuple[bundle.
     recipe = RECIPES[name]
     with tempfile.TemporaryDirectory() as folder:
         spec = write_encoder(recipe, recipe.build(tile_px, um_per_px), tile_px=tile_px, folder=Path(folder))
-        return spec, (Path(folder) / spec.file).read_bytes()
+        return spec, (Path(folder) / graph_file(name)).read_bytes()
+
+
+def graph_file(name: str) -> str:
+    """Path of an encoder's graph within its bundle."""
+    return f"encoders/{name}.onnx"
 
 
 def write_encoder(
@@ -134,7 +139,7 @@ def write_encoder(
     Weights of more than ``largest_file_bytes`` go into ``<folder>/encoders/<name>.onnx.data``.
     """
     tiles = torch.zeros((2, tile_px, tile_px, 3), dtype=torch.uint8)
-    file = f"encoders/{recipe.name}.onnx"
+    file = graph_file(recipe.name)
     weights = sum(tensor.nbytes for tensor in module.state_dict().values()) > largest_file_bytes
     program = export_program(module.eval(), (tiles,), inputs=("tiles",), outputs=recipe.outputs, axis="tile")
     if weights:
