@@ -30,7 +30,7 @@ help:
 	echo '             TRITON=1 make demo: the same with graphs on an inference server'
 	echo 'make triton  .tools/bin/tritonserver, an inference server for this machine, which the tests use'
 	echo 'make test    the whole test suite'
-	echo 'make system-test   containers and a Slurm cluster for real; root on Debian 12, installs what it needs'
+	echo 'make system-test   containers, a Slurm cluster and a browser for real; root on Debian 12, installs what it needs'
 	echo 'make check   style, types, layers, and whether generated files are current'
 	echo 'make lint-nextflow   the pipeline under the linter of Nextflow 25.04'
 	echo 'make test-strict     the pipeline under its strict parser: profiles, parameters and a whole run'
@@ -148,8 +148,8 @@ test-strict: $(VENV)/.dev.stamp $(STRICT)/bin/nextflow
 	@export PATH=$(CURDIR)/$(STRICT)/bin:$$PATH NXF_SYNTAX_PARSER=v2
 	python -m pytest $(PYTEST_ARGS) $(STRICT_TESTS)
 
-# Real containers, and a cluster of one node that the tests start on loopback and stop again.
-SYSTEM_PACKAGES := podman buildah runc mmdebstrap slurm-wlm munge procps
+# Real containers, a cluster of one node that the tests start on loopback and stop again, and pages in a real browser.
+SYSTEM_PACKAGES := podman buildah runc mmdebstrap slurm-wlm munge procps chromium chromium-driver
 
 system-test: root-on-debian $(VENV)/.dev.stamp $(NEXTFLOW) $(DEMO)/archive/samplesheet.csv
 	@export DEBIAN_FRONTEND=noninteractive
@@ -159,7 +159,7 @@ system-test: root-on-debian $(VENV)/.dev.stamp $(NEXTFLOW) $(DEMO)/archive/sampl
 
 root-on-debian:
 	@if [ "$$(id -u)" != 0 ] || ! (. /etc/os-release && [ "$$ID $$VERSION_ID" = 'debian 12' ]); then
-	    echo 'make system-test: this is not root on Debian 12, where it can install podman and Slurm' >&2
+	    echo 'make system-test: this is not root on Debian 12, where it can install podman, Slurm and Chromium' >&2
 	    exit 1
 	fi
 
