@@ -11,6 +11,7 @@
       ├ StorageUnavailable     the store did not answer, or answered 5xx
       ├ ServingUnavailable     the inference server did not answer
       ├ DeadlineExceeded       an answer took longer than its deadline
+      ├ DeviceUnavailable      a GPU or its driver failed; another machine's may not
       └ OutOfMemory            the machine or its GPU has no memory left
 
 The codes are those of sysexits.h, because a workflow engine can act on them (`conf/base.config`); what other libraries
@@ -125,6 +126,10 @@ class ServingUnavailable(TransientError):
 
 class DeadlineExceeded(TransientError):
     """An answer took longer than its deadline."""
+
+
+class DeviceUnavailable(TransientError):
+    """A GPU, or its driver, failed; that of another machine may not."""
 
 
 class OutOfMemory(TransientError):

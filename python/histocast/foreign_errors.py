@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from histocast.errors import (
     DataError,
+    DeviceUnavailable,
     HistocastError,
     MissingInputError,
     OutOfMemory,
@@ -54,6 +55,10 @@ _OUT_OF_MEMORY = re.compile(
     r"|memory allocation|Z_MEM_ERROR|CUDA failure 2\b|(?:CUDNN|CUBLAS|CUSOLVER|CUFFT)\w*_ALLOC_FAILED|smaller than requested bytes",
     re.IGNORECASE,
 )
+# What onnxruntime, torch and Triton say of a GPU that fails beneath them.
+_DEVICE = re.compile(
+    r"\b(?:CUDA|cuDNN|cuBLAS|cuSOLVER|cuFFT) (?:failure|error)\b|\bCU(?:DNN|BLAS|SOLVER|FFT)_STATUS_", re.IGNORECASE
+)
 _LONGEST_LINE = 300
 
 
@@ -73,6 +78,21 @@ def out_of_memory(error: BaseException, *, where: str | None = None) -> OutOfMem
     )
 
 
+def is_device_fault(text: str) -> bool:
+    """Whether words of any library say that a GPU or its driver failed; memory (`is_out_of_memory`) is asked first."""
+    return _DEVICE.search(text) is not None
+
+
+def device_unavailable(found: str, *, where: str | None = None) -> DeviceUnavailable:
+    """The error to raise in place of one for which `is_device_fault` holds."""
+    return DeviceUnavailable(
+        found,
+        where=where,
+        advice="look at the GPU of the machine that the task ran on (nvidia-smi) and at the series of its driver; "
+        "CUDA_VISIBLE_DEVICES set to nothing runs graphs on the CPU",
+    )
+
+
 def known_error(error: BaseException) -> HistocastError | None:
     """The histocast error that an exception stands for, or None where its meaning is not known.
 
@@ -84,6 +104,8 @@ def known_error(error: BaseException) -> HistocastError | None:
         return error
     if is_out_of_memory(error):
         return out_of_memory(error)
+    if is_device_fault(str(error)):
+        return device_unavailable(f"a GPU failed: {one_line(error)}")
     if type(error) is OSError and error.errno is None:
         # Not the system's word: so pyarrow, HDF5 and Pillow say that what they read is damaged.
         return DataError(

@@ -182,23 +182,35 @@ def test_a_mount_that_vanishes_under_a_library_is_no_damage(run, work: Work, tmp
     assert_not_recorded(run(*work.verb("tile", slide=slide)), MISSING, "slide of sample S1: no such file")
 
 
+NO_MEMORY, NO_GPU = "no memory left", "a GPU failed"
+
+
 @pytest.mark.parametrize(
-    "error",
+    ("said", "error"),
     [
-        state.Fail(ORT_OUT_OF_MEMORY),
-        state.RuntimeException(ORT_CUDA_OUT_OF_MEMORY),
-        MemoryError("Unable to allocate 3.00 GiB for an array"),
-        cv2.error("OpenCV(4.10.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 2700000000 bytes"),
-        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        (NO_MEMORY, state.Fail(ORT_OUT_OF_MEMORY)),
+        (NO_MEMORY, state.RuntimeException(ORT_CUDA_OUT_OF_MEMORY)),
+        (NO_MEMORY, MemoryError("Unable to allocate 3.00 GiB for an array")),
+        (
+            NO_MEMORY,
+            cv2.error(
+                "OpenCV(4.10.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 2700000000 bytes"
+            ),
+        ),
+        (NO_MEMORY, OSError(errno.ENOMEM, "Cannot allocate memory")),
+        (NO_GPU, state.Fail("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 999: unknown error ; GPU=0")),
+        (NO_GPU, state.EPFail("[ONNXRuntimeError] : 11 : EP_FAIL : CUDNN failure 8: CUDNN_STATUS_EXECUTION_FAILED")),
+        (NO_GPU, RuntimeError("CUDA error: an illegal memory access was encountered")),
+        (NO_GPU, RuntimeError("cuBLAS error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`")),
     ],
-    ids=["onnxruntime", "CUDA", "numpy", "OpenCV", "system"],
+    ids=lambda value: "" if isinstance(value, str) else str(value)[:60],
 )
-def test_too_little_memory(run, work: Work, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_libraries_say_of_memory_and_gpus(run, work: Work, said: str, error: Exception, monkeypatch) -> None:
     def fail(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(OnnxPredictor, "_run", fail)
-    assert_not_recorded(run(*work.verb("encode")), TRANSIENT, "no memory left")
+    assert_not_recorded(run(*work.verb("encode")), TRANSIENT, said)
 
 
 def test_too_little_memory_behind_a_decoder_is_no_damage(run, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 
 from histocast.bundle import Bundle, EncoderSpec, TensorSpec
-from histocast.errors import ConfigError, MissingInputError, UsageError
+from histocast.errors import ConfigError, DeviceUnavailable, MissingInputError, UsageError
 from histocast.serving import open_predictor
 from histocast.serving.cuda import (
     CPU,
@@ -224,7 +224,7 @@ def test_a_device_that_onnxruntime_cannot_use_is_no_silent_walk_on_the_cpu(
     # A device there is, and this build of onnxruntime knows nothing of CUDA.
     give_driver(monkeypatch, started=CUDA_SUCCESS, devices=1)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CUDA, CPU])
-    with pytest.raises(ConfigError, match="cannot use the CUDA device"):
+    with pytest.raises(DeviceUnavailable, match="cannot use the CUDA device"):
         open_predictor(tmp_path, bundle, names=("morphology",), threads=1)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from histocast.errors import ConfigError, MissingInputError, ServingUnavailable, UsageError
+from histocast.errors import ConfigError, DeviceUnavailable, MissingInputError, ServingUnavailable, UsageError
 from histocast.serving import open_predictor, triton_memory
 from histocast.serving.server_command import COMMAND
 from histocast.serving.task_server import BACKEND, TaskServer, open_task_predictor, task_options
@@ -217,6 +217,21 @@ def test_what_a_server_started_does_not_outlive_it(tmp_path: Path, monkeypatch: 
             time.sleep(0.1)
         assert not server.runs
         assert not runs(int(left.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [("CUDA failure 46: all CUDA-capable devices are busy", DeviceUnavailable), ("no such backend", ConfigError)],
+)
+def test_a_server_whose_gpu_fails_may_start_on_another_machine(
+    said: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "ends"
+    program.write_text(f"#!/bin/sh\necho '{said}'\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv(COMMAND, str(program))
+    with TaskServer(tmp_path / "models", tmp_path / "log") as server, pytest.raises(error, match=said):
+        server.wait(limit_s=60)
 
 
 def runs(number: int) -> bool:

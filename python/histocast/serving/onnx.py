@@ -19,7 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from histocast.bundle import Bundle, GraphSpec, TensorSpec
 from histocast.errors import ConfigError, UsageError
-from histocast.foreign_errors import is_out_of_memory, out_of_memory
+from histocast.foreign_errors import device_unavailable, is_device_fault, is_out_of_memory, out_of_memory
 from histocast.serving.cuda import CPU, CUDA, choose_providers, provider_options
 from histocast.serving.graph_files import graph_path
 from histocast.serving.predictor import (
@@ -80,7 +80,9 @@ def open_session(
     Raises
     ------
     ConfigError
-        The file is not a graph this onnxruntime can run, or there is a CUDA device that it cannot use.
+        The file is not a graph this onnxruntime can run.
+    DeviceUnavailable
+        There is a CUDA device that it cannot use.
     OutOfMemory
         There is no memory for it.
     """
@@ -98,6 +100,8 @@ def open_session(
     except OnnxErrors as error:
         if is_out_of_memory(error):
             raise out_of_memory(error, where=path.name) from error
+        if is_device_fault(str(error)):
+            raise device_unavailable(f"a GPU failed: {first_line(error)}", where=path.name) from error
         raise ConfigError(
             f"onnxruntime {onnxruntime.__version__} cannot load {path.name}: {first_line(error)}",
             expected="an ONNX graph",
@@ -105,10 +109,9 @@ def open_session(
             advice="copy the bundle again, or use the version of histocast it was exported with",
         ) from error
     if providers[0] not in session.get_providers():
-        raise ConfigError(
-            f"onnxruntime {onnxruntime.__version__} cannot use the CUDA device",
-            expected="a driver for its version of CUDA, which stands in the lines above",
-            advice="update the driver, or set CUDA_VISIBLE_DEVICES to nothing for graphs on the CPU",
+        # A driver that is too old looks like one that is broken, and only one machine may have it.
+        raise device_unavailable(
+            f"onnxruntime {onnxruntime.__version__} cannot use the CUDA device: see the lines above"
         )
     return session
 
@@ -210,6 +213,8 @@ class OnnxPredictor:
         ------
         ConfigError
             An input or output does not fit the contract, an output is not finite, or onnxruntime gave up.
+        DeviceUnavailable
+            The GPU failed.
         OutOfMemory
             There is no memory left.
         """
@@ -221,10 +226,12 @@ class OnnxPredictor:
         except OnnxErrors as error:
             if is_out_of_memory(error):
                 raise out_of_memory(error, where=where) from error
+            if is_device_fault(str(error)):
+                raise device_unavailable(f"a GPU failed: {first_line(error)}", where=where) from error
             raise ConfigError(
                 f"onnxruntime gave up: {first_line(error)}",
                 where=where,
-                advice="check the driver where graphs run on a GPU, or export the bundle again",
+                advice="export the bundle again",
             ) from error
         check_tensors(outputs, graph.outputs, where=where, sizes=sizes)
         check_finite(outputs, where=where)

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from histocast.bundle import Bundle
 from histocast.errors import ConfigError, ServingUnavailable, TransientError, UsageError
+from histocast.foreign_errors import device_unavailable, is_device_fault
 from histocast.progress import log
 from histocast.serving.predictor import asked_precision
 from histocast.serving.repository import RepositoryOptions, write_repository
@@ -147,7 +148,7 @@ class TaskServer:
 
         Raises
         ------
-        ConfigError
+        ConfigError, DeviceUnavailable
             It ended; its log is in the message.
         ServingUnavailable
             It is not up in time.
@@ -161,8 +162,11 @@ class TaskServer:
                     f"the task's own server is not up after {limit_s:.0f} s; its log ends\n{self.last_lines()}"
                 )
             time.sleep(0.1)
+        ended = f"the task's own server ended with code {self._process.returncode}; its log ends\n{self.last_lines()}"
+        if is_device_fault(ended):
+            raise device_unavailable(ended)
         raise ConfigError(
-            f"the task's own server ended with code {self._process.returncode}; its log ends\n{self.last_lines()}",
+            ended,
             expected="a server that loads the bundle's graphs",
             advice=f"see whether the task has a GPU; {BACKEND}=python needs none",
         )
@@ -217,7 +221,7 @@ def open_task_predictor(
         A variable holds no option of a server.
     MissingInputError
         A graph or the server's program is absent.
-    ConfigError
+    ConfigError, DeviceUnavailable
         The server ends before it is ready; its log is in the message.
     ServingUnavailable
         It is not ready in time.
