@@ -25,6 +25,7 @@ workflow PREDICT_SLIDES {
     input // samplesheet; like the next two a path, or an s3:// URI
     bundle
     genes // gene panel, or null for the bundle's own
+    report_genes // genes of the pages' maps with commas between them, or null
     max_unreadable
     on_slide_error
     outdir
@@ -38,6 +39,7 @@ workflow PREDICT_SLIDES {
         [local_file(input), input] + folders_to_open(input, [bundle, genes]),
         staged_bundle,
         staged_genes,
+        report_genes ?: '',
         on_slide_error,
     )
     samples = CHECK.out.samples.flatMap { file -> read_samples(file) }
@@ -53,7 +55,7 @@ workflow PREDICT_SLIDES {
         .map { meta, slide, record, tiles, _works -> tuple(meta, slide, record, tiles) }
     ENCODE(to_encode, staged_bundle, max_unreadable)
     PREDICT(TILE.out.tiles.join(TILE.out.thumbnail).join(ENCODE.out.features), staged_bundle, staged_genes)
-    REPORT(TILE.out.tiles.join(TILE.out.thumbnail).join(TILE.out.tissue).join(PREDICT.out.anndata))
+    REPORT(TILE.out.tiles.join(TILE.out.thumbnail).join(TILE.out.tissue).join(PREDICT.out.anndata), report_genes ?: '')
 
     // Sorted, because an order that changes between runs would make -resume summarise again.
     status = TILE.out.status.mix(ENCODE.out.status, PREDICT.out.status, REPORT.out.status).toSortedList()
@@ -162,6 +164,7 @@ workflow {
                 params.input,
                 params.bundle,
                 params.genes,
+                params.report_genes,
                 params.max_unreadable,
                 params.on_slide_error,
                 params.outdir,

@@ -12,6 +12,7 @@ process CHECK {
     tuple path(samplesheet), val(samplesheet_uri), path(slides, stageAs: 'slides/?/*'), val(link_folders)
     tuple path(bundle, stageAs: 'bundle/*'), val(bundle_uri)
     tuple path(genes, stageAs: 'genes/*'), val(genes_uri)
+    val report_genes // with commas between them, or empty
     val on_slide_error
 
     output:
@@ -23,6 +24,7 @@ process CHECK {
         ${option('--input', samplesheet, samplesheet_uri)} \\
         ${option('--bundle', bundle, bundle_uri)} \\
         ${option('--genes', genes, genes_uri)} \\
+        ${option('--report-genes', null, report_genes)} \\
         --on-slide-error ${on_slide_error}
     """
 

@@ -1,4 +1,4 @@
-include { quoted ; surroundings } from './inputs.nf'
+include { option ; quoted ; surroundings } from './inputs.nf'
 
 // Draws the page of one sample.
 process REPORT {
@@ -7,6 +7,7 @@ process REPORT {
 
     input:
     tuple val(meta), path(slide_record), path(tiles), path(thumbnail), path(tissue), path(expression)
+    val report_genes // with commas between them, or empty
 
     output:
     tuple val(meta), path("${meta.id}/${meta.id}.html"), optional: true, emit: page
@@ -20,6 +21,7 @@ process REPORT {
         --tiles ${tiles} \\
         --thumbnail ${thumbnail} \\
         --tissue ${tissue} \\
+        ${option('--report-genes', null, report_genes)} \\
         --outdir ${quoted(meta.id)}
     """
 

@@ -131,6 +131,13 @@ class Parameters(BaseModel):
     on_slide_error: Literal["fail", "skip"] = _parameter(
         "decisions", "Whether the run fails, at its end, when a slide failed.", used_by="predict", default="fail"
     )
+    report_genes: str | None = _parameter(
+        "decisions",
+        "Genes whose maps the pages show, symbols or identifiers with commas between them; default: genes predicted "
+        "well whose maps differ.",
+        used_by="predict",
+        default=None,
+    )
     max_unreadable: float = _parameter(
         "decisions", "Share of unreadable tiles above which a slide fails.", used_by="predict", default=0.05, ge=0, le=1
     )

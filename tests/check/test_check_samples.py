@@ -260,6 +260,17 @@ def test_nothing_there(tmp_path, bundle, sheet):
         check_samples(sheet("S1,a.svs,,"), bundle_folder=tmp_path / "none")
 
 
+def test_genes_of_the_pages_are_held_to_what_is_predicted(tmp_path, bundle, sheet):
+    (tmp_path / "a.svs").touch()
+    panel = tmp_path / "panel.txt"
+    panel.write_text("GENE0\nGENE2\n")
+    rows = sheet("S1,a.svs,,")
+    check_samples(rows, bundle_folder=bundle, report_genes="GENE1, GENE2")
+    check_samples(rows, bundle_folder=bundle, genes=panel, report_genes="GENE2")
+    with pytest.raises(DataError, match=r"(?s)--report_genes.*unknown gene 'GENE1'"):
+        check_samples(rows, bundle_folder=bundle, genes=panel, report_genes="GENE1,GENE2")
+
+
 def test_genes_that_the_model_cannot_take_are_refused_before_any_slide_is_opened(tmp_path, bundle, sheet):
     (tmp_path / "a.svs").write_bytes(b"x")
     rows = sheet("S1,a.svs,0.5,")

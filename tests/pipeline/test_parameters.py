@@ -157,7 +157,7 @@ def test_a_parameter_that_changes_nothing_is_refused_with_the_profile_that_would
     assert acting == expected
     assert set(re.findall(r"^idle (\S+) (\S+)$", run.output, re.MULTILINE)) == {
         *(("train", name) for name in ("bundle", "on_slide_error", "max_unreadable", "serving", "triton_url")),
-        *(("train", name) for name in ("tasks_per_server", "precision", "node_cache")),
+        *(("train", name) for name in ("tasks_per_server", "precision", "node_cache", "report_genes")),
         *(("predict", name) for name in ("recipe", "methods", "gene_text", "unseen_genes", "encoders")),
         *(("predict", name) for name in ("encoder_weights", "checkpoints")),
     }

@@ -17,13 +17,13 @@ from described_bundle import SEEN, UNSEEN, write_described_bundle
 from histocast.bundle import bundle_digest
 from histocast.errors import DataError, MissingInputError, OutputError
 from histocast.records import SlideRecord
+from histocast.report.accuracy import protocols, signed
 from histocast.report.canvas import Canvas
 from histocast.report.colour import ColourScale, colour_table, round_step
 from histocast.report.page import percent, scale_bar
 from histocast.report.pictures import draw_tissue, jpeg_uri, read_tissue
 from histocast.report.sample_data import SampleData, choose_diverse, choose_genes, read_sample
 from histocast.report.verdict import decide_verdict
-from histocast.report.worth import protocols, signed
 from page_parser import Page
 from predicted_sample import predict, write_report
 from sample_bundle import SlideFiles, write_bundle, write_slide_files
@@ -101,6 +101,26 @@ class TestPage:
         """The headline is the table's figure, and what a table says no sentence says again."""
         assert "Accuracy (mean r) 0.244" in page.text
         assert "Mean r, held out" not in page.text
+
+
+class TestChosenGenes:
+    def test_the_genes_asked_for_are_mapped_in_that_order(self, done, tmp_path):
+        page = write_report(done[1], done[0], outdir=tmp_path, report_genes="GENE9, ENSG00000000004,GENE2")
+        maps = [image["alt"].split(",")[0] for image in page.images if image["alt"].startswith("Map of predicted")]
+        assert maps == ["Map of predicted GENE9", "Map of predicted GENE4", "Map of predicted GENE2"]
+        assert "The genes that were asked for" in page.text
+
+    @pytest.mark.parametrize(
+        ("names", "said"),
+        [
+            ("GENE1,gene2", "unknown gene 'gene2'.*write 'GENE2'"),
+            ("GENE1,GENE1", "'GENE1' is named twice"),
+            (",".join(f"GENE{number}" for number in range(25)), "25 genes.*at most 24"),
+        ],
+    )
+    def test_genes_that_cannot_be_shown_are_refused(self, done, tmp_path, names, said):
+        with pytest.raises(DataError, match=f"(?s)--report_genes.*{said}"):
+            write_report(done[1], done[0], outdir=tmp_path, report_genes=names)
 
 
 class TestOtherSlides:

@@ -25,7 +25,13 @@ Facts = dict[str, float | int | str]
 
 
 def check(
-    samplesheet: str, *, bundle: str, outdir: Path, genes: str | None = None, on_slide_error: Literal["fail", "skip"]
+    samplesheet: str,
+    *,
+    bundle: str,
+    outdir: Path,
+    genes: str | None = None,
+    report_genes: str | None = None,
+    on_slide_error: Literal["fail", "skip"],
 ) -> CheckRecord:
     """Judge a samplesheet, a bundle and a gene panel; write ``samples.json``."""
     from histocast.artifacts import write_json
@@ -39,6 +45,7 @@ def check(
             samplesheet,
             bundle_folder=folder,
             genes=panel,
+            report_genes=report_genes,
             on_slide_error=on_slide_error,
             triton_url=triton_url(),
         )

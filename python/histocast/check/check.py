@@ -14,6 +14,7 @@ from histocast.progress import Meter
 from histocast.records import CheckRecord, SampleRecord, StageError
 from histocast.serving import verify_bundle, verify_servers
 from histocast.serving.asked_genes import ask_genes
+from histocast.serving.panel import find_shown
 from histocast.slide.companions import companions_version, refuse_in_store, slide_files
 from histocast.storage import ObjectStat
 from histocast.storage.survey import stat_sources
@@ -27,6 +28,7 @@ def check_samples(
     *,
     bundle_folder: Path,
     genes: Path | None = None,
+    report_genes: str | None = None,
     on_slide_error: Literal["fail", "skip"] = "fail",
     triton_url: str | None = None,
 ) -> CheckRecord:
@@ -43,6 +45,8 @@ def check_samples(
         The bundle, which is verified whole.
     genes:
         Genes to predict (`serving.asked_genes`), each of which the bundle must know or be able to take.
+    report_genes:
+        Genes that the pages show, with commas between them, each of which must be predicted.
     on_slide_error:
         ``fail``: a slide or spot table that is absent or may not be read is a fault of the samplesheet;
         ``skip``: it is written down in that sample's record, and the others go on.
@@ -71,8 +75,9 @@ def check_samples(
     bundle = verify_bundle(bundle_folder)
     if triton_url is not None:
         verify_servers(bundle, triton_url=triton_url)
-    if genes is not None:
-        ask_genes(bundle_folder, bundle, genes)
+    if genes is not None or report_genes is not None:
+        asked = ask_genes(bundle_folder, bundle, genes)
+        find_shown(report_genes or "", asked.table)
     return CheckRecord(
         bundle_digest=bundle_digest(bundle_folder),
         bundle_name=bundle.name,

@@ -19,6 +19,13 @@ Genes = Annotated[
         help="Genes to predict: a file with a gene a line, each of the bundle's; or genes.parquet of 'genes embed'."
     ),
 ]
+ReportGenes = Annotated[
+    str | None,
+    typer.Option(
+        help="Genes whose maps the page shows first and on paper: symbols or identifiers with commas between them; "
+        "default: genes predicted well whose maps differ."
+    ),
+]
 Outdir = Annotated[Path, typer.Option(help="Folder for what this verb writes.")]
 SlideRecordFile = Annotated[Path, typer.Option("--slide-record", help="slide.json of 'tile'.")]
 Tiles = Annotated[Path, typer.Option(help="tiles.parquet of 'tile'.")]

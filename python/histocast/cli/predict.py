@@ -36,6 +36,7 @@ def check(
     samplesheet: Annotated[str, typer.Option("--input", help="Samplesheet CSV: sample,slide[,mpp][,spots].")],
     bundle: options.BundleUri,
     genes: options.Genes = None,
+    report_genes: options.ReportGenes = None,
     on_slide_error: Annotated[OnSlideError, typer.Option(help="Whether a missing slide fails the sheet.")] = (
         OnSlideError.fail
     ),
@@ -45,7 +46,14 @@ def check(
     from histocast import api
     from histocast.progress import log
 
-    record = api.check(samplesheet, bundle=bundle, genes=genes, on_slide_error=on_slide_error.value, outdir=outdir)
+    record = api.check(
+        samplesheet,
+        bundle=bundle,
+        genes=genes,
+        report_genes=report_genes,
+        on_slide_error=on_slide_error.value,
+        outdir=outdir,
+    )
     log(f"check: {len(record.samples)} samples, bundle {record.bundle_digest[:19]}")
 
 
@@ -151,6 +159,7 @@ def report(
     tiles: options.Tiles,
     thumbnail: options.Thumbnail,
     tissue: Annotated[Path, typer.Option(help="tissue.png of 'tile'.")],
+    report_genes: options.ReportGenes = None,
     outdir: options.Outdir = Path(),
 ) -> None:
     """Write the page of one sample: <sample>.html."""
@@ -163,7 +172,13 @@ def report(
         from histocast.report import report_sample
 
         verdict = report_sample(
-            expression=expression, record=record, tiles=tiles, thumbnail=thumbnail, tissue=tissue, outdir=outdir
+            expression=expression,
+            record=record,
+            tiles=tiles,
+            thumbnail=thumbnail,
+            tissue=tissue,
+            report_genes=report_genes,
+            outdir=outdir,
         )
         return {"html_sha256": sha256_of_file(outdir / f"{record.sample}.html")}, verdict
 

@@ -12,35 +12,38 @@ from numpy.typing import NDArray
 from histocast import __version__
 from histocast.artifacts import BLURRED
 from histocast.records import SlideRecord, Verdict
-from histocast.report import worth
+from histocast.report import accuracy
 from histocast.report.canvas import Canvas
-from histocast.report.colour import ColourScale, colour_table, is_flat
-from histocast.report.page import THIN_SPACE, count, percent, plural, scale_bar, write_page
+from histocast.report.maps import make_maps, make_picture
+from histocast.report.page import THIN_SPACE, count, percent, plural, write_page
 from histocast.report.pictures import (
     PEN,
     UNREADABLE,
     Rgb,
     draw_tissue,
     fit_within,
-    jpeg_uri,
-    png_uri,
     read_rgb,
     read_tissue,
 )
 from histocast.report.sample_data import SampleData, open_columns, read_sample
 from histocast.report.verdict import decide_verdict
 from histocast.report.viewer import make_viewer
-from histocast.serving.asked_genes import EVIDENCE, NEAREST_GENE
 
 SHOWN_GENES, SHOWN_UNSEEN = 9, 6
 
 # Two pictures of the slide and eleven maps stay below 0.8 MB, or 1.1 MB as text, and leave the rest of the page to values.
 SLIDE_PX, SLIDE_BYTES = 900, 150_000
-MAP_BYTES = 40_000
 
 
 def report_sample(
-    *, expression: Path, record: SlideRecord, tiles: Path, thumbnail: Path, tissue: Path, outdir: Path
+    *,
+    expression: Path,
+    record: SlideRecord,
+    tiles: Path,
+    thumbnail: Path,
+    tissue: Path,
+    outdir: Path,
+    report_genes: str | None = None,
 ) -> Verdict:
     """Write ``<sample>.html``, which needs no other file and no network; return the verdict it shows.
 
@@ -52,6 +55,9 @@ def report_sample(
         ``<sample>.h5ad``; everything about the model comes from it.
     tiles:
         ``tiles.parquet``, for the tiles that are not in tissue.
+    report_genes:
+        Genes of the static maps, by symbol or identifier, with commas between them; default: genes predicted well whose
+        maps differ.
 
     Raises
     ------
@@ -60,13 +66,19 @@ def report_sample(
     OutputError
         The page cannot be written.
     """
-    data = read_sample(expression, sample=record.sample, shown_genes=SHOWN_GENES, shown_unseen=SHOWN_UNSEEN)
+    data = read_sample(
+        expression,
+        sample=record.sample,
+        shown_genes=SHOWN_GENES,
+        shown_unseen=SHOWN_UNSEEN,
+        names=report_genes,
+    )
     picture = read_rgb(thumbnail, sample=record.sample)
     canvas = Canvas.over(data.centres_level0_px, thumbnail=picture, record=record)
     known = data.provenance
     verdict = decide_verdict(data, record)
     slide = _slide(picture, read_tissue(tissue, sample=record.sample), canvas, record)
-    maps = _maps(data, canvas, record)
+    maps = make_maps(data, canvas, record)
     viewer = None
     if data.readable.any():
         with open_columns(expression, sample=record.sample) as read:
@@ -100,10 +112,10 @@ def _accuracy(data: SampleData) -> dict[str, Any]:
     """How accurate the model was where it was measured; said of predictions, so only where there are some."""
     known = data.provenance
     return {
-        "protocols": worth.protocols(known["metrics"]),
-        "calibration": worth.calibration_sentence(known["calibration"], unseen=bool(data.unseen.any())),
-        "genes": worth.accuracy(data),
-        "table": worth.gene_table(data),
+        "protocols": accuracy.protocols(known["metrics"]),
+        "calibration": accuracy.calibration_sentence(known["calibration"], unseen=bool(data.unseen.any())),
+        "genes": accuracy.accuracy_by_gene(data),
+        "table": accuracy.gene_table(data),
     }
 
 
@@ -126,20 +138,9 @@ def _figures(data: SampleData, record: SlideRecord) -> list[tuple[str, str]]:
         found.append(("Never measured", plural(int(data.unseen.sum()), "gene")))
     if readable.any():
         found.append(("Unusual tissue", percent(float(data.spots["ood_flag"].to_numpy()[readable].mean()))))
-    if readable.any() and (accuracy := worth.headline(data)):
-        found.append(("Accuracy (mean r)", accuracy))
+    if readable.any() and (headline := accuracy.headline(data)):
+        found.append(("Accuracy (mean r)", headline))
     return found
-
-
-def _picture(image: Rgb, *, alt: str, max_bytes: int, um_per_px: float | None = None) -> dict[str, Any]:
-    height, width = image.shape[:2]
-    return {
-        "uri": jpeg_uri(image, max_bytes=max_bytes),
-        "width": width,
-        "height": height,
-        "alt": alt,
-        "scale_bar": scale_bar(width, um_per_px) if um_per_px else None,
-    }
 
 
 def _slide(picture: Rgb, tissue: NDArray[np.uint8], canvas: Canvas, record: SlideRecord) -> dict[str, Any]:
@@ -151,10 +152,10 @@ def _slide(picture: Rgb, tissue: NDArray[np.uint8], canvas: Canvas, record: Slid
     drawn = draw_tissue(small, tissue, frame=(x, y, width, height) if framed else None)
     um_per_px = record.thumbnail_um_per_px / scale
     return {
-        "plain": _picture(
+        "plain": make_picture(
             small, alt=f"Overview of the slide of sample {record.sample}", max_bytes=SLIDE_BYTES, um_per_px=um_per_px
         ),
-        "tissue": _picture(
+        "tissue": make_picture(
             drawn,
             alt=f"The same overview with tissue outlined, {record.tissue_area_mm2:.1f} square millimetres",
             max_bytes=SLIDE_BYTES,
@@ -162,104 +163,6 @@ def _slide(picture: Rgb, tissue: NDArray[np.uint8], canvas: Canvas, record: Slid
         "has_pen": bool((tissue == PEN).any()),
         "has_unreadable": bool((tissue == UNREADABLE).any()),
         "has_frame": framed,
-    }
-
-
-def _maps(data: SampleData, canvas: Canvas, record: SlideRecord) -> dict[str, Any]:
-    """Everything drawn on the canvas; no gene where no spot was predicted."""
-    readable = data.readable
-    unit = "tile" if record.layout == "grid" else "spot"
-    if not readable.any():
-        return {"genes": [], "unseen": [], "lost": ""}
-    values = ColourScale.over(data.maps)
-    flags = data.spots["ood_flag"].to_numpy(bool)
-    flagged = int(flags[readable].sum())
-    scale = data.provenance["scale"]
-    unusual_text = (
-        f"{plural(flagged, unit)} of {count(int(readable.sum()))} "
-        f"({percent(flagged / int(readable.sum()))}); about 1{THIN_SPACE}% would be expected."
-    )
-    lost = int((~readable).sum())
-    genes = [_gene(data, canvas, place, values) for place in range(len(data.shown))]
-    measured = int((~data.unseen[data.shown]).sum())
-    return {
-        "genes": genes[:measured],
-        "genes_intro": _genes_intro(data, measured),
-        "unseen": genes[measured:],
-        "unseen_intro": worth.unseen_sentence(data),
-        "gene_bar": _bar(values, f"Predicted expression, {scale['name']}: {scale['description']}."),
-        "gene_count": count(len(data.genes)),
-        "lost": f"{plural(lost, unit)} that could not be read" if lost else "",
-        "uncertainty": _uncertainty(data, canvas, record, unit=unit),
-        "unusual": {
-            "map": _picture(
-                canvas.paint_flags(flags, readable),
-                alt=f"Map of unusual tissue: {flagged} of {int(readable.sum())} {unit}s",
-                max_bytes=MAP_BYTES,
-            ),
-            "text": unusual_text,
-        },
-    }
-
-
-def _uncertainty(data: SampleData, canvas: Canvas, record: SlideRecord, *, unit: str) -> dict[str, Any]:
-    """The map of uncertainty, from 0; a sentence in its place where it is nearly the same everywhere."""
-    spread = data.spots["mean_sd"].to_numpy(np.float32)
-    if is_flat(spread):
-        low, high = np.nanpercentile(spread, [1, 99])
-        flat = (
-            f"The uncertainty that the model states hardly varies between {unit}s: its standard deviation, mean over all "
-            f"genes, is {low:.2f} to {high:.2f}. A map of it would show nothing, so there is none."
-        )
-        return {"map": None, "bar": None, "flat": flat}
-    scale = ColourScale.from_zero(spread, palette="cividis")
-    alt = f"Map of uncertainty, sample {record.sample}"
-    return {
-        "map": _picture(canvas.paint(spread, scale), alt=alt, max_bytes=MAP_BYTES),
-        "bar": _bar(scale, f"Standard deviation, in units of {data.provenance['scale']['name']}."),
-        "flat": "",
-    }
-
-
-def _genes_intro(data: SampleData, number: int) -> str:
-    """About the ``number`` genes shown that the model was trained on."""
-    known = np.isfinite(data.genes["val_pcc"].to_numpy(np.float64, na_value=np.nan)[data.shown[:number]])
-    if number == 1:
-        return "The one gene that the model was trained on."
-    if not known.any():
-        return f"The {number} genes that vary most over this slide; how well each is predicted is not known."
-    return (
-        f"{number} genes of those that the model predicts best, chosen so that their maps differ; r is a gene's accuracy: "
-        "its correlation on sections that the model had not seen."
-    )
-
-
-def _gene(data: SampleData, canvas: Canvas, place: int, scale: ColourScale) -> dict[str, Any]:
-    values = data.maps[:, place]
-    gene = data.genes.iloc[int(data.shown[place])]
-    low, high = np.nanpercentile(values, [1, 99])
-    accuracy = float(gene["val_pcc"]) if np.isfinite(gene["val_pcc"]) else None
-    return {
-        "symbol": gene["gene_symbol"],
-        "accuracy": f"r = {worth.signed(accuracy)}" if accuracy is not None else "",
-        "evidence": worth.describe_evidence(gene[EVIDENCE], gene[NEAREST_GENE]),
-        "range": f"{worth.signed(low)} to {worth.signed(high)} here",
-        "map": _picture(
-            canvas.paint(values, scale),
-            alt=f"Map of predicted {gene['gene_symbol']}, from {low:.2f} to {high:.2f}",
-            max_bytes=MAP_BYTES,
-            um_per_px=canvas.um_per_px if place == 0 else None,
-        ),
-    }
-
-
-def _bar(scale: ColourScale, label: str) -> dict[str, Any]:
-    return {
-        "uri": png_uri(colour_table(scale.palette)[None]),
-        "ticks": scale.ticks(),
-        "low": f"{scale.low:.2f}",
-        "high": f"{scale.high:.2f}",
-        "label": label,
     }
 
 

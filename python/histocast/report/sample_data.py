@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from histocast.errors import DataError, MissingInputError
 from histocast.serving.asked_genes import EVIDENCE, LEVELS, TRAINED
+from histocast.serving.panel import find_shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +46,8 @@ class SampleData:
     """Places of the mapped genes on the gene axis: those the model was trained on, the best first, then others."""
     maps: Floats
     """[spot, shown gene]."""
+    selected: bool = False
+    """Whether a user named the genes that are shown."""
 
     @property
     def unseen(self) -> NDArray[np.bool_]:
@@ -92,20 +95,24 @@ def open_columns(path: Path, *, sample: str) -> Iterator[ReadColumn]:
         yield read
 
 
-def read_sample(path: Path, *, sample: str, shown_genes: int, shown_unseen: int) -> SampleData:
+def read_sample(
+    path: Path, *, sample: str, shown_genes: int, shown_unseen: int, names: str | None = None
+) -> SampleData:
     """Read the tables, and the columns of the genes that are worth a map.
 
     Parameters
     ----------
     shown_genes, shown_unseen:
         Most genes to map of those that the model was trained on, and of others.
+    names:
+        Genes to map instead, with commas between them.
 
     Raises
     ------
     MissingInputError
         There is no such file.
     DataError
-        It is not an AnnData file that PREDICT wrote, or of another sample.
+        It is not an AnnData file that PREDICT wrote, or of another sample; or it lacks a gene of ``names``.
     """
     import h5py
     from anndata.io import read_elem
@@ -120,20 +127,27 @@ def read_sample(path: Path, *, sample: str, shown_genes: int, shown_unseen: int)
         spots, centres = read_elem(file["obs"]), read_elem(file["obsm/spatial"])
     if provenance["sample"] != sample:
         raise DataError(f"expression of sample {provenance['sample']!r}", expected=sample, where=f"sample {sample}")
-    order = choose_genes(genes, count=len(genes))
+    order = _find(names, genes) if names else choose_genes(genes, count=len(genes))
     measured = (genes[EVIDENCE] == TRAINED).to_numpy()[order]
     with open_columns(path, sample=sample) as read:
         groups = [(order[measured], shown_genes), (order[~measured], shown_unseen)]
-        shown = np.concatenate(
-            [
-                choose_diverse(prefer_accurate(genes, group), lambda gene: read("X", gene), count=most)
+        if not names:
+            groups = [
+                (choose_diverse(prefer_accurate(genes, group), lambda gene: read("X", gene), count=most), most)
                 for group, most in groups
             ]
-        )
+        shown = np.concatenate([group for group, _ in groups])
         maps = np.empty((len(spots), len(shown)), np.float32)
         for place, gene in enumerate(shown):
             maps[:, place] = read("X", gene)
-    return SampleData(spots, centres, genes, provenance, shown, maps)
+    return SampleData(spots, centres, genes, provenance, shown, maps, bool(names))
+
+
+def _find(names: str, genes: pd.DataFrame) -> NDArray[np.int64]:
+    import pyarrow as pa
+
+    table = pa.table({"gene_id": list(genes.index), "gene_symbol": genes["gene_symbol"].astype(str).tolist()})
+    return np.asarray(find_shown(names, table), np.int64)
 
 
 @contextmanager

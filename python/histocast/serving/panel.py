@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from histocast.text_table import read_gene_list
 
 GENES_PER_CALL = 256
 """Genes that a graph which takes descriptions is asked for at once, so that memory does not grow with the list."""
+
+MOST_SHOWN = 24
+"""Genes that a page has static maps of."""
 
 _NAME = re.compile(r"[\w.@/()*',; \t-]{1,40}")
 _VERSIONED_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+", re.IGNORECASE)
@@ -42,11 +46,43 @@ def read_panel(path: Path, genes: pa.Table, *, described: bool = False) -> list[
         Lists every line that names an unknown, ambiguous or repeated gene, or says that there is none.
     """
     faults = ErrorCollector(str(path))
-    lines = read_gene_list(path, faults)
+    rows = _find_rows(read_gene_list(path, faults), genes, faults)
+    if not rows and not len(faults):
+        faults.add("no gene", expected="one gene symbol or Ensembl id per line")
+    faults.raise_if_any(
+        "genes.parquet of the bundle lists the genes it predicts; without --genes it predicts them all"
+        + (
+            "; for other genes run 'histocast genes ask' and give --genes the genes.parquet that it writes"
+            if described
+            else ""
+        )
+    )
+    return rows
+
+
+def find_shown(names: str, genes: pa.Table) -> list[int]:
+    """Return the row in ``genes`` of each gene of ``--report_genes``, which has commas between them.
+
+    Raises
+    ------
+    DataError
+        Lists every name that is unknown, ambiguous or repeated, or says that there are too many.
+    """
+    faults = ErrorCollector("--report_genes")
+    written = [name.strip() for name in names.split(",") if name.strip()]
+    rows = _find_rows([(None, name) for name in written], genes, faults)
+    if len(written) > MOST_SHOWN:
+        faults.add(f"{len(written)} genes", expected=f"at most {MOST_SHOWN}; a page's viewer shows any other")
+    faults.raise_if_any("name genes that are predicted, with commas between them")
+    return rows
+
+
+def _find_rows(lines: Sequence[tuple[int | None, str]], genes: pa.Table, faults: ErrorCollector) -> list[int]:
+    """The row in ``genes`` of each name, which may have the number of its line."""
     rows_by_name = index_names(genes)
     # Built once: looking for what looks alike is the slow part of a wrong panel.
     spellings = {name.casefold(): name for name in rows_by_name}
-    line_of_row: dict[int, int] = {}
+    line_of_row: dict[int, int | None] = {}
     for number, written in lines:
         name = _VERSIONED_ENSEMBL.sub(r"\1", written)
         rows = rows_by_name.get(name, [])
@@ -62,19 +98,11 @@ def read_panel(path: Path, genes: pa.Table, *, described: bool = False) -> list[
             ids = ", ".join(str(genes.column("gene_id")[row]) for row in rows)
             faults.add(f"{name!r} is the symbol of {len(rows)} genes", row=number, expected=f"one of {ids}")
         elif rows[0] in line_of_row:
-            faults.add(f"{name!r} is already on line {line_of_row[rows[0]]}", row=number, expected="each gene once")
+            first = line_of_row[rows[0]]
+            said = f"{name!r} is named twice" if first is None else f"{name!r} is already on line {first}"
+            faults.add(said, row=number, expected="each gene once")
         else:
             line_of_row[rows[0]] = number
-    if not line_of_row and not len(faults):
-        faults.add("no gene", expected="one gene symbol or Ensembl id per line")
-    faults.raise_if_any(
-        "genes.parquet of the bundle lists the genes it predicts; without --genes it predicts them all"
-        + (
-            "; for other genes run 'histocast genes ask' and give --genes the genes.parquet that it writes"
-            if described
-            else ""
-        )
-    )
     return list(line_of_row)
 
 

@@ -141,7 +141,7 @@ def calibration_sentence(calibration: dict[str, Any], *, unseen: bool) -> str:
     )
 
 
-def accuracy(data: SampleData) -> dict[str, Any] | None:
+def accuracy_by_gene(data: SampleData) -> dict[str, Any] | None:
     """The spread of accuracy over genes; ``None`` where the bundle states none."""
     known = data.genes["val_pcc"].to_numpy(np.float64, na_value=np.nan)
     known = known[np.isfinite(known)]
