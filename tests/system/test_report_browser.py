@@ -33,6 +33,8 @@ from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 EVIL = ["</script><script>window.evil=1</script>", "<img src=x onerror=window.evil=1>", "=1+1", "__proto__"]
 TILE_PX = 224
+A4_PX = 688
+"""Between the margins of a sheet of paper."""
 GREY = (108, 114, 122)
 
 
@@ -358,7 +360,7 @@ def test_it_is_accessible_and_fits(reader, colours, width):
 
 
 def test_paper_has_the_maps_and_not_the_controls(reader):
-    reader.open(media="print", colours="dark")
+    reader.open(width=A4_PX, media="print", colours="dark")
     assert not reader.find("#viewer").is_displayed()
     widths = reader.run(
         "return [...document.querySelectorAll('.maps img')].map((i) => i.getBoundingClientRect().width)"
@@ -366,6 +368,8 @@ def test_paper_has_the_maps_and_not_the_controls(reader):
     assert len(widths) >= 2 + 9 + 1
     assert min(widths) > 50
     assert reader.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    wider = "return [...document.querySelectorAll('main *')].filter((e) => e.getBoundingClientRect().right > innerWidth + 1)"
+    assert [element.tag_name for element in reader.run(wider)] == []
     printed = b64decode(reader.browser.execute_cdp_cmd("Page.printToPDF", {})["data"])
     assert printed.count(b"/Subtype /Image") >= len(widths)
 

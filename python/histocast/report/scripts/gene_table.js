@@ -56,8 +56,8 @@ export class GeneTable {
     const found = this.found();
     const shown = found.slice(0, MOST_ROWS);
     this.body.replaceChildren(...shown.map((gene) => this.row(gene)));
-    const of = `${found.length.toLocaleString("en")} of ${this.words.length.toLocaleString("en")} genes`;
-    this.status.textContent = found.length > MOST_ROWS ? `First ${MOST_ROWS} of ${of}` : of;
+    const counted = `${found.length.toLocaleString("en")} of ${this.words.length.toLocaleString("en")} genes`;
+    this.status.textContent = found.length > MOST_ROWS ? `${counted}, the first ${MOST_ROWS} listed` : counted;
     for (const head of this.heads) {
       const active = head.dataset.by === this.sorted.by;
       head.setAttribute("aria-sort", active ? (this.sorted.down ? "descending" : "ascending") : "none");
