@@ -157,3 +157,90 @@ def test_one_patient_with_one_section_cannot_be_judged(tmp_path: Path, recipe: P
 
     with pytest.raises(DataError, match="1 section"):
         plan_models(sheet, recipe=recipe)
+
+
+def write_sections(folder: Path, **genes: tuple[str, ...]) -> Path:
+    """A training sheet of sections with the same spots, each with counts of its own genes."""
+    spots = [f"s{at}" for at in range(4)]
+    places = "".join(f"{spot},{at % 2 * 100},{at // 2 * 100}\n" for at, spot in enumerate([*spots, "s4"]))
+    (folder / "spots.csv").write_text(f"spot,x,y\n{places.replace('s4,0,200', 's4,0,300')}")
+    for sample, names in genes.items():
+        rows = [[spot, *("1" for _ in names)] for spot in [*spots, "elsewhere"]]
+        (folder / f"{sample}.csv").write_text("\n".join(",".join(row) for row in [["", *names], *rows]) + "\n")
+    rows = [f"{sample},{sample}.tiff,{sample}.csv,P{sample},spots.csv" for sample in genes]
+    (folder / "sections.csv").write_text("\n".join(["sample,slide,counts,patient,spots", *rows]) + "\n")
+    return folder / "sections.csv"
+
+
+PANEL = ("KRT8", "H3-3A", "SEPTIN2", "CD3E")
+
+
+@pytest.fixture
+def panel(tmp_path: Path) -> Path:
+    path = tmp_path / "panel.txt"
+    path.write_text("\n".join(PANEL) + "\n")
+    return path
+
+
+def test_a_plan_says_what_every_section_measured_of_the_panel(
+    recipe: Path, panel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = ("__ambiguous[KRT8+KRT18]", "ERCC-00002", "2-Sep", "in_tissue")
+    sections = write_sections(tmp_path, A=PANEL, B=("KRT8", "H3F3A", "SEPT2", *odd))
+
+    plan = plan_models(sections, recipe=recipe, panel=panel)
+
+    first, second = (section.measured for section in plan.sections)
+    assert first is not None
+    assert second is not None
+    assert (first.found, first.absent, first.other_name, first.resolved_by_alias, first.left_out) == (4, (), 0, 0, {})
+    assert (second.found, second.absent, second.other_name, second.resolved_by_alias) == (3, ("CD3E",), 2, 2)
+    assert second.left_out == {
+        "counts of reads that no one gene has": 1,
+        "spike-ins": 1,
+        "names that a spreadsheet has changed": 1,
+        "columns about spots": 1,
+    }
+    for found in (first, second):
+        assert (found.spots, found.spots_without_tile, found.tiles_without_counts) == (4, 1, 1)
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    said = capsys.readouterr().err
+    assert "plan B: 3 of 4 panel genes measured; 1 masked: CD3E; 3 genes, 2 resolved by an old symbol or alias" in said
+    assert "left out: 1 spike-ins" in said
+    assert "4 spots matched, 1 counted without a tile, 1 tiles without counts" in said
+
+
+def test_a_plan_refuses_all_sections_that_cannot_be_used_at_once(recipe: Path, panel: Path, tmp_path: Path) -> None:
+    sections = write_sections(tmp_path, A=PANEL, B=("Krt8", "Cd3e", "Vim"), C=("ERCC-00002", "x"), D=PANEL)
+    text = (tmp_path / "D.csv").read_text()
+    (tmp_path / "D.csv").write_text(text.replace("\ns", "\nother"))
+
+    with pytest.raises(DataError) as caught:
+        plan_models(sections, recipe=recipe, panel=panel)
+
+    said = caught.value.message
+    assert "3 errors found" in said
+    assert "section B cannot be used" in said
+    assert "the counts are of another species" in said
+    assert "no gene among 2 names (1 spike-ins, 1 columns about spots)" in said
+    assert "section D cannot be used" in said
+    assert "none of which has a tile" in said
+
+
+def test_counts_that_a_plan_does_not_see_are_left_to_prepare(
+    sheet: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert all(section.measured is None for section in plan_models(sheet, recipe=recipe).sections)
+    assert "plan A1: its counts are read in prepare" in capsys.readouterr().err
+
+
+def test_a_table_of_genes_counts_in_a_plan(recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(json.dumps(json.loads(recipe.read_text()) | {"panel": ["ENSG00000170421"]}))
+    sections = write_sections(tmp_path, A=("mine",), B=("KRT8",))
+    (tmp_path / "genes.csv").write_text("gene_id,gene_symbol\nENSG00000170421,mine\n")
+
+    with pytest.raises(DataError, match="section A cannot be used"):
+        plan_models(sections, recipe=recipe)
+
+    plan = plan_models(sections, recipe=recipe, genes=tmp_path / "genes.csv")
+    assert [section.measured.found for section in plan.sections if section.measured] == [1, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -11,8 +12,9 @@ import pytest
 
 from histocast.bundle import Bundle
 from histocast.errors import DataError, MissingInputError
-from histocast.records import read_record
+from histocast.records import SlideRecord, read_record
 from histocast.training import prepare_section
+from histocast.training.match_spots import check_pitch
 from histocast.training.section import SectionRecord, open_section
 from histocast.training.training_set import list_sections, open_training_set
 from made_sections import OTHERS, PANEL, made_counts, made_recipe, spot_names, write_counts, write_stages
@@ -69,6 +71,49 @@ def test_counts_of_another_section_are_refused(stages: Path, tmp_path: Path, enc
     table = write_counts(tmp_path / "c.tsv", np.ones((2, len(GENES)), int), spots=["AACGT-1", "TTGCA-1"])
     with pytest.raises(DataError, match="none of which has a tile"):
         prepare_section(stages, patient="P", counts=table, bundle=encoder_bundle, outdir=tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("counted", "spots", "message"),
+    [
+        (range(40), range(40), "40% of the tiles in tissue have counts"),
+        (range(99), [*range(40), *range(1000, 1059)], "40% of the spots with counts have a tile"),
+    ],
+)
+def test_a_section_whose_spots_hardly_match_is_refused(
+    counted: range, spots: list[int], message: str, stages: Path, tmp_path: Path, encoder_bundle: Bundle
+) -> None:
+    names = [spot_names()[spot] if spot < 99 else f"{spot}x0" for spot in spots]
+    table = write_counts(tmp_path / "c.tsv", made_counts(np.zeros((99, 96)), seed=1)[list(counted)], spots=names)
+    with pytest.raises(DataError, match=message):
+        prepare_section(stages, patient="P", counts=table, bundle=encoder_bundle, outdir=tmp_path / "set")
+
+
+@pytest.mark.parametrize(("ratio", "refused"), [(0.15, True), (0.5, True), (0.85, False), (1.2, False), (2.0, True)])
+def test_the_pitch_of_a_section_is_compared_with_the_recipes(
+    ratio: float, refused: bool, stages: Path, encoder_bundle: Bundle
+) -> None:
+    slide = read_record(stages / "slide.json", SlideRecord)
+    geometry = encoder_bundle.geometry.model_copy(update={"pitch_um": slide.pitch_um / ratio})
+    if not refused:
+        check_pitch(slide, geometry)
+        return
+    with pytest.raises(DataError, match=rf"{ratio:.2g} times the recipe's .*\n.*\n.*not of tissue_hires_image"):
+        check_pitch(slide, geometry)
+
+
+def test_labels_that_are_no_numbers_are_refused_by_name(made_set: Path) -> None:
+    with open_training_set(made_set, made_recipe()) as training_set:
+        section = training_set.sections[0]
+        # As sections prepared before two spots could not share a place have them.
+        rows, columns = section.store.array_row.copy(), section.store.array_col.copy()
+        rows[:2] = columns[:2] = 0
+        section = replace(section, store=replace(section.store, array_row=rows, array_col=columns))
+        with (
+            np.errstate(invalid="ignore"),
+            pytest.raises(DataError, match=f"sample {section.record.sample}: . of .* labels that are no numbers"),
+        ):
+            training_set.labels(section, "paper")
 
 
 def test_an_exchanged_file_is_noticed(stages: Path, tmp_path: Path, encoder_bundle: Bundle) -> None:

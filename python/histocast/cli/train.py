@@ -27,6 +27,7 @@ Option = Annotated[
     list[str] | None,
     typer.Option("--option", help="An option of the method, such as model.contrastive=false; give it often."),
 ]
+GeneTable = Annotated[Path | None, typer.Option(help="Table gene_id,gene_symbol for counts that hold symbols only.")]
 Sheet = Annotated[Path, typer.Option("--input", help="Training sheet: sample,slide,counts,patient[,spots][,mpp].")]
 Method = Annotated[
     str | None, typer.Option(help="In place of the recipe's method; 'dkan:no-gene-text' is one with an idea switched.")
@@ -84,6 +85,7 @@ def plan(
     panel: Panel = None,
     gene_text: GeneText = None,
     unseen_genes: UnseenGenes = None,
+    genes: GeneTable = None,
     outdir: options.Outdir = Path(),
 ) -> None:
     """Judge a training sheet and name every model to train: <outdir>/plan.json."""
@@ -91,7 +93,13 @@ def plan(
     from histocast.training.plan import PLAN_FILE, plan_models
 
     planned = plan_models(
-        sheet, recipe=recipe, methods=method or (), panel=panel, gene_text=gene_text, unseen_genes=unseen_genes
+        sheet,
+        recipe=recipe,
+        methods=method or (),
+        panel=panel,
+        gene_text=gene_text,
+        unseen_genes=unseen_genes,
+        genes=genes,
     )
     outdir.mkdir(parents=True, exist_ok=True)
     write_json(outdir / PLAN_FILE, planned)
@@ -103,9 +111,7 @@ def prepare(
     recipe: RecipeName,
     panel: Panel = None,
     sample: Annotated[list[str] | None, typer.Option(help="A row to prepare; all without it. Give it often.")] = None,
-    genes: Annotated[
-        Path | None, typer.Option(help="Table gene_id,gene_symbol for counts that hold symbols only.")
-    ] = None,
+    genes: GeneTable = None,
     encoder: Annotated[
         list[str] | None, typer.Option(help="An encoder in place of the recipe's; give it often.", show_default=False)
     ] = None,

@@ -7,7 +7,7 @@ on sections, or patients, held out within the training data. The same held-out r
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -33,7 +33,9 @@ class RidgeOptions(BaseModel):
 
     scales: tuple[Scale, ...] = Field(default=("target", "3x3", "5x5"), min_length=1)
     """Neighbourhoods whose mean features form the design, in this order."""
-    alphas: tuple[float, ...] = Field(default=tuple(float(10 ** (p / 4)) for p in range(-12, 13)), min_length=1)
+    alphas: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        default=tuple(float(10 ** (p / 4)) for p in range(-12, 13)), min_length=1
+    )
     """Penalties tried, per spot: the loss is mean squared error + alpha |w|^2 on standardised features."""
     choose_by: Literal["pearson", "mse"] = "pearson"
     """What the penalty is chosen by on held-out sections. Pearson is the figure the field reports."""

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from histocast.errors import ConfigError, UsageError
+from histocast.errors import ConfigError, DataError, ErrorCollector, MissingInputError, UsageError
 from histocast.records import Record
 from histocast.training.folds import ALL, model_name, split_sections
 from histocast.training.labels import PROTOCOLS, Protocol
 from histocast.training.recipe import Recipe, read_recipe
-from histocast.training.sheet import read_training_sheet
+from histocast.training.section_genes import SectionGenes, measure_row
+from histocast.training.sheet import TrainingRow, read_training_sheet
 
 PLAN_FILE = "plan.json"
 
@@ -53,6 +54,8 @@ class PlannedSection(Record):
     """Absolute path or URI, as are the next two."""
     counts: str
     spots: str | None = None
+    measured: SectionGenes | None = None
+    """What its counts measured of the panel, and its spots; None where PLAN does not see them."""
 
 
 class Plan(Record):
@@ -79,6 +82,7 @@ def plan_models(
     panel: Path | None = None,
     gene_text: Path | None = None,
     unseen_genes: Path | None = None,
+    genes: Path | None = None,
 ) -> Plan:
     """Every model to train: a method on each fold under both protocols, and on all sections for its bundle.
 
@@ -93,11 +97,13 @@ def plan_models(
         recipe's protocol alone, and becomes no bundle.
     unseen_genes:
         Genes to leave out of training, a line each; see `read_recipe`.
+    genes:
+        Table ``gene_id,gene_symbol`` for counts that hold symbols only, as it is given to PREPARE.
 
     Raises
     ------
     DataError
-        Every fault of the sheet, or too few patients or sections to hold one out.
+        Every fault of the sheet, every section whose counts cannot be used, or too few patients or sections to hold one out.
     ConfigError
         There is no such method or variant, its options do not fit, or it reads gene descriptions and none are given.
     UsageError
@@ -121,12 +127,30 @@ def plan_models(
             models.append(_planned(chosen, needed, chosen.protocol, ALL))
     return Plan(
         recipe=recipes[0].name,
-        sections=tuple(PlannedSection(**row.model_dump(include=set(PlannedSection.model_fields))) for row in rows),
+        sections=_measure(rows, recipes[0], genes, sheet),
         split=split.description,
         encoders=tuple(dict.fromkeys(name for chosen in recipes for name in chosen.prepared_encoders)),
         pixels=any(needed.pixels for needed in needs),
         models=tuple(models),
     )
+
+
+def _measure(
+    rows: Sequence[TrainingRow], recipe: Recipe, genes: Path | None, sheet: Path
+) -> tuple[PlannedSection, ...]:
+    """The sections with what their counts measured; all that cannot be used are refused in one message."""
+    faults = ErrorCollector(str(sheet))
+    sections = []
+    for row in rows:
+        measured = None
+        try:
+            measured = measure_row(row, recipe, genes=genes)
+        except (DataError, MissingInputError) as error:
+            faults.add(f"section {row.sample} cannot be used: {error.message}")
+        given = row.model_dump(include={"sample", "slide", "counts", "spots"})
+        sections.append(PlannedSection(**given, measured=measured))
+    faults.raise_if_any("correct or leave out these sections and run again")
+    return tuple(sections)
 
 
 def _planned(recipe: Recipe, needs: Needs, protocol: Protocol, fold: str) -> PlannedModel:

@@ -29,6 +29,7 @@ from histocast.scratch import scratch_folder
 from histocast.serving.fusion_inputs import SpotFeatures
 from histocast.training.counts import CountMatrix, GeneIdSource
 from histocast.training.gene_names import GeneNames
+from histocast.training.match_spots import check_pitch, match_spots
 from histocast.training.read_anndata import open_anndata
 from histocast.training.read_counts import read_counts
 
@@ -100,14 +101,16 @@ def prepare_section(
     Raises
     ------
     DataError
-        The counts cannot be read, or share no spot with the section.
+        The counts cannot be read, share less than half of their spots with the section, or its spots are not as far
+        apart as the recipe says.
     """
     slide = read_record(stages / "slide.json", SlideRecord)
     folder = outdir / slide.sample
     kept = _copy_stages(stages, folder)
     tiles, provenance = read_table(folder / "tiles.parquet", TILES)
     found = read_counts(counts, genes=genes) if isinstance(counts, Path) else counts
-    tile_rows, count_rows = _align(tiles.column("spot").to_pylist(), found, sample=slide.sample)
+    check_pitch(slide, bundle.geometry)
+    tile_rows, count_rows = match_spots(tiles, found, sample=slide.sample)
     matrix = found.matrix[count_rows]
     _write_counts(
         folder / COUNTS_FILE, matrix, found, tile_id=tiles.column("tile_id").to_numpy()[tile_rows], rows=count_rows
@@ -149,28 +152,6 @@ def _copy_stages(stages: Path, folder: Path) -> tuple[str, ...]:
             with write_atomically(folder / PIXELS_FILE) as temporary:
                 shutil.move(stages / PIXELS_FILE, temporary)
     return (PIXELS_FILE,) if (folder / PIXELS_FILE).is_file() else ()
-
-
-def _align(names: list[str | None], counts: CountMatrix, *, sample: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of tiles and of counts that are the same spot, in the order of the tiles."""
-    if all(name is None for name in names):
-        raise DataError(
-            "tiles on a grid, which have no spot names",
-            expected="measured spots, whose names the counts hold",
-            where=f"sample {sample}",
-            advice="give the spot table in the training sheet's column 'spots'",
-        )
-    row_of = {name: row for row, name in enumerate(counts.spots)}
-    pairs = [(tile, row_of[name]) for tile, name in enumerate(names) if name is not None and name in row_of]
-    if not pairs:
-        raise DataError(
-            f"spots are named like {counts.spots[0]!r}, none of which has a tile",
-            expected=f"names like {next(name for name in names if name is not None)!r}",
-            where=f"sample {sample}",
-            advice="check that counts and spot table belong to the same section",
-        )
-    tile_rows, count_rows = np.array(pairs, np.int64).T
-    return tile_rows, count_rows
 
 
 def _write_counts(

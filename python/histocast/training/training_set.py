@@ -77,15 +77,31 @@ class TrainingSet:
         return tuple(section for section in self.sections if section.record.sample in samples)
 
     def labels(self, section: Section, protocol: Protocol) -> NDArray[np.float32]:
-        """Labels [measured, gene] of a section on the protocol's scale; NaN for genes that are masked in it."""
-        return make_labels(
+        """Labels [measured, gene] of a section on the protocol's scale; NaN for genes that are masked in it.
+
+        Raises
+        ------
+        DataError
+            A gene that was measured has no label at some spot.
+        """
+        columns = self.panel.columns[section.record.sample]
+        labels = make_labels(
             protocol,
             section.counts,
-            panel=self.panel.columns[section.record.sample],
+            panel=columns,
             array_row=section.store.array_row[section.measured],
             array_col=section.store.array_col[section.measured],
             missing=self.recipe.missing_genes,
         )
+        absent = int(np.isnan(labels[:, columns >= 0]).any(axis=1).sum())
+        if absent:
+            raise DataError(
+                f"{absent} of {len(section)} spots have labels that are no numbers under the protocol {protocol}",
+                expected="one spot at each place of the array",
+                where=f"sample {section.record.sample}",
+                advice="check array_row and array_col of its spots, and run prepare again",
+            )
+        return labels
 
     def gather(
         self, section: Section, fusion: FusionSpec, *, fixed: Mapping[str, NDArray[Any]] | None = None
