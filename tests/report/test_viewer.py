@@ -191,12 +191,10 @@ def widen(source: Path, path: Path, *, genes: int) -> None:
         var = anndata.io.read_elem(file["var"]).iloc[np.arange(genes) % known].copy()
         var.index = [f"ENSG{number:011d}" for number in range(genes)]
         var["gene_symbol"] = [f"G{number}" for number in range(genes)]
-        del file["X"], file["var"], file["layers/upper"]
+        var["interval_half_width_sd"] = np.float32(np.nan)
+        del file["X"], file["var"]
         write_elem(file, "var", var)
         matrix = file.create_dataset("X", shape=(spots, genes), dtype=np.float32, chunks=(spots, 64))
-        file.create_dataset(
-            "layers/upper", shape=(spots, genes), dtype=np.float32, chunks=(spots, 64), fillvalue=np.nan
-        )
         for start in range(0, genes, 64):
             width = min(64, genes - start)
             matrix[:, start : start + width] = random.normal(size=(spots, width))

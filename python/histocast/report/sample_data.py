@@ -26,8 +26,8 @@ CANDIDATES = 60
 ALIKE = (0.7, 0.85, 0.95)
 """Correlation over spots from which two maps show the same; the next is used where too few genes are below it."""
 FAIR_SHARE, FAIR_GENES = 0.5, 18
-KEPT_BYTES = 16 * 2**20
-"""Of decompressed columns, since genes are not asked for in the order in which the file holds them."""
+KEPT_BYTES, LEAST_KEPT = 16 * 2**20, 4
+"""Of decompressed blocks of columns, since genes are not asked for in the order in which the file holds them."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ ReadColumn = Callable[[str, int], Floats]
 def open_columns(path: Path, *, sample: str) -> Iterator[ReadColumn]:
     """Yield a reader of one gene's numbers [spot] of a matrix, ``X`` or one of ``layers``.
 
-    Memory is bounded by `KEPT_BYTES` or by one column of the file's chunks, whatever the number of genes.
+    Memory is bounded by `KEPT_BYTES` or by `LEAST_KEPT` columns of the file's chunks, whatever the number of genes.
 
     Raises
     ------
@@ -77,21 +77,24 @@ def open_columns(path: Path, *, sample: str) -> Iterator[ReadColumn]:
     import h5py
 
     kept: OrderedDict[tuple[str, int], Floats] = OrderedDict()
-    with _as_data_error(sample), h5py.File(path, "r") as file:
+    with _as_data_error(sample):
+        file = h5py.File(path, "r")
 
-        def read(matrix: str, gene: int) -> Floats:
+    def read(matrix: str, gene: int) -> Floats:
+        with _as_data_error(sample):
             dataset = file[matrix]
             width = dataset.chunks[1] if dataset.chunks else 1
             key = matrix, gene // width
             if key not in kept:
                 start = key[1] * width
                 block = dataset[:, start : start + width]
-                while kept and block.nbytes * (len(kept) + 1) > KEPT_BYTES:
+                while len(kept) >= LEAST_KEPT and block.nbytes * (len(kept) + 1) > KEPT_BYTES:
                     kept.popitem(last=False)
                 kept[key] = block
             kept.move_to_end(key)
             return np.asarray(kept[key][:, gene % width], np.float32)
 
+    with file:
         yield read
 
 
@@ -179,7 +182,10 @@ def choose_diverse(order: NDArray[np.int64], read: Callable[[int], Floats], *, c
     candidates = order[:CANDIDATES]
     if not count or not len(candidates):
         return candidates[:0]
-    maps = np.stack([read(int(gene)) for gene in candidates]).astype(np.float64)
+    maps = np.empty((len(candidates), len(read(int(candidates[0])))), np.float64)
+    # In the file's order, which asks for each of its blocks once.
+    for place in np.argsort(candidates):
+        maps[place] = read(int(candidates[place]))
     maps = maps[:, np.isfinite(maps).all(axis=0)]
     with np.errstate(invalid="ignore"):
         alike = np.nan_to_num(np.abs(np.atleast_2d(np.corrcoef(maps))), nan=1.0) if maps.shape[1] > 1 else None

@@ -93,7 +93,8 @@ def make_viewer(
         "genes": pack_json(_genes(data, order)),
     }
     budget = PAGE_BYTES - REST_BYTES - spent_bytes - len(json.dumps(scene))
-    scene |= _pack_genes(order, read, readable=data.readable, budget=budget)
+    half_width_sd = data.genes["interval_half_width_sd"].to_numpy(np.float64, na_value=np.nan)
+    scene |= _GenePacker(order, read, data.readable, half_width_sd, budget).pack()
     script = read_script()
     return Viewer(_json(scene), Markup(script), hash_source(script))  # noqa: S704 - the package's own
 
@@ -169,49 +170,55 @@ def _layers(data: SampleData) -> list[dict[str, Any]]:
     return layers
 
 
-def _pack_genes(
-    order: NDArray[np.int64], read: ReadColumn, *, readable: NDArray[np.bool_], budget: int
-) -> dict[str, Any]:
-    """Values and intervals of as many genes as ``budget`` bytes hold: all of them with fewer decimals before some with more."""
-    first, every = min(FIRST_GENES, len(order)), len(order)
-    parts = [("values", range(first)), ("reach", range(first))]
-    parts += [("values", range(first, every)), ("reach", range(first, every))]
-    fine = _pack_parts(parts, order, read, readable, steps=FINE_STEPS, budget=budget)
-    if 0.4 * every < len(fine["values"]) < every:
-        parts = [("values", range(every)), ("reach", range(every))]
-        coarse = _pack_parts(parts, order, read, readable, steps=COARSE_STEPS, budget=budget)
-        if len(coarse["values"]) == every:
-            return coarse
-    return fine
+@dataclass(frozen=True)
+class _GenePacker:
+    """Packs values and intervals of genes, one gene in memory at a time."""
 
+    order: NDArray[np.int64]
+    """Genes by importance."""
+    read: ReadColumn
+    readable: NDArray[np.bool_]
+    half_width_sd: NDArray[np.float64]
+    """[gene] of its interval; NaN where it has none."""
+    budget: int
+    """Bytes for all of them."""
 
-def _pack_parts(
-    parts: Sequence[tuple[str, range]],
-    order: NDArray[np.int64],
-    read: ReadColumn,
-    readable: NDArray[np.bool_],
-    *,
-    steps: int,
-    budget: int,
-) -> dict[str, Any]:
-    values: list[dict[str, Any]] = []
-    reach: list[dict[str, Any] | None] = []
-    ends: list[tuple[float, float]] = []
-    for kind, place in ((kind, place) for kind, places in parts for place in places):
-        column = read("X", int(order[place]))
-        if kind == "values":
-            packed: dict[str, Any] | None = pack_column(column, digits=choose_digits(column[readable], steps=steps))
-        else:
-            width = read("layers/upper", int(order[place])).astype(np.float64) - column
-            packed = pack_column(width, digits=values[place]["digits"]) if np.isfinite(width).any() else None
-        budget -= COLUMN_BYTES + len(packed["data"] if packed else "")
-        if budget < 0:
-            break
-        if kind == "reach":
-            reach.append(packed)
-        elif packed:
-            values.append(packed)
-            scale = ColourScale.over(column)
-            ends.append((scale.low, scale.high))
-    low, high = (min(low for low, _ in ends), max(high for _, high in ends)) if ends else (0.0, 1.0)
-    return {"values": values, "reach": reach, "shared": [low, high]}
+    def pack(self) -> dict[str, Any]:
+        """As many genes as the budget holds: all of them with fewer decimals before some with more."""
+        first, every = min(FIRST_GENES, len(self.order)), len(self.order)
+        parts = [("values", range(first)), ("reach", range(first))]
+        parts += [("values", range(first, every)), ("reach", range(first, every))]
+        fine = self._pack(parts, steps=FINE_STEPS)
+        if 0.4 * every < len(fine["values"]) < every:
+            coarse = self._pack([("values", range(every)), ("reach", range(every))], steps=COARSE_STEPS)
+            if len(coarse["values"]) == every:
+                return coarse
+        return fine
+
+    def _pack(self, parts: Sequence[tuple[str, range]], *, steps: int) -> dict[str, Any]:
+        values: list[dict[str, Any]] = []
+        reach: list[dict[str, Any] | None] = []
+        low, high, budget = np.inf, -np.inf, self.budget
+        for kind, place in ((kind, place) for kind, places in parts for place in places):
+            gene = int(self.order[place])
+            if kind == "reach":
+                packed = self._reach(gene, digits=values[place]["digits"])
+            else:
+                column = self.read("X", gene)
+                packed = pack_column(column, digits=choose_digits(column[self.readable], steps=steps))
+            budget -= COLUMN_BYTES + len(packed["data"] if packed else "")
+            if budget < 0:
+                break
+            if kind == "reach":
+                reach.append(packed)
+            elif packed:
+                values.append(packed)
+                scale = ColourScale.over(column)
+                low, high = min(low, scale.low), max(high, scale.high)
+        return {"values": values, "reach": reach, "shared": [low, high] if values else [0.0, 1.0]}
+
+    def _reach(self, gene: int, *, digits: int) -> dict[str, Any] | None:
+        """Half the width of a gene's interval at each spot."""
+        if not np.isfinite(self.half_width_sd[gene]):
+            return None
+        return pack_column(self.half_width_sd[gene] * self.read("layers/sd", gene), digits=digits)
