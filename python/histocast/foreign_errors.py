@@ -111,7 +111,7 @@ def known_error(error: BaseException) -> HistocastError | None:
         return DataError(
             f"a file cannot be read: {one_line(error)}", advice="copy it again, or run again what has written it"
         )
-    return _of_system(error) if isinstance(error, OSError) else None
+    return _of_system(error)
 
 
 def machine_fault_behind(error: Exception) -> HistocastError | None:
@@ -141,7 +141,12 @@ def one_line(error: BaseException) -> str:
     return words if len(words) <= _LONGEST_LINE else f"{words[:_LONGEST_LINE]} ..."
 
 
-def _of_system(error: OSError) -> HistocastError | None:
+def _of_system(error: BaseException) -> HistocastError | None:
+    if type(error) is RuntimeError and str(error).startswith("Symlink loop"):
+        # So Python before 3.13 says of a link to itself, in place of ELOOP.
+        return MissingInputError(one_line(error), expected="a link to a file or folder")
+    if not isinstance(error, OSError):
+        return None
     reason = error.strerror or one_line(error)
     where = one_line(ValueError(error.filename)) if error.filename is not None else None
     if error.errno in _UNWRITABLE:

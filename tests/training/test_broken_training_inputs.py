@@ -144,3 +144,37 @@ def test_a_broken_checkpoint_is_refused(broken: dict[str, Path]) -> None:
         if path.is_file():
             with pytest.raises(DataError, match="damaged checkpoint"):
                 load_checkpoint(path, identity=kind)
+
+
+def test_weights_that_are_none_are_refused(
+    broken: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "latin1").write_bytes("sp\xe9,a\n1,2\n".encode("latin-1"))
+    (tmp_path / "wide").write_bytes(b"a," * 200_000)
+    for kind, path in {**broken, "latin1": tmp_path / "latin1", "wide": tmp_path / "wide"}.items():
+        for ending in (".pt", ".safetensors"):
+            weights = path
+            if path.is_file():
+                weights = tmp_path / f"weights{ending}"
+                shutil.copyfile(path, weights)
+            line = ["--name", "resnet50", "--weights", str(weights), "--outdir", str(tmp_path / "out")]
+            code, said = run(["export-encoder", *line], capsys)
+            assert (code in MEANT - {0}, "Traceback" in said) == (True, False), (kind, ending, code, said)
+
+
+def test_a_link_to_itself_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("loop", "A1.tsv"):
+        (tmp_path / name).symlink_to(name)
+    (tmp_path / "training.csv").write_text("sample,slide,counts,patient\nS1,a.tiff,A1.tsv,P\nS2,a.tiff,b.tsv,Q\n")
+    write_ridge_recipe(tmp_path / "recipe.json")
+    for line in (
+        ["plan", "--input", "loop", "--recipe", "recipe.json"],
+        ["plan", "--input", "training.csv", "--recipe", "recipe.json"],
+        ["training-sheet", "--layout", "her2st", "--folder", "loop"],
+    ):
+        code, said = run([*line, "--outdir", "out"], capsys)
+        assert code == 66, (line, code, said)

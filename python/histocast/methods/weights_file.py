@@ -96,7 +96,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise _unreadable(path, error) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+    # What a pickle that is none raises depends on its bytes.
+    except (
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise _unreadable(path, error) from error
     if isinstance(content, dict):
         for wrapper in ("state_dict", "model"):
