@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from histocast.bundle import bundle_digest
+from histocast.report import viewer
 from histocast.report.colour import ColourScale
 from predicted_sample import predict, write_report
 from sample_bundle import write_bundle, write_slide_files
@@ -38,10 +39,8 @@ A4_PX = 688
 GREY = (108, 114, 122)
 
 
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, anndata.AnnData]:
+def write_page(folder: Path) -> Path:
     """A page of 296 tiles, two of which cannot be read, and 30 genes, some of unpleasant names."""
-    folder = tmp_path_factory.mktemp("page")
     write_bundle(folder / "bundle")
     files = write_slide_files(folder, bundle_digest(folder / "bundle"), columns=30, rows=24, unreadable=(375, 376))
     predict(files, folder / "bundle", folder)
@@ -51,7 +50,13 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, anndata.AnnD
     data.var["gene_symbol"] = symbols
     data.write_h5ad(folder / "S1.h5ad")
     write_report(files, folder)
-    return folder / "S1.html", anndata.read_h5ad(folder / "S1.h5ad")
+    return folder / "S1.html"
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, anndata.AnnData]:
+    page = write_page(tmp_path_factory.mktemp("page"))
+    return page, anndata.read_h5ad(page.with_suffix(".h5ad"))
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +313,22 @@ def test_what_is_shown_can_be_saved(reader, data, tmp_path):
     measured = [feature["properties"]["measurements"].get("=1+1", np.nan) for feature in features]
     np.testing.assert_allclose(measured, values, atol=0.006)
     assert cv2.imread(str(files["png"])).shape[1] == 1200
+
+
+def test_genes_that_did_not_fit_are_listed_and_said_so(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr(viewer, "COLUMN_BYTES", 400_000)
+    reader = Reader(browser, write_page(tmp_path)).open()
+    mapped = reader.run("return JSON.parse(document.getElementById('viewer-data').textContent).values.length")
+    assert 0 < mapped < 30
+    off = reader.run("return [...document.querySelectorAll('.rows tbody button:disabled')].map((b) => b.textContent)")
+    assert len(off) == 30 - mapped
+    assert reader.find(".genes [role=status]").text == "30 of 30 genes; those in grey did not fit into this page"
+    assert not set(off) & set(
+        reader.run("return [...document.querySelectorAll('[data-control=other] option')].map((o) => o.text)")
+    )
+    reader.search(next(symbol for symbol in off if symbol not in EVIL))
+    reader.find("#viewer input[type=search]").send_keys(Keys.ENTER)
+    assert reader.find(".view .name").text not in off
 
 
 class Listener(BaseHTTPRequestHandler):

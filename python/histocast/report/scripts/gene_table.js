@@ -57,7 +57,9 @@ export class GeneTable {
     const shown = found.slice(0, MOST_ROWS);
     this.body.replaceChildren(...shown.map((gene) => this.row(gene)));
     const counted = `${found.length.toLocaleString("en")} of ${this.words.length.toLocaleString("en")} genes`;
-    this.status.textContent = found.length > MOST_ROWS ? `${counted}, the first ${MOST_ROWS} listed` : counted;
+    const listed = found.length > MOST_ROWS ? `, the first ${MOST_ROWS} listed` : "";
+    const unmapped = found.some((gene) => gene >= this.mapped) ? "; those in grey did not fit into this page" : "";
+    this.status.textContent = counted + listed + unmapped;
     for (const head of this.heads) {
       const active = head.dataset.by === this.sorted.by;
       head.setAttribute("aria-sort", active ? (this.sorted.down ? "descending" : "ascending") : "none");

@@ -254,6 +254,7 @@ async function start() {
   const root = document.getElementById("viewer");
   if (!root || !("DecompressionStream" in window)) return;
   const page = JSON.parse(document.getElementById("viewer-data").textContent);
+  if (!page.values.length) return;
   const picture = new Image();
   picture.src = page.picture.uri;
   const { count, columns } = page.spots;
