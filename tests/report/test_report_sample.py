@@ -19,7 +19,7 @@ from histocast.errors import DataError, MissingInputError, OutputError
 from histocast.records import SlideRecord
 from histocast.report.accuracy import protocols, signed
 from histocast.report.canvas import Canvas
-from histocast.report.colour import ColourScale, colour_table, round_step
+from histocast.report.colour import ColourScale, colour_table, is_flat, round_step
 from histocast.report.page import percent, scale_bar
 from histocast.report.pictures import draw_tissue, jpeg_uri, read_tissue
 from histocast.report.sample_data import SampleData, choose_diverse, choose_genes, read_sample
@@ -405,6 +405,23 @@ class TestColours:
         assert 3 <= len(ticks) <= 7
         assert all(-0.01 <= position <= 100.01 for position, _ in ticks)
         assert len({label for _, label in ticks}) == len(ticks)
+
+    @pytest.mark.parametrize(
+        ("values", "flat"),
+        [
+            (np.linspace(0.96, 0.99, 50), True),
+            (np.linspace(0.5, 1.0, 50), False),
+            (np.append(np.zeros(500), 0.3), False),
+            (np.zeros(50), True),
+            (np.append(np.full(500, 1.0), np.nan), True),
+            (np.array([np.nan]), True),
+        ],
+    )
+    def test_what_hardly_varies_is_flat_and_other_scales_begin_at_zero(self, values, flat):
+        assert is_flat(values) == flat
+        scale = ColourScale.from_zero(values)
+        assert scale.low == 0
+        assert scale.high == pytest.approx(np.nan_to_num(np.nanmax(values, initial=0)) or 1, rel=0.02)
 
     def test_constant_and_absent_values_still_have_a_scale(self):
         assert ColourScale.over(np.full(9, 2.0)).low < 2.0
