@@ -86,10 +86,16 @@ def serve(
     """Become a Triton server that loads all models at start, refuses to change them, and asks for a token."""
     import os
 
-    from histocast.serving.server_command import find_program, server_environment, server_options
+    from histocast.errors import ConfigError
+    from histocast.serving.server_command import COMMAND, find_program, server_environment, server_options
     from histocast.serving.triton_settings import TritonSettings
 
     token = TritonSettings.from_environment().secret()
     options = server_options(models, grpc=grpc, http=http, metrics=metrics, token=token)
     command = [*find_program(), *options, *(option or [])]
-    os.execvpe(command[0], command, server_environment(tf32=tf32))  # noqa: S606 - the operator's own command
+    try:
+        os.execvpe(command[0], command, server_environment(tf32=tf32))  # noqa: S606 - the operator's own command
+    except OSError as error:
+        raise ConfigError(
+            f"{command[0]} cannot be started: {error.strerror}", expected="a program", where=COMMAND
+        ) from error

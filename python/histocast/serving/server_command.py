@@ -8,7 +8,7 @@ import shlex
 import shutil
 from collections.abc import Mapping
 
-from histocast.errors import MissingInputError, UsageError
+from histocast.errors import ConfigError, MissingInputError, UsageError
 from histocast.serving.triton_settings import TOKEN_HEADER
 
 COMMAND = "HISTOCAST_TRITONSERVER"
@@ -39,8 +39,14 @@ def find_program() -> list[str]:
     ------
     MissingInputError
         There is no such program.
+    ConfigError
+        The variable is no command line.
     """
-    command = shlex.split(os.environ.get(COMMAND) or "tritonserver")
+    given = os.environ.get(COMMAND) or "tritonserver"
+    try:
+        command = shlex.split(given)
+    except ValueError as error:
+        raise ConfigError(f"{COMMAND} is {given!r}: {error}", expected="a command line as a shell has it") from error
     if not command or shutil.which(command[0]) is None:
         raise MissingInputError(
             f"no program {command[0] if command else ''!r}",

@@ -138,7 +138,10 @@ class TritonSettings(BaseModel):
         if self.token_secret:
             return _read_once(self.token_secret, "HISTOCAST_TRITON_TOKEN_SECRET").strip()
         if self.token_file:
-            return self.token_file.read_text(encoding="utf-8").strip()
+            try:
+                return self.token_file.read_text(encoding="utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise UsageError("not text", expected="a token", where=str(self.token_file)) from error
         return self.token.get_secret_value() if self.token else None
 
     def headers(self) -> dict[str, str]:
