@@ -1,4 +1,4 @@
-"""The command line: one verb a stage, no logic of its own.
+"""The command line: one verb for each stage, no logic of its own.
 
 Importing this module loads typer and nothing else of weight; each verb imports what it needs when it runs.
 """
@@ -10,12 +10,14 @@ import sys
 import typer
 
 from histocast import __version__
-from histocast.cli import data, genes, predict, serve, train
+from histocast.cli import data, doctor, genes, predict, serve, train
+from histocast.cli.verb_groups import GroupedHelp
 from histocast.errors import UsageError
 from histocast.failures import end_with
 
 app = typer.Typer(
     name="histocast",
+    cls=GroupedHelp,
     help="Predict spatial gene expression from H&E whole-slide images.",
     no_args_is_help=True,
     add_completion=False,
@@ -36,6 +38,7 @@ train.register(app)
 genes.register(app)
 data.register(app)
 serve.register(app)
+app.command()(doctor.doctor)
 
 
 def main() -> None:

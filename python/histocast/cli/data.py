@@ -22,7 +22,10 @@ def demo_data(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     training: Annotated[bool, typer.Option(help="Make slides with measured spots and counts, to train on.")] = False,
 ) -> None:
-    """Make a small archive of synthetic H&E slides whose expression follows their morphology."""
+    """Make a small archive of synthetic H&E slides.
+
+    Their expression follows their morphology.
+    """
     from histocast.demo import make_archive, make_training_set
 
     if training:
@@ -36,7 +39,7 @@ def demo_score(
     archive: Annotated[Path, typer.Option(help="Folder of 'demo-data'.")],
     results: Annotated[Path, typer.Option(help="Output folder of the pipeline.")],
 ) -> None:
-    """Compare predictions of the demo archive with its hidden truth."""
+    """Compare predictions of the demo with its hidden truth."""
     from histocast.demo import score_demo
 
     typer.echo(score_demo(archive, results))

@@ -75,9 +75,7 @@ Species = Annotated[SpeciesName, typer.Option(help="Whose genes.")]
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the command line, under ``genes``."""
-    genes = typer.Typer(
-        help="Gene knowledge: resolve symbols, describe genes, embed the descriptions.", no_args_is_help=True
-    )
+    genes = typer.Typer(help="Resolve gene symbols, describe genes, embed the texts.", no_args_is_help=True)
     for verb in (resolve, describe, embed, ask):
         genes.command()(verb)
     app.add_typer(genes, name="genes")
@@ -244,7 +242,10 @@ def ask(
     device: Device = "cpu",
     outdir: options.Outdir = Path(),
 ) -> None:
-    """Resolve, describe and embed genes with a bundle's text encoder: <outdir>/genes.parquet, for 'predict --genes'."""
+    """Prepare genes for a bundle, with its text encoder.
+
+    Resolves, describes and embeds them. Writes <outdir>/genes.parquet, for 'predict --genes'.
+    """
     from histocast.genes.ask import embed_asked_genes
     from histocast.genes.describe import Sources
     from histocast.progress import log

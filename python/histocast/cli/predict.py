@@ -1,4 +1,4 @@
-"""Verbs of the predict workflow: check tile encode predict report summarise provenance."""
+"""Verbs of the predict workflow: predict-slide check tile encode predict report summarise provenance."""
 
 from __future__ import annotations
 
@@ -27,8 +27,26 @@ class OnSlideError(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the command line."""
-    for verb in (check, tile, encode, predict, report, summarise, provenance):
+    for verb in (predict_slide, check, tile, encode, predict, report, summarise, provenance):
         app.command()(verb)
+
+
+def predict_slide(
+    slide: Annotated[str, typer.Argument(help="Path or s3:// URI of the slide.")],
+    *,
+    bundle: options.BundleUri,
+    sample: Annotated[str, typer.Option(help="Name in the outputs; a file name can hold a patient's name.")] = "slide",
+    mpp: options.Mpp = None,
+    spots: options.Spots = None,
+    genes: options.Genes = None,
+    outdir: options.Outdir = Path(),
+) -> None:
+    """Predict one slide from start to finish, without Nextflow."""
+    from histocast import api
+
+    written = api.predict_slide(slide, bundle=bundle, outdir=outdir, sample=sample, mpp=mpp, spots=spots, genes=genes)
+    for path in (written, *(written.with_suffix(suffix) for suffix in (".parquet", ".html"))):
+        typer.echo(path)
 
 
 def check(
@@ -42,7 +60,10 @@ def check(
     ),
     outdir: options.Outdir = Path(),
 ) -> None:
-    """Judge every row of a samplesheet, the bundle and the gene panel: samples.json."""
+    """Check the samplesheet, the bundle and the gene panel.
+
+    Writes samples.json.
+    """
     from histocast import api
     from histocast.progress import log
 
@@ -68,7 +89,10 @@ def tile(
     outdir: options.Outdir = Path(),
     record_errors: options.RecordErrors = False,
 ) -> None:
-    """Find tissue and lay tiles: slide.json, tiles.parquet, thumbnail.png, tissue.png."""
+    """Find tissue and place tiles on it.
+
+    Writes slide.json, tiles.parquet, thumbnail.png and tissue.png.
+    """
     from histocast import api
 
     location = api.SlideLocation(sample, slide, version=version, mpp=mpp)
@@ -96,7 +120,7 @@ def encode(
     outdir: options.Outdir = Path(),
     record_errors: options.RecordErrors = False,
 ) -> None:
-    """Run every encoder of the bundle over the tiles: features.parquet."""
+    """Run the encoders over all tiles: features.parquet."""
     from histocast import api
     from histocast.records import SlideRecord, read_record
 
@@ -130,7 +154,10 @@ def predict(
     threads: options.Threads = None,
     outdir: options.Outdir = Path(),
 ) -> None:
-    """Turn features into expression: <sample>.h5ad and <sample>.parquet."""
+    """Predict expression from features.
+
+    Writes <sample>.h5ad and <sample>.parquet.
+    """
     from histocast import api
     from histocast.records import SlideRecord, read_record
 
@@ -191,9 +218,10 @@ def summarise(
     status: Annotated[list[Path], typer.Option(help="A <stage>.status.json, or a folder of them; give it often.")],
     outdir: options.Outdir = Path(),
 ) -> None:
-    """Account for every row of the samplesheet: summary.html, summary.parquet, outcomes.json, <sample>/status.json.
+    """Account for every row of the samplesheet.
 
-    Prints a line for each sample that failed.
+    Writes summary.html, summary.parquet, outcomes.json and <sample>/status.json. Prints one line for each sample that
+    failed.
     """
     from histocast.records import CheckRecord, StatusRecord, read_record
     from histocast.report import summarise as write_summary
@@ -213,7 +241,10 @@ def provenance(
     outcomes: Annotated[Path, typer.Option(help="outcomes.json of 'summarise'.")],
     outdir: options.Outdir = Path(),
 ) -> None:
-    """Write what a run was made of and what it made, as an RO-Crate: provenance.json."""
+    """Describe a run and its results as an RO-Crate.
+
+    Writes provenance.json.
+    """
     from datetime import UTC, datetime
 
     from histocast.artifacts import write_json

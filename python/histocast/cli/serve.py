@@ -48,7 +48,7 @@ def repository(
     ] = "/var/cache/histocast/tensorrt",
     gpu_memory_mb: Annotated[int | None, typer.Option(min=1, help="Most GPU memory of a copy.")] = None,
 ) -> None:
-    """Write the graphs of bundles as models for Triton inference servers."""
+    """Write the graphs of bundles as models for Triton."""
     from pydantic import ValidationError
 
     from histocast import api
@@ -83,7 +83,10 @@ def serve(
     tf32: Annotated[bool, typer.Option("--tf32", help="Let TensorRT compute float32 in TF32.")] = False,
     option: Annotated[list[str] | None, typer.Option(help="Option of tritonserver; may be repeated.")] = None,
 ) -> None:
-    """Become a Triton server that loads all models at start, refuses to change them, and asks for a token."""
+    """Run a Triton server that loads all models at start.
+
+    It refuses to change them, and asks for a token.
+    """
     import os
 
     from histocast.errors import ConfigError

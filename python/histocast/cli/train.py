@@ -88,7 +88,10 @@ def plan(
     genes: GeneTable = None,
     outdir: options.Outdir = Path(),
 ) -> None:
-    """Judge a training sheet and name every model to train: <outdir>/plan.json."""
+    """Check a training sheet and list the models to train.
+
+    Writes <outdir>/plan.json.
+    """
     from histocast.artifacts import write_json
     from histocast.training.plan import PLAN_FILE, plan_models
 
@@ -124,7 +127,10 @@ def prepare(
     ] = False,
     outdir: options.Outdir = Path(),
 ) -> None:
-    """Tile and encode sections and align them with their counts: <outdir>/<sample>/."""
+    """Tile and encode sections, and align their counts.
+
+    Writes <outdir>/<sample>/.
+    """
     from histocast import api
     from histocast.training import read_recipe
 
@@ -161,7 +167,10 @@ def train(
     ] = None,
     outdir: options.Outdir = Path(),
 ) -> None:
-    """Train one method on one fold: a model folder. What was stopped goes on from its last checkpoint."""
+    """Train one method on one fold: a model folder.
+
+    A training that was stopped continues from its last checkpoint.
+    """
     from histocast.training import read_recipe
     from histocast.training import train as train_fold
 
@@ -200,7 +209,10 @@ def evaluate(
     threads: options.Threads = None,
     outdir: options.Outdir = Path(),
 ) -> None:
-    """Judge models on their held-out sections, beside controls: evaluation.json, evaluation.md."""
+    """Score models on held-out sections, next to controls.
+
+    Writes evaluation.json and evaluation.md.
+    """
     from histocast.api import available_threads
     from histocast.errors import UsageError
     from histocast.training import cross_validate, read_recipe
@@ -236,7 +248,10 @@ def export(
     ] = Precision.fp32,
     outdir: options.Outdir,
 ) -> None:
-    """Complete a trained model to a bundle: encoders, figures, model card."""
+    """Complete a trained model to a bundle.
+
+    Adds the encoders, the measured figures and a model card.
+    """
     from histocast.training import export_bundle
 
     export_bundle(
@@ -264,7 +279,10 @@ def lineage(
     unseen_genes: UnseenGenes = None,
     outdir: options.Outdir = Path(),
 ) -> None:
-    """Write what a training run was made of and what it made, as an RO-Crate: provenance.json."""
+    """Describe a training run as an RO-Crate.
+
+    Writes provenance.json.
+    """
     from histocast.training.lineage import GivenFiles, write_lineage
 
     given = GivenFiles(recipe=recipe, panel=panel, gene_text=gene_text, unseen_genes=unseen_genes)
@@ -285,7 +303,10 @@ def export_encoder(
     precision: Annotated[Precision, typer.Option(help="fp16 is half as large, and made for GPUs.")] = Precision.fp32,
     outdir: options.Outdir,
 ) -> None:
-    """Export a foundation encoder with your own weights to ONNX, verified against torch: encoders/, encoder.json."""
+    """Export a foundation encoder with your own weights.
+
+    Writes encoders/ (ONNX, compared with torch) and encoder.json.
+    """
     from histocast.methods.encoder_cards import find_card
     from histocast.units import check_um_per_px
 
@@ -324,7 +345,10 @@ def training_sheet(
     pitch_um: Annotated[float | None, typer.Option(help="Distance between spots, over the data set's own.")] = None,
     outdir: options.Outdir = Path(),
 ) -> None:
-    """Make the training sheet of a published data set: <outdir>/training.csv."""
+    """Make the training sheet of a published data set.
+
+    Writes <outdir>/training.csv.
+    """
     from histocast.training.layouts import SheetOptions, make_training_sheet
     from histocast.training.layouts.choices import read_choices, read_patients
 

@@ -1,0 +1,48 @@
+"""What someone sees who meets the command line for the first time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import typer.main
+
+from histocast.cli import app
+from histocast.cli.verb_groups import GROUPS
+
+Verb = Callable[..., CompletedProcess[str]]
+
+
+def test_help_lists_every_verb_once_in_groups_and_cuts_no_line(histocast: Verb) -> None:
+    done = histocast("--help", env={"COLUMNS": "80"})
+
+    verbs = typer.main.get_group(app).commands  # type: ignore[attr-defined]
+    listed = [name for names in GROUPS.values() for name in names]
+    assert sorted(listed) == sorted(verbs)
+    lines = done.stdout.splitlines()
+    for heading, names in GROUPS.items():
+        section = lines[lines.index(f"{heading}:") + 1 :][: len(names)]
+        assert [line.split()[0] for line in section] == list(names)
+    assert all(len(line) <= 80 for line in lines)
+    assert "..." not in done.stdout.partition("Options:")[2]
+
+
+def test_doctor_says_what_is_here_and_verifies_a_bundle(histocast: Verb, demo_bundle: Path) -> None:
+    done = histocast("doctor", "--bundle", demo_bundle)
+
+    assert done.returncode == 0, done.stderr
+    found = {line[6:17].strip(): line[:6].strip() for line in done.stdout.splitlines() if line[:6].strip()}
+    assert {"histocast", "GPU", "nextflow", "scratch", "bundle"} <= set(found)
+    assert found["bundle"] == found["scratch"] == "ok"
+
+
+def test_doctor_names_every_fault_and_ends_with_the_code_of_the_first(histocast: Verb, tmp_path: Path) -> None:
+    (tmp_path / "slide.svs").write_bytes(b"no slide")
+
+    done = histocast("doctor", "--bundle", tmp_path / "absent", "--slide", tmp_path / "slide.svs")
+
+    assert done.returncode == 66
+    faults = [line for line in done.stdout.splitlines() if line.startswith("fault")]
+    assert [line.split()[1] for line in faults] == ["bundle", "slide"]
+    assert "Traceback" not in done.stdout + done.stderr
