@@ -23,9 +23,9 @@ from sklearn.metrics import roc_auc_score
 from histocast.genes.catalogue import Match
 from histocast.genes.describe import Sources, describe_genes
 from histocast.genes.embed import embed_genes
-from histocast.genes.encoders import KNOWN, SentenceEncoder
 from histocast.genes.name_tables import open_catalogue
 from histocast.genes.resolve import resolve_genes
+from histocast.genes.text_encoders import KNOWN, SentenceEncoder
 
 DEMO = Path(__file__).parents[1] / "assets" / "demo-genes"
 ASKED = ("KRT5", "ERBB2", "IGKC", "CD3E", "COL1A1")

@@ -14,9 +14,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from histocast import api
-from histocast.training import Evaluation, Recipe, compare_expression, cross_validate, export_bundle, read_recipe
-from histocast.training.labels import PROTOCOLS
+from histocast.evaluation.compare import compare_expression
+from histocast.evaluation.summary import Evaluation
+from histocast.sections.labels import PROTOCOLS
+from histocast.stages.evaluate import cross_validate
+from histocast.stages.export import export_bundle
+from histocast.stages.predict_slide import predict_slide
+from histocast.stages.prepare import prepare
+from histocast.training.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = ("C2", "C3", "C4", "C5", "C6")
@@ -56,7 +61,7 @@ def run_verbs(data: Path, bundle: Path, outdir: Path) -> Path:
         data / "her2st" / "images" / f"{HELD_OUT}.jpg",
         data / "her2st" / "spots" / f"{HELD_OUT}_selection.tsv",
     )
-    return api.predict_slide(image, bundle=bundle, outdir=outdir, sample=HELD_OUT, mpp=UM_PER_PX, spots=spots)
+    return predict_slide(image, bundle=bundle, outdir=outdir, sample=HELD_OUT, mpp=UM_PER_PX, spots=spots)
 
 
 def ablate(set_folder: Path, recipe: Recipe, outdir: Path) -> dict[str, dict[str, float | None]]:
@@ -92,7 +97,7 @@ def main() -> None:
     training, sheet = write_sheets(data, outdir)
     recipe = read_recipe("her2st", panel=data / "genes" / "panels" / "her2st.txt")
     set_folder = outdir / "set"
-    api.prepare(training, recipe=recipe, outdir=set_folder)
+    prepare(training, recipe=recipe, outdir=set_folder)
     evaluation = cross_validate(set_folder, recipe=recipe, outdir=outdir / "evaluation")
     print((outdir / "evaluation" / "evaluation.md").read_text(), file=sys.stderr)
     result: dict[str, object] = {}

@@ -29,12 +29,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from histocast.bundle import Bundle, FusionSpec, OutOfDistribution, read_bundle
-from histocast.serving import open_predictor
-from histocast.serving.predictor import Predictor
-from histocast.serving.repository import RepositoryOptions, write_repository
-from histocast.serving.task_server import TaskServer
-from histocast.serving.triton import TritonPredictor
-from histocast.serving.triton_settings import TritonSettings
+from histocast.inference import open_predictor
+from histocast.inference.predictor import Predictor
+from histocast.inference.triton.model_repository import RepositoryOptions, write_repository
+from histocast.inference.triton.settings import TritonSettings
+from histocast.inference.triton.task_server import TaskServer
+from histocast.inference.triton.triton_predictor import TritonPredictor
 
 BATCH_TILES = 64
 DEMO = Path(__file__).parents[1] / "assets" / "demo-bundle"
@@ -48,7 +48,7 @@ def write_slow_bundle(folder: Path, *, tile_px: int = 256) -> None:
     from torch import nn
 
     from histocast.artifacts import write_json
-    from histocast.methods.onnx_export import EncoderRecipe, export_encoder
+    from histocast.encoders.export_encoder import EncoderRecipe, export_encoder
 
     class Convolutions(nn.Module):
         def __init__(self) -> None:

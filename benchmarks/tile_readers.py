@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import openslide
 
-from histocast.array_memory import ArrayMemory
 from histocast.slide import Slide, open_slide
 from histocast.slide.blocks import OFF_GRID_BYTES
 from histocast.slide.reader import Level, Reader
 from histocast.slide.tiff import open_reader
 from histocast.slide.windows import blocks_of, choose_level, place_windows
 from histocast.storage import Bytes, open_source
+from histocast.storage.array_memory import ArrayMemory
 
 TILE_PX = 256
 UM_PER_PX = 0.5

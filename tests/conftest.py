@@ -6,9 +6,13 @@ import os
 import urllib.request
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+
+if TYPE_CHECKING:
+    from histocast.bundle import Bundle
+    from histocast.evaluation.summary import Evaluation
 
 AnyReport = TypeVar("AnyReport", pytest.TestReport, pytest.CollectReport)
 
@@ -76,3 +80,42 @@ def s3_endpoint(_s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     urllib.request.urlopen(f"{_s3_server}/moto-api/reset", data=b"", timeout=10).close()
     return _s3_server
+
+
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the encoders of `made_recipe`."""
+    pytest.importorskip("torch")
+    from histocast.stages.prepare import export_encoders
+    from made_sections import made_recipe
+
+    folder = tmp_path_factory.mktemp("encoders")
+    export_encoders(made_recipe(), outdir=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder_bundle(encoders: Path) -> Bundle:
+    """What ``bundle.json`` of the encoders says."""
+    from histocast.bundle import read_bundle
+
+    return read_bundle(encoders)
+
+
+@pytest.fixture(scope="session")
+def made_set(tmp_path_factory: pytest.TempPathFactory, encoder_bundle: Bundle) -> Path:
+    """A training set made once for all tests: four sections of two patients."""
+    from made_sections import make_training_set
+
+    patients = {"A1": "A", "A2": "A", "B1": "B", "B2": "B"}
+    return make_training_set(tmp_path_factory.mktemp("made"), encoder_bundle, patients=patients)
+
+
+@pytest.fixture(scope="session")
+def made_folds(tmp_path_factory: pytest.TempPathFactory, made_set: Path) -> tuple[Path, Evaluation]:
+    """The set cross-validated under both protocols: output folder and figures."""
+    from histocast.stages.evaluate import cross_validate
+    from made_sections import made_recipe
+
+    outdir = tmp_path_factory.mktemp("folds")
+    return outdir, cross_validate(made_set, recipe=made_recipe(), outdir=outdir)

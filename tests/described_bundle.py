@@ -9,8 +9,9 @@ import onnx
 import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
-from histocast.artifacts import GENE_EMBEDDINGS, GENES, Provenance, write_json, write_table
+from histocast.artifacts import GENE_EMBEDDINGS, GENES, write_json, write_table
 from histocast.bundle import Bundle, GeneTextSpec, sha256_of_file
+from histocast.records import Provenance
 from sample_bundle import DIM, write_bundle
 
 TEXT = 4

@@ -31,9 +31,9 @@ POLL_S = 0.01
 # So that errors can be searched for it: they must name the sample and nothing else.
 FILE_NAME = "accession-4711.svs"
 IMPORTED_BEFORE = (
-    "histocast.api.predict",
-    "histocast.encode.encode",
-    "histocast.serving",
+    "histocast.stages.predict_slide",
+    "histocast.stages.encode",
+    "histocast.inference",
     "histocast.slide.tiff",
     "histocast.slide.openslide",
     "histocast.slide.image",

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from histocast.artifacts import write_json
 from histocast.bundle import Bundle, EncoderSpec, TensorSpec, TileGeometry, sha256_of_file
-from histocast.methods.encoder_cards import find_card
-from histocast.methods.exported_encoder import ExportedEncoder, write_exported
+from histocast.encoders.encoder_cards import find_card
+from histocast.encoders.exported_encoder import ExportedEncoder, write_exported
 from sample_bundle import write_bundle
 
 DIM = 6

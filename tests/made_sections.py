@@ -9,7 +9,8 @@ import numpy as np
 from histocast.artifacts import write_json
 from histocast.bundle import Bundle
 from histocast.records import LevelRecord, SlideRecord
-from histocast.training import Recipe, prepare_section
+from histocast.sections.section import prepare_section
+from histocast.training.recipe import Recipe
 from spot_files import SLIDE_DIGEST, square_array, write_features, write_tiles
 
 COLUMNS, ROWS = 11, 9

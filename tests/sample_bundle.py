@@ -12,9 +12,9 @@ import onnx
 import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
-from histocast.artifacts import GENES, Provenance, write_json, write_table
+from histocast.artifacts import GENES, write_json, write_table
 from histocast.bundle import Bundle, sha256_of_file
-from histocast.records import LevelRecord, SlideRecord
+from histocast.records import LevelRecord, Provenance, SlideRecord
 from spot_files import SLIDE_DIGEST, square_array, write_features, write_tiles
 
 DIM = 6

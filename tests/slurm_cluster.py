@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from histocast.serving.task_server import free_port
+from histocast.inference.triton.task_server import free_port
 
 WAIT_S = 60.0
 

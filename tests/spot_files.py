@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from histocast.artifacts import FEATURES, TILES, Provenance, write_table
+from histocast.artifacts import FEATURES, TILES, write_table
+from histocast.records import Provenance
 
 SLIDE_DIGEST = "sampled-sha256:" + "5" * 64
 

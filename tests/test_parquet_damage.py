@@ -13,9 +13,9 @@ from histocast.artifacts import TableSchema, read_table
 from histocast.errors import DataError, HistocastError
 from histocast.foreign_errors import known_error
 from histocast.genes.name_tables import open_catalogue
-from histocast.genes.symbols import read_symbols
-from histocast.training.gene_table import read_gene_table
-from histocast.training.read_counts import read_counts
+from histocast.genes.resolve import read_symbols
+from histocast.sections.gene_table import read_gene_table
+from histocast.sections.read_counts import read_counts
 
 ROWS = 50
 DAMAGED_BYTES = 40

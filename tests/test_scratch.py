@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from histocast.errors import OutputError
-from histocast.scratch import scratch_folder
+from histocast.resources import scratch_folder
 
 
 @pytest.fixture(autouse=True)

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from histocast.bundle import Bundle
-from histocast.serving.repository import RepositoryOptions, write_repository
-from histocast.serving.server_command import server_options
-from histocast.serving.server_memory import Regions
-from histocast.serving.task_server import free_port
-from histocast.serving.triton import TritonPredictor
+from histocast.inference.triton.model_repository import RepositoryOptions, write_repository
+from histocast.inference.triton.server_command import server_options
+from histocast.inference.triton.shared_memory import Regions
+from histocast.inference.triton.task_server import free_port
+from histocast.inference.triton.triton_predictor import TritonPredictor
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = RepositoryOptions(backend="python", max_batch_tiles=32)

@@ -16,7 +16,7 @@ __all__ = ["__version__", "predict_slide"]
 def __getattr__(name: str) -> Any:
     """Import the stages when they are first used, so that ``histocast --help`` answers at once."""
     if name == "predict_slide":
-        from histocast.api import predict_slide
+        from histocast.stages.predict_slide import predict_slide
 
         return predict_slide
     raise AttributeError(f"module 'histocast' has no attribute {name!r}")

@@ -12,37 +12,17 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from histocast import __version__
 from histocast.errors import MissingInputError, OutputError, StaleInputError
 from histocast.foreign_errors import is_out_of_memory
 from histocast.parquet_damage import refuse_damaged_parquet
+from histocast.records import Provenance
 
 METADATA_KEY = b"histocast"
-
-
-class Provenance(BaseModel):
-    """What made an artifact: enough to make it again, and nothing about a patient."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    artifact: str
-    """Which artifact this is: ``tiles``, ``features``, ``expression`` ..."""
-    schema_version: int
-    """Raised whenever a column changes its name, dtype or meaning."""
-    histocast_version: str = __version__
-    sample: str
-    inputs: dict[str, str] = Field(default_factory=dict)
-    """Digest of each input by its role, for example ``{"slide": "sampled-sha256:...", "bundle": "sha256:..."}``."""
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    """Every parameter that decided a value."""
-    software: dict[str, str] = Field(default_factory=dict)
-    """Versions of what computed it, by name."""
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from histocast import __version__
 from histocast.errors import HistocastError, MissingInputError, StaleInputError
 
 Stage = Literal["check", "tile", "encode", "predict", "report"]
@@ -233,3 +234,22 @@ def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
             where=str(path),
             advice="run the stage that writes it again",
         ) from error
+
+
+class Provenance(BaseModel):
+    """What made an artifact: enough to make it again, and nothing about a patient."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    artifact: str
+    """Which artifact this is: ``tiles``, ``features``, ``expression`` ..."""
+    schema_version: int
+    """Raised whenever a column changes its name, dtype or meaning."""
+    histocast_version: str = __version__
+    sample: str
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """Digest of each input by its role, for example ``{"slide": "sampled-sha256:...", "bundle": "sha256:..."}``."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Every parameter that decided a value."""
+    software: dict[str, str] = Field(default_factory=dict)
+    """Versions of what computed it, by name."""

@@ -21,7 +21,7 @@ from PIL import Image
 from faulty_proxy import BUCKET, bucket, proxy
 from histocast import cli
 from histocast.errors import DataError
-from histocast.serving.onnx import OnnxPredictor
+from histocast.inference.onnx_predictor import OnnxPredictor
 from small_disk import small_disk
 
 __all__ = ["bucket", "proxy"]
@@ -291,7 +291,7 @@ def test_a_traceback_is_never_lost(run, work: Work, log: str, monkeypatch: pytes
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.log")] == places
 
 
-@pytest.mark.parametrize("library", ["typer", "histocast.cli.train"])
+@pytest.mark.parametrize("library", ["typer", "histocast.cli.train_verbs"])
 def test_a_library_that_cannot_be_imported(root: Path, tmp_path: Path, library: str) -> None:
     code = f"import sys; sys.modules[{library!r}] = None; from histocast.__main__ import main; main()"
     ended = subprocess.run(

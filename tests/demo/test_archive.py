@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from histocast.artifacts import EXPRESSION, Provenance, write_table
+from histocast.artifacts import EXPRESSION, write_table
 from histocast.demo import make_training_set, score_demo
 from histocast.demo.expression import list_genes, truth_at
 from histocast.demo.recipes import SlideRecipe
 from histocast.demo.terrain import read_latents
 from histocast.errors import DataError, MissingInputError, OutputError
+from histocast.records import Provenance
 
 
 def write_predictions(results: Path, sample: str, points: np.ndarray, values: np.ndarray, names: list[str]) -> None:

@@ -20,9 +20,9 @@ from histocast.bundle import read_bundle
 from histocast.demo import make_archive, score_demo
 from histocast.demo.expression import list_genes
 from histocast.demo.recipes import SlideRecipe, list_demo_recipes
-from histocast.serving import verify_bundle
-from histocast.serving.asked_genes import ask_genes
-from histocast.serving.panel import gene_inputs
+from histocast.fusion.panel import gene_inputs
+from histocast.fusion.selected_genes import ask_genes
+from histocast.inference import verify_bundle
 
 MAX_BYTES = 4_000_000
 PLACES = 30

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from histocast.genes.encoders import SentenceEncoder, choose_encoder
 from histocast.genes.name_tables import open_catalogue
 from histocast.genes.resolve import resolve_genes
+from histocast.genes.text_encoders import SentenceEncoder, choose_encoder
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from histocast.bundle import read_bundle
 from histocast.cli import app
 from histocast.errors import ConfigError, UsageError
+from histocast.fusion.selected_genes import EVIDENCE, ask_genes
 from histocast.genes.ask import encoder_of
-from histocast.genes.encoders import SentenceEncoder
-from histocast.serving.asked_genes import EVIDENCE, ask_genes
+from histocast.genes.text_encoders import SentenceEncoder
 
 KNOWN, OTHERS = "KRT8", ("MYH9", "VWF")
 

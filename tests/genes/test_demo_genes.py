@@ -13,9 +13,9 @@ import pytest
 
 from histocast.artifacts import GENE_EMBEDDINGS, GENE_NAMES, GENE_TEXTS, read_table
 from histocast.genes.describe import Sources, describe_genes
-from histocast.genes.encoders import SentenceEncoder
 from histocast.genes.name_tables import open_catalogue
 from histocast.genes.resolve import resolve_genes
+from histocast.genes.text_encoders import SentenceEncoder
 
 
 @pytest.fixture(scope="module")

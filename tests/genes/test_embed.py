@@ -16,8 +16,8 @@ from histocast.artifacts import GENE_EMBEDDINGS, read_table
 from histocast.errors import DataError, MissingInputError, ServingUnavailable, UsageError
 from histocast.genes.describe import Sources, describe_genes
 from histocast.genes.embed import embed_genes
-from histocast.genes.encoders import Encoded, EndpointEncoder, SentenceEncoder, choose_encoder
 from histocast.genes.endpoint import Endpoint
+from histocast.genes.text_encoders import Encoded, EndpointEncoder, SentenceEncoder, choose_encoder
 
 NameGenes = Callable[..., Path]
 SYMBOLS = ("FLG", "KRT5", "ERBB2", "CD3E")

@@ -14,7 +14,7 @@ from histocast.errors import DataError, MissingInputError, UsageError
 from histocast.genes.catalogue import Catalogue, Gene, Match, Refusal
 from histocast.genes.name_tables import SHIPPED_NAMES, open_catalogue, read_names
 from histocast.genes.resolve import read_named_genes, resolve_genes
-from histocast.training.gene_table import read_gene_table
+from histocast.sections.gene_table import read_gene_table
 
 CATALOGUE = open_catalogue()
 RENAMED = {

@@ -16,7 +16,7 @@ from histocast.errors import ConfigError, DataError, MissingInputError
 from histocast.genes.conch import ConchEncoder
 from histocast.genes.describe import Sources, describe_genes
 from histocast.genes.embed import embed_genes
-from histocast.genes.encoders import SentenceEncoder, choose_encoder
+from histocast.genes.text_encoders import SentenceEncoder, choose_encoder
 
 transformers = pytest.importorskip("transformers", reason="the extra genes is not installed")
 torch = pytest.importorskip("torch", reason="the extra genes is not installed")

@@ -25,7 +25,9 @@ from histocast.artifacts import (
 )
 from histocast.bundle import Bundle, EncoderSpec, FusionSpec, Metric
 from histocast.cli import app
-from histocast.methods.exported_encoder import ExportedEncoder
+from histocast.encoders.exported_encoder import ExportedEncoder
+from histocast.evaluation.figures import Figure
+from histocast.evaluation.summary import Evaluation, GeneRow, SectionRow, SubjectSummary
 from histocast.parameters import Parameters
 from histocast.records import (
     BatchStatus,
@@ -36,13 +38,11 @@ from histocast.records import (
     StageError,
     StatusRecord,
 )
-from histocast.training.figures import Figure
+from histocast.sections.section import SectionRecord
+from histocast.sections.training_sheet import TrainingRow
+from histocast.stages.plan import Plan, PlannedModel
 from histocast.training.history import Metrics
-from histocast.training.plan import Plan, PlannedModel
-from histocast.training.section import SectionRecord
-from histocast.training.sheet import TrainingRow
-from histocast.training.summary import Evaluation, GeneRow, SectionRow, SubjectSummary
-from histocast.training.train import TrainRecord
+from histocast.training.train_fold import TrainRecord
 
 VERB = re.compile(r"(?<![\w./-])histocast ((?:genes )?[a-z][a-z-]*) ([^`\n|#]*)")
 RUN = re.compile(r"nextflow [^`\n]*run ([^`\n#]*)")

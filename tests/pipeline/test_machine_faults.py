@@ -69,7 +69,7 @@ exec {histocast} "$@"
 SHORT_OF_MEMORY = """
 import contextlib, resource, sys
 from histocast.__main__ import main
-from histocast.serving.onnx import OnnxPredictor
+from histocast.inference.onnx_predictor import OnnxPredictor
 
 whole_run = OnnxPredictor._run
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from histocast.bundle import sha256_of_file
-from histocast.serving import verify_bundle
+from histocast.inference import verify_bundle
 from known_encoders import write_exported_encoder
 from pipeline_runs import Launcher, Run, count_by_process, write_samplesheet
 from stained_sections import GENES, GEOMETRY, write_ridge_recipe, write_training_sheet

@@ -19,7 +19,7 @@ from histocast.errors import DataError, MissingInputError, OutputError
 from histocast.records import SlideRecord
 from histocast.report.accuracy import protocols, signed
 from histocast.report.canvas import Canvas
-from histocast.report.colour import ColourScale, colour_table, is_flat, round_step
+from histocast.report.colour_scale import ColourScale, colour_table, is_flat, round_step
 from histocast.report.page import percent, scale_bar
 from histocast.report.pictures import draw_tissue, jpeg_uri, read_tissue
 from histocast.report.sample_data import SampleData, choose_diverse, choose_genes, read_sample

@@ -11,7 +11,7 @@ import tifffile
 
 from faulty_proxy import BUCKET
 from histocast.errors import DataError
-from histocast.slide import plan
+from histocast.slide import read_plan as plan
 from made_slides import Pixels, Recipe, halved, paint_arrays, write_slide
 from read_back import read_all
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from histocast.array_memory import ArrayMemory
 from histocast.slide.tiff import TiffReader
+from histocast.storage.array_memory import ArrayMemory
 from made_slides import Pixels, Recipe, paint_arrays, write_slide
 
 READ_ALL = """

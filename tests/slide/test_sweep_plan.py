@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from histocast.slide.plan import Bands, plan_cells, split_windows
+from histocast.slide.read_plan import Bands, plan_cells, split_windows
 from histocast.slide.reader import Level
 from histocast.slide.stacks import StackGrid
 from histocast.slide.windows import Windows, blocks_of

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from faulty_proxy import BUCKET, FaultyProxy
-from histocast.api.surroundings import fetch_bundle as fetch_for_stage
 from histocast.bundle import read_bundle, verify_files
 from histocast.errors import OutputError, UsageError
+from histocast.stages.environment import fetch_bundle as fetch_for_stage
 from histocast.storage import fetch_bundle
 from histocast.storage.cache import hold_folder, make_room
 from sample_bundle import write_bundle

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histocast.array_memory import ArrayMemory
+from histocast.storage.array_memory import ArrayMemory
 from histocast.storage.pieces import Pieces, piece_memory
 from histocast.storage.ranges import MAX_REQUEST_BYTES, plan_requests
 from histocast.storage.source import clipped

@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from histocast.errors import HistocastError, MissingInputError, StorageUnavailable
-from histocast.serving.triton_settings import TOKEN_HEADER, TritonSettings
+from histocast.inference.triton.settings import TOKEN_HEADER, TritonSettings
 from histocast.storage.secrets import read_secret
 
 PEM = "-----BEGIN CERTIFICATE-----\nhush\n"

@@ -21,7 +21,7 @@ import pytest
 
 from histocast.bundle import bundle_digest
 from histocast.report import viewer
-from histocast.report.colour import ColourScale
+from histocast.report.colour_scale import ColourScale
 from predicted_sample import predict, write_report
 from sample_bundle import write_bundle, write_slide_files
 

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from histocast.errors import DataError, MissingInputError
+from histocast.sections.labels import array_neighbourhood
 from histocast.tiles import read_spots
-from histocast.training.labels import array_neighbourhood
 
 ST = (
     "x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n"

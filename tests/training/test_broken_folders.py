@@ -8,7 +8,7 @@ import pytest
 from test_layouts import WRITERS
 
 from broken_inputs import MEANT, break_in_place, run, write_broken
-from histocast.serving import server_command
+from histocast.inference.triton import server_command
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from histocast.bundle import EncoderSpec
-from histocast.methods.encoder_cards import find_card
+from histocast.encoders.encoder_cards import find_card
 from histocast.training.gene_text import GeneText
 from histocast.training.licences import NOT_STATED, join_licences, licence_parts
 

@@ -13,14 +13,14 @@ import torch
 from killed_training import epochs_kept_by_a_killed_training
 
 from histocast.errors import ConfigError, DataError
-from histocast.methods.baselines import Bleep
-from histocast.methods.dkan import Dkan, DkanConfig
-from histocast.methods.layers import Spots
-from histocast.methods.losses import Losses
+from histocast.networks.baselines import Bleep
+from histocast.networks.dkan import Dkan, DkanConfig
+from histocast.networks.layers import Spots
+from histocast.networks.losses import Losses
 from histocast.progress import Meter
 from histocast.training.checkpoint import load_checkpoint
-from histocast.training.designs import DESIGNS, read_options
 from histocast.training.loop import Data, Epoch, LoopOptions, TrainingRegion, train_network
+from histocast.training.registry import DESIGNS, read_options
 from histocast.training.variants import apply_variant
 
 

@@ -10,19 +10,27 @@ import torch
 from killed_training import epochs_kept_by_a_killed_training
 from made_stripes import GENES, SAMPLES, SIDE, TILE_PX, make_stripes
 
-from histocast import api
 from histocast.artifacts import FEATURES, PIXELS_FILE, read_table
 from histocast.bundle import read_bundle
+from histocast.encoders.target_encoder import EncoderOptions, FromPixels, TargetEncoder, Tiles, turned
 from histocast.errors import ConfigError, DataError
-from histocast.methods.baselines import StNet, StNetConfig
-from histocast.methods.layers import Spots
-from histocast.methods.target_encoder import EncoderOptions, FromPixels, TargetEncoder, Tiles, turned
+from histocast.inference import open_predictor, verify_bundle
+from histocast.networks.baselines import StNet, StNetConfig
+from histocast.networks.layers import Spots
 from histocast.progress import Meter
 from histocast.records import SlideRecord, read_record
-from histocast.serving import open_predictor, verify_bundle
-from histocast.training import Recipe, TrainRecord, evaluate, export_bundle, read_recipe, train
-from histocast.training.designs import read_options
+from histocast.stages.encode import encode
+from histocast.stages.environment import SlideLocation
+from histocast.stages.evaluate import evaluate
+from histocast.stages.export import export_bundle
+from histocast.stages.predict import predict
+from histocast.stages.prepare import prepare
+from histocast.stages.tile import tile
+from histocast.stages.train import train
 from histocast.training.loop import Data, LoopOptions, TrainingRegion, train_network
+from histocast.training.recipe import Recipe, read_recipe
+from histocast.training.registry import read_options
+from histocast.training.train_fold import TrainRecord
 from histocast.training.trained_encoder import COLUMN, TrainedEncoder, encode_with, with_tokens
 from histocast.training.training_set import open_training_set
 
@@ -34,7 +42,7 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe]:
     """Prepared sections with pixels, beside what they were made of."""
     folder = tmp_path_factory.mktemp("stripes")
     recipe = read_recipe(make_stripes(folder))
-    api.prepare(folder / "training.csv", recipe=recipe, outdir=folder / "set", keep_pixels=True)
+    prepare(folder / "training.csv", recipe=recipe, outdir=folder / "set", keep_pixels=True)
     return folder, recipe
 
 
@@ -81,12 +89,12 @@ def test_its_bundle_encodes_and_predicts_like_any_other(
     export_bundle(model[0], encoders=folder / "set" / "encoders", outdir=bundle_folder)
     verify_bundle(bundle_folder)
     assert "encoders/trained.onnx" in (bundle_folder / "README.md").read_text()
-    location = api.SlideLocation("S3", str(folder / "S3.png"), mpp=0.5)
+    location = SlideLocation("S3", str(folder / "S3.png"), mpp=0.5)
     out = tmp_path / "S3"
-    api.tile(location, bundle=str(bundle_folder), outdir=out, spots=str(folder / "S3_spots.tsv"))
+    tile(location, bundle=str(bundle_folder), outdir=out, spots=str(folder / "S3_spots.tsv"))
     record = read_record(out / "slide.json", SlideRecord)
-    api.encode(location, record=record, tiles=out / "tiles.parquet", bundle=str(bundle_folder), outdir=out)
-    api.predict(
+    encode(location, record=record, tiles=out / "tiles.parquet", bundle=str(bundle_folder), outdir=out)
+    predict(
         record=record,
         tiles=out / "tiles.parquet",
         features=out / "features.parquet",
@@ -141,7 +149,7 @@ def test_what_cannot_be_trained_is_refused(stripes: tuple[Path, Recipe], tmp_pat
             recipe=recipe.model_copy(update={"method": "alignst", "options": {"encoder": {"name": "resnet18"}}}),
             outdir=tmp_path,
         )
-    api.prepare(folder / "training.csv", recipe=recipe, outdir=tmp_path / "set")
+    prepare(folder / "training.csv", recipe=recipe, outdir=tmp_path / "set")
     with pytest.raises(DataError, match=r"(?s)without the pixels.*--keep-pixels"):
         train(tmp_path / "set", recipe=recipe, fold="S3", outdir=tmp_path / "model")
     (tmp_path / "set" / "S1" / PIXELS_FILE).symlink_to(folder / "set" / "S2" / PIXELS_FILE)

@@ -10,7 +10,14 @@ import sys
 import typer
 
 from histocast import __version__
-from histocast.cli import data, doctor, genes, predict, serve, train
+from histocast.cli import (
+    demo_verbs,
+    doctor,
+    gene_verbs,
+    predict_verbs,
+    server_verbs,
+    train_verbs,
+)
 from histocast.cli.verb_groups import GroupedHelp
 from histocast.errors import UsageError
 from histocast.failures import end_with
@@ -33,11 +40,11 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
         raise typer.Exit
 
 
-predict.register(app)
-train.register(app)
-genes.register(app)
-data.register(app)
-serve.register(app)
+predict_verbs.register(app)
+train_verbs.register(app)
+gene_verbs.register(app)
+demo_verbs.register(app)
+server_verbs.register(app)
 app.command()(doctor.doctor)
 
 

@@ -79,7 +79,7 @@ def _try(subject: str, look: Callable[[], str]) -> Finding:
 
 
 def _processors() -> str:
-    from histocast.processors import available_threads
+    from histocast.resources import available_threads
 
     return f"{available_threads()} that this process may use"
 
@@ -127,16 +127,16 @@ def _answer(*command: str) -> str:
 
 
 def _scratch() -> str:
-    from histocast.scratch import scratch_folder
+    from histocast.resources import scratch_folder
 
     with scratch_folder() as folder:
         return f"{folder.parent}, {shutil.disk_usage(folder).free / 1e9:.0f} GB free"
 
 
 def _bundle(uri: str) -> str:
-    from histocast.api.surroundings import fetch_bundle, triton_url
-    from histocast.scratch import scratch_folder
-    from histocast.serving import verify_bundle, verify_servers
+    from histocast.inference import verify_bundle, verify_servers
+    from histocast.resources import scratch_folder
+    from histocast.stages.environment import fetch_bundle, triton_url
 
     with scratch_folder() as scratch:
         folder, _ = fetch_bundle(uri, scratch)
@@ -149,9 +149,9 @@ def _bundle(uri: str) -> str:
 
 
 def _slide(uri: str, mpp: float | None) -> str:
-    from histocast.api.surroundings import SlideLocation, opened_slide
     from histocast.progress import Clock
-    from histocast.scratch import scratch_folder
+    from histocast.resources import scratch_folder
+    from histocast.stages.environment import SlideLocation, opened_slide
 
     with (
         scratch_folder() as scratch,

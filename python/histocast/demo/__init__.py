@@ -2,7 +2,7 @@
 
 recipes     what each slide is made of
 terrain     which compartment lies where (the hidden latents)
-nuclei paint blemishes pyramid    the slide as a scanner would have written it
+nuclei paint pyramid    the slide as a scanner would have written it
 expression  the hidden truth, and counts drawn around it
 archive     the folders `make_archive` and `make_training_set` leave
 score       predictions against truth

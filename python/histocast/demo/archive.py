@@ -19,8 +19,8 @@ from histocast.demo.paint import STRIP_PX, Painter
 from histocast.demo.pyramid import write_pyramid
 from histocast.demo.recipes import SlideRecipe, list_demo_recipes, list_training_recipes
 from histocast.demo.terrain import Latents, grow_terrain, make_latents, write_latents
-from histocast.processors import available_threads
 from histocast.progress import Meter
+from histocast.resources import available_threads
 
 SPOT_PITCH_UM = 112.0
 """Distance of measured spots: that of the demo bundle's grid."""

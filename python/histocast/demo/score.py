@@ -15,7 +15,7 @@ from histocast.artifacts import EXPRESSION, read_table
 from histocast.demo.expression import Gene, list_genes, truth_at
 from histocast.demo.terrain import read_latents
 from histocast.errors import DataError, MissingInputError
-from histocast.serving.asked_genes import EVIDENCE, LEVELS, NEAREST_GENE, TRAINED
+from histocast.fusion.selected_genes import EVIDENCE, LEVELS, NEAREST_GENE, TRAINED
 
 SHOWN_GENES = 12
 

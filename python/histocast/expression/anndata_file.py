@@ -7,6 +7,7 @@ https://anndata.readthedocs.io/en/stable/fileformat-prose.html
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.artifacts import Provenance, write_atomically
-from histocast.bundle import Bundle
+from histocast import __version__
+from histocast.artifacts import write_atomically
+from histocast.bundle import Bundle, Metric
 from histocast.expression.hdf5_file import create_hdf5
 from histocast.expression.prediction import BLOCK_ROWS, Prediction
-from histocast.expression.provenance import provenance_tree
-from histocast.records import SlideRecord
-from histocast.serving.asked_genes import EVIDENCE, LEVELS, NEAREST_GENE, TEXT_DISTANCE
+from histocast.fusion.selected_genes import EVIDENCE, LEVELS, NEAREST_GENE, TEXT_DISTANCE
+from histocast.records import Provenance, SlideRecord
 
 if TYPE_CHECKING:
     import h5py
     import pandas as pd
+
 
 # A chunk of 512 spots by 64 genes is 128 KiB: a viewer that colours by one gene reads a small part of the file.
 CHUNK = (512, 64)
@@ -176,4 +178,38 @@ def _spatial(record: SlideRecord, image: SpatialImage) -> dict[str, Any]:
             "spot_diameter_fullres": diameter_um / record.um_per_px,
         },
         "metadata": {"um_per_px": record.um_per_px},
+    }
+
+
+def provenance_tree(provenance: Provenance, bundle: Bundle) -> dict[str, Any]:
+    """``uns['histocast']``: nested mappings of strings, numbers and tables, which AnnData can hold."""
+    import pandas as pd
+
+    metrics = [metric.model_dump() for metric in bundle.metrics]
+    encoders = [
+        {"name": e.name, "version": e.version, "licence": e.licence, "sha256": e.sha256} for e in bundle.encoders
+    ]
+    return {
+        "schema_version": provenance.schema_version,
+        "histocast_version": __version__,
+        "sample": provenance.sample,
+        "inputs": provenance.inputs,
+        "parameters": provenance.parameters,
+        "software": provenance.software,
+        "bundle": {
+            "name": bundle.name,
+            "version": bundle.version,
+            "created_by": bundle.created_by,
+            "method": bundle.fusion.method,
+            "description": bundle.description,
+            "intended_use": bundle.intended_use,
+            "licence": bundle.licence,
+            "fusion_sha256": bundle.fusion.sha256,
+            "training_data": json.dumps(bundle.training_data),
+        },
+        "encoders": pd.DataFrame(encoders),
+        "scale": bundle.scale.model_dump(exclude_none=True),
+        "calibration": bundle.calibration.model_dump(),
+        "ood": {"column": bundle.ood.column, "threshold": bundle.ood.threshold},
+        "metrics": pd.DataFrame(metrics, columns=list(Metric.model_fields)),
     }

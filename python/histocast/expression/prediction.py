@@ -12,12 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from histocast.bundle import Bundle, OutOfDistribution
+from histocast.fusion.fusion_inputs import FusionInputs, SpotFeatures, regions_of_slide
+from histocast.fusion.lattice import Region
+from histocast.fusion.panel import GENES_PER_CALL, gene_inputs
+from histocast.inference.predictor import Pending, Predictor, Tensors
 from histocast.progress import Clock
-from histocast.serving.fusion_inputs import FusionInputs, SpotFeatures, regions_of_slide
-from histocast.serving.lattice import Region
-from histocast.serving.panel import GENES_PER_CALL, gene_inputs
-from histocast.serving.predictor import Pending, Predictor, Tensors
-from histocast.serving.scratch import scratch_array
+from histocast.resources import scratch_array
 
 Floats = NDArray[np.float32]
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from histocast.artifacts import EXPRESSION, Provenance, parquet_writer
+from histocast.artifacts import EXPRESSION, parquet_writer
 from histocast.expression.prediction import Prediction
-from histocast.serving.asked_genes import EVIDENCE, NEAREST_GENE
+from histocast.fusion.selected_genes import EVIDENCE, NEAREST_GENE
+from histocast.records import Provenance
 
 # Numbers in one row group, 8 MB of them, whatever the size of the panel.
 ROW_GROUP_VALUES = 2_000_000

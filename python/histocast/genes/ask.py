@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, cast
 
 from histocast.bundle import Bundle, read_bundle
 from histocast.errors import ConfigError, UsageError
-from histocast.genes import encoders
+from histocast.fusion.selected_genes import takes_descriptions
+from histocast.genes import text_encoders as encoders
 from histocast.genes.catalogue import Species
 from histocast.genes.describe import Sources, describe_genes
 from histocast.genes.embed import EmbedFacts, embed_genes
 from histocast.genes.name_tables import open_catalogue
 from histocast.genes.open_encoder import open_encoder
 from histocast.genes.resolve import resolve_genes
-from histocast.serving.asked_genes import takes_descriptions
 
 if TYPE_CHECKING:
-    from histocast.genes.encoders import TextEncoder
+    from histocast.genes.text_encoders import TextEncoder
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 

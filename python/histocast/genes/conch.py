@@ -11,7 +11,7 @@ import numpy as np
 
 from histocast.errors import ConfigError, DataError, MissingInputError
 from histocast.genes.digests import digest_of_file
-from histocast.genes.encoders import CONCH, Encoded
+from histocast.genes.text_encoders import CONCH, Encoded
 
 # CONCH reads 127 tokens; the place after them is its class token's, filled with padding until then.
 MAX_TOKENS, PLACES = 127, 128

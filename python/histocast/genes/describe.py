@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from histocast.artifacts import GENE_TEXTS, Provenance, write_table
+from histocast.artifacts import GENE_TEXTS, write_table
 from histocast.errors import DataError
 from histocast.genes.digests import digest_of_file, digest_of_text
 from histocast.genes.gene_ontology import read_annotations
@@ -18,6 +18,7 @@ from histocast.genes.refine import RefineFacts, Refinement, refine_texts
 from histocast.genes.resolve import NamedGene, read_named_genes
 from histocast.genes.texts import SourceTexts
 from histocast.genes.uniprot import read_uniprot
+from histocast.records import Provenance
 
 TEXTS_FILE = "gene-texts.parquet"
 JOURNAL_FILE = "describe.journal.jsonl"

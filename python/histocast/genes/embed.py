@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from histocast.artifacts import GENE_EMBEDDINGS, GENE_TEXTS, Provenance, read_table, write_table
+from histocast.artifacts import GENE_EMBEDDINGS, GENE_TEXTS, read_table, write_table
 from histocast.errors import DataError
 from histocast.genes.digests import digest_of, digest_of_file
-from histocast.genes.encoders import Encoded, TextEncoder
 from histocast.genes.journal import Journal
+from histocast.genes.text_encoders import Encoded, TextEncoder
 from histocast.progress import Meter
+from histocast.records import Provenance
 
 EMBEDDINGS_FILE = "genes.parquet"
 JOURNAL_FILE = "embed.journal.jsonl"

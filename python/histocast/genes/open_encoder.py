@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from histocast.errors import UsageError
-from histocast.genes.encoders import CONCH, Pooling, SentenceEncoder, TextEncoder, choose_encoder
+from histocast.genes.text_encoders import CONCH, Pooling, SentenceEncoder, TextEncoder, choose_encoder
 
 
 def open_encoder(

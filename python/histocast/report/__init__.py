@@ -1,6 +1,5 @@
 """Pages people read: one a sample, and one that accounts for every sample of a batch."""
 
 from histocast.report.sample import report_sample
-from histocast.report.summary import summarise
 
-__all__ = ["report_sample", "summarise"]
+__all__ = ["report_sample"]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histocast.fusion.selected_genes import EVIDENCE, FAR, NEAR, NEAREST_GENE, TRAINED
 from histocast.report.page import THIN_SPACE, count, percent, plural
 from histocast.report.sample_data import SampleData, choose_genes
-from histocast.serving.asked_genes import EVIDENCE, FAR, NEAR, NEAREST_GENE, TRAINED
 
 if TYPE_CHECKING:
     import pandas as pd

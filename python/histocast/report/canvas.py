@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histocast.records import SlideRecord
-from histocast.report.colour import ColourScale
+from histocast.report.colour_scale import ColourScale
 from histocast.report.pictures import Rgb
 
 # Wide enough for three maps side by side on a screen of double density.

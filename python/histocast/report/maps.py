@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from histocast.fusion.selected_genes import EVIDENCE, NEAREST_GENE
 from histocast.records import SlideRecord
 from histocast.report import accuracy
 from histocast.report.canvas import Canvas
-from histocast.report.colour import ColourScale, colour_table, is_flat
+from histocast.report.colour_scale import ColourScale, colour_table, is_flat
 from histocast.report.page import THIN_SPACE, count, percent, plural, scale_bar
 from histocast.report.pictures import Rgb, jpeg_uri, png_uri
 from histocast.report.sample_data import SampleData
-from histocast.serving.asked_genes import EVIDENCE, NEAREST_GENE
 
 MAP_BYTES = 40_000
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from histocast.artifacts import write_atomically
-from histocast.report.colour import round_step
+from histocast.report.colour_scale import round_step
 
 TEMPLATES = Path(__file__).parent / "templates"
 

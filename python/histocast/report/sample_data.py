@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histocast.errors import DataError, MissingInputError
-from histocast.serving.asked_genes import EVIDENCE, LEVELS, TRAINED
-from histocast.serving.panel import find_shown
+from histocast.fusion.panel import find_shown
+from histocast.fusion.selected_genes import EVIDENCE, LEVELS, TRAINED
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histocast.fusion.selected_genes import EVIDENCE, NEAREST_GENE
 from histocast.records import SlideRecord
 from histocast.report.accuracy import describe_evidence
 from histocast.report.canvas import Canvas, crop, spot_diameter_um
-from histocast.report.colour import ColourScale, colour_table, is_flat
+from histocast.report.colour_scale import ColourScale, colour_table, is_flat
 from histocast.report.packing import COARSE_STEPS, FINE_STEPS, choose_digits, pack_column, pack_json
 from histocast.report.pictures import Rgb, fit_within, jpeg_uri
 from histocast.report.sample_data import ReadColumn, SampleData, choose_genes
-from histocast.serving.asked_genes import EVIDENCE, NEAREST_GENE
 
 SCRIPTS = Path(__file__).parent / "scripts"
 MODULES = ("payload", "scale", "slide_map", "gene_table", "histogram", "download", "main")

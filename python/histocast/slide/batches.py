@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.array_memory import ArrayMemory
 from histocast.slide.reader import Pixels
 from histocast.slide.windows import Windows
+from histocast.storage.array_memory import ArrayMemory
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from histocast.array_memory import ArrayMemory
 from histocast.foreign_errors import machine_fault_behind
 from histocast.slide.blocks import OFF_GRID_BYTES
 from histocast.slide.per_thread import PerThread
 from histocast.slide.reader import Level, Payload, Pixels, Reader, UnreadableBlock
 from histocast.slide.stacks import WHITE, Stack, StackGrid
 from histocast.slide.windows import Windows
+from histocast.storage.array_memory import ArrayMemory
 
 # Some eight blocks: fewer wait for the lock more often, and more leave the cache before they are shrunk.
 _RUN_BYTES = 1536 * 1024

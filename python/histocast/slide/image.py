@@ -17,8 +17,7 @@ import numpy as np
 
 from histocast.errors import DataError
 from histocast.slide.colour import GREY, RGB, StatedSamples, decide_colour, on_white
-from histocast.slide.density import jpeg_resolutions, png_resolution
-from histocast.slide.jpeg import decode_whole_jpeg, read_jpeg_header
+from histocast.slide.jpeg import JpegHeader, decode_whole_jpeg, read_jpeg_header
 from histocast.slide.reader import (
     Blocks,
     CannotOpen,
@@ -29,10 +28,11 @@ from histocast.slide.reader import (
     UnreadableBlock,
     make_levels,
 )
-from histocast.slide.resolution import Resolution, first_usable
+from histocast.slide.resolution import CENTIMETRE, INCH, METRE, Resolution, first_usable, tag_resolution
 from histocast.slide.tiff import TiffReader
-from histocast.slide.tiff_directories import MAGIC
+from histocast.slide.tiff_directories import MAGIC, open_bytes
 from histocast.slide.tiff_layout import read_layout
+from histocast.slide.tiff_pages import page_tag_resolution
 from histocast.storage import Source
 
 NAME = "image"
@@ -208,3 +208,44 @@ def _stated_resolution(statements: list[Resolution]) -> SlideMetadata:
 
 def _whole(source: Source) -> bytes:
     return source.read(0, source.stat().size_bytes)
+
+
+_JFIF_UNITS = {1: INCH, 2: CENTIMETRE}
+_EXIF = b"Exif\0\0"
+
+
+def jpeg_resolutions(data: bytes, header: JpegHeader) -> list[Resolution]:
+    """Return what the JFIF and EXIF segments of a JPEG state."""
+    found = []
+    for start, stop in header.application:
+        segment = data[start + 4 : stop]
+        if segment.startswith(b"JFIF\0") and len(segment) >= 12:
+            unit, across, down = struct.unpack(">BHH", segment[7:12])
+            # Without a unit the numbers are the shape of a pixel, 1 to 1, and no statement.
+            if unit:
+                found.append(tag_resolution(across, down, _JFIF_UNITS.get(unit), place="its JFIF header"))
+        elif segment.startswith(_EXIF):
+            found.append(_exif_resolution(segment[len(_EXIF) :]))
+    return found
+
+
+def png_resolution(data: bytes) -> Resolution:
+    """Return what the ``pHYs`` chunk of a PNG states, which lies before its pixels."""
+    position = 8
+    while position + 8 <= len(data):
+        length, kind = struct.unpack(">I4s", data[position : position + 8])
+        if kind == b"pHYs" and length == 9 and position + 17 <= len(data):
+            across, down, unit = struct.unpack(">2IB", data[position + 8 : position + 17])
+            return tag_resolution(across, down, METRE if unit == 1 else None, place="its pHYs chunk")
+        if kind == b"IDAT":
+            break
+        position += 12 + length
+    return Resolution()
+
+
+def _exif_resolution(data: bytes) -> Resolution:
+    try:
+        with open_bytes(data) as file:
+            return page_tag_resolution(file.pages.first, place="its EXIF block")
+    except CannotOpen:
+        return Resolution()

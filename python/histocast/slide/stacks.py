@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.array_memory import ArrayMemory
 from histocast.slide.blocks import OFF_GRID_BYTES
 from histocast.slide.reader import Integers, Level, Pixels
 from histocast.slide.windows import block_parts
+from histocast.storage.array_memory import ArrayMemory
 
 WHITE = 255
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from histocast.slide.batches import Batches, Place, TileBatch, piles
 from histocast.slide.fill import Filler, plan_filling
 from histocast.slide.per_thread import PerThread
-from histocast.slide.plan import Cell, group_cells, plan_bands, plan_cells, split_windows
+from histocast.slide.read_plan import Cell, group_cells, plan_bands, plan_cells, split_windows
 from histocast.slide.reader import Payload, Reader
 from histocast.slide.resize import resizer
 from histocast.slide.stacks import Stack

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histocast.errors import DataError
-from histocast.processors import available_threads
+from histocast.resources import available_threads
 from histocast.slide.reader import Level, Pixels, Reader
 from histocast.slide.sweep import sweep_tiles
 from histocast.slide.windows import Windows

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from histocast.array_memory import ArrayMemory
+from histocast.storage.array_memory import ArrayMemory
 from histocast.storage.ranges import MAX_REQUEST_BYTES, Request
 from histocast.storage.source import Range
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.serving.lattice import separate_cells
+from histocast.fusion.lattice import separate_cells
 
 NEIGHBOUR_PITCHES = 1.25
 """Spots within this distance are neighbours: less than the diagonal of a square array."""

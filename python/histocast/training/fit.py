@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from histocast.bundle import NEIGHBOUR_SIDE, FusionSpec, TensorSpec
 from histocast.errors import ConfigError, DataError
-from histocast.training.folds import By
+from histocast.sections.folds import By
+from histocast.sections.labels import Protocol
+from histocast.sections.section import Section
 from histocast.training.gene_text import GeneText
-from histocast.training.labels import Protocol
-from histocast.training.section import Section
 from histocast.training.training_set import TrainingSet, feature_tensors, section_index
 
 if TYPE_CHECKING:
@@ -104,14 +104,14 @@ def fit(
         The features do not fit the method, or there are too few spots.
     """
     if training.recipe.method != "ridge":
-        from histocast.training.network import fit_network
+        from histocast.training.fit_network import fit_network
 
         return fit_network(training, sections, protocol=protocol, by=by, gene_text=gene_text, workspace=workspace)
     return _fit_ridge(training, sections, protocol=protocol, by=by)
 
 
 def _fit_ridge(training: TrainingSet, sections: Sequence[Section], *, protocol: Protocol, by: By) -> Fitted:
-    from histocast.methods.ridge import RidgeOptions, fit_ridge
+    from histocast.networks.ridge import RidgeOptions, fit_ridge
 
     recipe = training.recipe
     try:
@@ -151,8 +151,8 @@ def _fit_ridge(training: TrainingSet, sections: Sequence[Section], *, protocol: 
 
 def ridge_design(inputs: dict[str, NDArray[Any]], *, scales: Sequence[Any]) -> NDArray[np.float32]:
     """The design matrix of ridge, by the module that the exported graph holds."""
-    from histocast.methods.onnx_file import run_torch
-    from histocast.methods.ridge import ScaleMeans
+    from histocast.networks.onnx_file import run_torch
+    from histocast.networks.ridge import ScaleMeans
 
     return run_torch(ScaleMeans(scales), inputs, outputs=("design",))["design"]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from histocast.bundle import sha256_of_file
 from histocast.errors import DataError, MissingInputError
 from histocast.parquet_damage import refuse_damaged_parquet
-from histocast.training.panel import Panel
+from histocast.sections.measured_panel import Panel
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from histocast.bundle import EncoderSpec
-from histocast.methods.encoder_cards import card_names, find_card
+from histocast.encoders.encoder_cards import card_names, find_card
 from histocast.training.gene_text import GeneText
 
 OWN = "Apache-2.0"

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from histocast.encoders.target_encoder import FromPixels, Tiles
 from histocast.errors import ConfigError, DataError
-from histocast.methods.correlation import mean_section_pearson
-from histocast.methods.layers import Config, Spots
-from histocast.methods.measured import over_measured
-from histocast.methods.target_encoder import FromPixels, Tiles
+from histocast.networks.correlation import mean_section_pearson
+from histocast.networks.layers import Config, Spots
+from histocast.networks.measured import over_measured
 from histocast.progress import Meter, log
 from histocast.training.checkpoint import load_checkpoint, save_checkpoint
 

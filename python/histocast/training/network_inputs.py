@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from histocast.bundle import NEIGHBOUR_SIDE, FusionSpec, TensorSpec
+from histocast.encoders.target_encoder import FromPixels, Tiles
 from histocast.errors import DataError
-from histocast.methods.ensemble import graph_inputs
-from histocast.methods.layers import Spots
-from histocast.methods.target_encoder import FromPixels, Tiles
-from histocast.serving.fusion_inputs import regions_of_slide
+from histocast.fusion.fusion_inputs import regions_of_slide
+from histocast.networks.ensemble import graph_inputs
+from histocast.networks.layers import Spots
+from histocast.sections.section import Section
 from histocast.training.fit import OUTPUTS, embedding_dim
 from histocast.training.gene_text import GeneText
 from histocast.training.loop import TrainingRegion
-from histocast.training.section import Section
 from histocast.training.trained_encoder import COLUMN, open_pixels, target_tensor, without_target
 from histocast.training.training_set import TrainingSet, feature_tensors
 

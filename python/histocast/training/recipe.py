@@ -12,9 +12,10 @@ from pydantic import Field, ValidationError, field_validator
 
 from histocast.bundle import Spec, TileGeometry
 from histocast.errors import ConfigError, MissingInputError, UsageError
-from histocast.training.gene_table import read_panel
-from histocast.training.labels import MissingGenes, Protocol
-from histocast.training.variants import SEPARATOR, add_nuclei, apply_variant
+from histocast.sections.folds import SEPARATOR
+from histocast.sections.gene_table import read_panel
+from histocast.sections.labels import MissingGenes, Protocol
+from histocast.training.variants import add_nuclei, apply_variant
 
 STAIN_COLUMN = "morphology.embedding"
 """Feature column that the control stain area reads, whatever the method's own features are."""
@@ -101,7 +102,7 @@ class Recipe(Spec):
     @property
     def shows_stain(self) -> bool:
         """Whether tiles are large enough for the control stain area."""
-        from histocast.methods.morphology import fits_morphology
+        from histocast.encoders.morphology import fits_morphology
 
         return fits_morphology(tile_px=self.geometry.tile_px, um_per_px=self.geometry.um_per_px)
 
@@ -220,7 +221,7 @@ def _locate_files(
     if encoder_weights is not None:
         content["encoder_weights"] = encoder_weights
     if exported:
-        from histocast.methods.exported_encoder import read_exported
+        from histocast.encoders.exported_encoder import read_exported
 
         content["exported"] = {
             **content.get("exported", {}),

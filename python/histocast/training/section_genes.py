@@ -13,20 +13,20 @@ from pydantic import Field
 
 from histocast.progress import log
 from histocast.records import Record
+from histocast.sections.gene_names import clean_name
+from histocast.sections.match_spots import match_spots
+from histocast.sections.measured_panel import gene_columns, refuse_few
+from histocast.sections.read_10x import find_matrix
+from histocast.sections.read_counts import read_counts
 from histocast.tiles.spots import read_spots
-from histocast.training.gene_names import clean_name
-from histocast.training.match_spots import match_spots
-from histocast.training.panel import gene_columns, refuse_few
-from histocast.training.read_10x import find_matrix
-from histocast.training.read_counts import read_counts
 
 if TYPE_CHECKING:
-    from histocast.training.counts import CountMatrix
-    from histocast.training.gene_names import GeneNames
-    from histocast.training.panel import NamedCounts
+    from histocast.sections.counts import CountMatrix
+    from histocast.sections.gene_names import GeneNames
+    from histocast.sections.measured_panel import NamedCounts
+    from histocast.sections.section import SectionRecord
+    from histocast.sections.training_sheet import TrainingRow
     from histocast.training.recipe import Recipe
-    from histocast.training.section import SectionRecord
-    from histocast.training.sheet import TrainingRow
     from histocast.training.training_set import TrainingSet
 
 SHOWN = 10

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 
 from histocast.artifacts import PIXELS_FILE
 from histocast.bundle import EncoderSpec, FusionSpec, TensorSpec, sha256_of_file
+from histocast.encoders.export_encoder import EncoderRecipe, write_encoder
+from histocast.encoders.foundation_export import TOLERANCE, example_tiles, largest_difference
+from histocast.encoders.target_encoder import CHUNK, EncoderOptions, TargetEncoder
 from histocast.errors import ConfigError, DataError
-from histocast.methods.foundation_export import TOLERANCE, example_tiles, largest_difference
-from histocast.methods.onnx_export import EncoderRecipe, write_encoder
-from histocast.methods.target_encoder import CHUNK, EncoderOptions, TargetEncoder
-from histocast.scratch import scratch_folder
-from histocast.serving.scratch import scratch_array
-from histocast.training.section import Section, refuse_exchanged
+from histocast.resources import scratch_array, scratch_folder
+from histocast.sections.section import Section, refuse_exchanged
 from histocast.training.training_set import TrainingSet
 
 TRAINED, TOKENS = "trained", "tokens"

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from histocast.bundle import EncoderSpec, FusionSpec, TensorSpec
 from histocast.errors import DataError, MissingInputError
+from histocast.fusion.fusion_inputs import FusionInputs
 from histocast.records import read_record
-from histocast.serving.fusion_inputs import FusionInputs
-from histocast.training.labels import Protocol, make_labels
-from histocast.training.panel import Panel, find_panel
+from histocast.sections.labels import Protocol, make_labels
+from histocast.sections.measured_panel import Panel, find_panel
+from histocast.sections.section import SECTION_FILE, Section, SectionRecord, open_section
 from histocast.training.recipe import Recipe
-from histocast.training.section import SECTION_FILE, Section, SectionRecord, open_section
 
 GEOMETRY_TOLERANCE = 1e-9
 

@@ -11,8 +11,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from histocast.errors import ConfigError
-
-SEPARATOR = ":"
+from histocast.sections.folds import SEPARATOR
 
 NUCLEI_MAP = "nuclei.map"
 

@@ -1,0 +1,1 @@
+"""Encoders as torch modules: cards of foundation models, morphology, nuclei, and their export to ONNX."""

@@ -1,1 +1,0 @@
-"""Encoders and fusion methods as torch modules."""

@@ -1,0 +1,293 @@
+"""Ridge regression from a spot and its neighbourhood: the first method, and the control of all others.
+
+The design of a spot is its own features beside the mean over its 3 x 3 and its 5 x 5 neighbourhood. Weights
+are solved in closed form (Hoerl and Kennard 1970) for all genes at once; one penalty is chosen for the panel
+on sections, or patients, held out within the training data. The same held-out residuals give ``sd``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from histocast.bundle import NEIGHBOUR_SIDE
+from histocast.networks.correlation import mean_section_pearson
+from histocast.networks.measured import heldout_sd, measured_together
+
+Scale = Literal["target", "3x3", "5x5"]
+
+# Components of the design kept for the leverage of a new spot: they bound the graph's size for wide encoders.
+MAX_LEVERAGE_COMPONENTS = 256
+
+
+class RidgeOptions(BaseModel):
+    """Options of the method ``ridge``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scales: tuple[Scale, ...] = Field(default=("target", "3x3", "5x5"), min_length=1)
+    """Neighbourhoods whose mean features form the design, in this order."""
+    alphas: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        default=tuple(float(10 ** (p / 4)) for p in range(-12, 13)), min_length=1
+    )
+    """Penalties tried, per spot: the loss is mean squared error + alpha |w|^2 on standardised features."""
+    choose_by: Literal["pearson", "mse"] = "pearson"
+    """What the penalty is chosen by on held-out sections. Pearson is the figure the field reports."""
+
+
+def neighbourhood_weights(scale: Scale) -> NDArray[np.float32]:
+    """Which of the 25 lattice points belong to ``scale``: float32 [25], row-major."""
+    reach = {"target": 0, "3x3": 1, "5x5": 2}[scale]
+    steps = np.abs(np.arange(NEIGHBOUR_SIDE) - NEIGHBOUR_SIDE // 2) <= reach
+    return (steps[:, None] & steps[None, :]).astype(np.float32).reshape(-1)
+
+
+class ScaleMeans(nn.Module):
+    """Target features beside masked neighbourhood means."""
+
+    def __init__(self, scales: Sequence[Scale]) -> None:
+        super().__init__()
+        self.scales = tuple(scales)
+        wide = [neighbourhood_weights(scale) for scale in self.scales if scale != "target"]
+        self.register_buffer("members", torch.tensor(np.array(wide).reshape(-1, NEIGHBOUR_SIDE**2)))
+        self.members: Tensor
+
+    def forward(
+        self,
+        target: Float[Tensor, "spot dim"],
+        neighbour: Float[Tensor, "spot 25 dim"],
+        neighbour_mask: Bool[Tensor, "spot 25"],
+    ) -> Float[Tensor, "spot design"]:
+        """Concatenate the scales along the last axis."""
+        parts, wide = [], 0
+        for scale in self.scales:
+            if scale == "target":
+                parts.append(target)
+                continue
+            weight = neighbour_mask.to(target.dtype) * self.members[wide]
+            total = (neighbour * weight.unsqueeze(-1)).sum(dim=1)
+            # An unreadable spot alone in its neighbourhood has no member at all; its mean is then 0.
+            parts.append(total / weight.sum(dim=1, keepdim=True).clamp(min=1.0))
+            wide += 1
+        return torch.cat(parts, dim=-1)
+
+
+class RidgeFusion(nn.Module):
+    """The fusion graph of ridge: features of spots to expression and its sd.
+
+    ``sd`` of a spot is the held-out residual sd of the gene, times sqrt(1 + leverage) of the spot: it grows
+    for spots unlike the training data (the predictive variance of linear regression).
+    """
+
+    def __init__(self, scales: Sequence[Scale], solution: "Solution", *, residual_sd: NDArray[np.float64]) -> None:
+        super().__init__()
+        self.means = ScaleMeans(scales)
+        for name, values in {
+            "mean": solution.mean,
+            "inverse_sd": 1.0 / solution.sd,
+            "weight": solution.weight,
+            "intercept": solution.intercept,
+            "spread": solution.spread,
+            "residual_sd": residual_sd,
+        }.items():
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
+        self.mean: Tensor
+        self.inverse_sd: Tensor
+        self.weight: Tensor
+        self.intercept: Tensor
+        self.spread: Tensor
+        self.residual_sd: Tensor
+
+    def forward(
+        self,
+        target: Float[Tensor, "spot dim"],
+        neighbour: Float[Tensor, "spot 25 dim"],
+        neighbour_mask: Bool[Tensor, "spot 25"],
+    ) -> tuple[Float[Tensor, "spot gene"], Float[Tensor, "spot gene"]]:
+        """Return ``expression`` and ``sd``, both [spot, gene]."""
+        design = (self.means(target, neighbour, neighbour_mask) - self.mean) * self.inverse_sd
+        leverage = (design @ self.spread).square().sum(dim=-1, keepdim=True)
+        return design @ self.weight + self.intercept, self.residual_sd * (1.0 + leverage).sqrt()
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Weights for one penalty, in units of the standardised design."""
+
+    mean: NDArray[np.float64]
+    """[design]."""
+    sd: NDArray[np.float64]
+    """[design]."""
+    weight: NDArray[np.float64]
+    """[design, gene]."""
+    intercept: NDArray[np.float64]
+    """[gene]."""
+    spread: NDArray[np.float64]
+    """[design, component]: leverage is the squared norm of a standardised design times this."""
+
+    def predict(self, design: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Expression [spot, gene]."""
+        return (design - self.mean) / self.sd @ self.weight + self.intercept
+
+    def leverage(self, design: NDArray[np.floating]) -> NDArray[np.float64]:
+        """How far each spot lies outside the training design: [spot]."""
+        leverage: NDArray[np.float64] = np.square((design - self.mean) / self.sd @ self.spread).sum(axis=1)
+        return leverage
+
+
+class Decomposition:
+    """Eigendecomposition of a training design, from which every penalty is solved at little cost.
+
+    Genes that only some spots measured (labels NaN elsewhere) are solved on those spots, with features in the same
+    units; the leverage is that of all spots.
+    """
+
+    def __init__(self, design: NDArray[np.floating], labels: NDArray[np.floating]) -> None:
+        values = np.asarray(design, np.float64)
+        values_of_genes = np.asarray(labels, np.float64)
+        self.mean, sd = values.mean(axis=0), values.std(axis=0)
+        # A feature that does not vary says nothing; sd 1 keeps it at 0 instead of dividing by nothing.
+        self.sd = np.where(sd > 1e-6 * np.maximum(np.abs(self.mean), 1.0), sd, 1.0)
+        standard = (values - self.mean) / self.sd
+        self.genes = values_of_genes.shape[1]
+        self.all_spots = _Part(standard, np.zeros((len(values), 0)))
+        self.parts: list[tuple[NDArray[np.int64], _Part]] = []
+        for spots, genes in measured_together(values_of_genes):
+            if len(genes) == self.genes and spots.all():
+                part = _Part(standard, values_of_genes, like=self.all_spots)
+            elif spots.all():
+                part = _Part(standard, values_of_genes[:, genes], like=self.all_spots)
+            elif spots.any():
+                part = _Part(standard[spots], values_of_genes[np.ix_(spots, genes)])
+            else:
+                continue
+            self.parts.append((genes, part))
+
+    def solve(self, alpha: float) -> Solution:
+        """Weights for the penalty ``alpha`` a spot; NaN for a gene that no spot measured."""
+        weight = np.full((len(self.mean), self.genes), np.nan)
+        intercept = np.full(self.genes, np.nan)
+        for genes, part in self.parts:
+            weight[:, genes], intercept[genes] = part.solve(alpha)
+        whole = self.all_spots
+        damped = whole.eigenvalues + alpha * whole.spots
+        largest = np.argsort(whole.eigenvalues)[::-1][:MAX_LEVERAGE_COMPONENTS]
+        return Solution(
+            mean=self.mean,
+            sd=self.sd,
+            weight=weight,
+            intercept=intercept,
+            spread=whole.vectors[:, largest] / np.sqrt(damped[largest]),
+        )
+
+
+class _Part:
+    """The decomposition for genes that the same spots measured.
+
+    Parameters
+    ----------
+    standard:
+        [spot, design] in units of the whole design, whose mean is 0 over all spots and not over some.
+    like:
+        The decomposition of the same spots, where it is known.
+    """
+
+    def __init__(
+        self, standard: NDArray[np.float64], labels: NDArray[np.float64], *, like: "_Part | None" = None
+    ) -> None:
+        self.spots = len(standard)
+        self.mean = labels.mean(axis=0)
+        self.centre: NDArray[np.float64] | None = None
+        if like is None and labels.shape[1]:
+            self.centre = standard.mean(axis=0)
+            standard = standard - self.centre
+        if like is None:
+            eigenvalues, self.vectors = np.linalg.eigh(standard.T @ standard)
+            self.eigenvalues = np.maximum(eigenvalues, 0.0)
+        else:
+            self.eigenvalues, self.vectors = like.eigenvalues, like.vectors
+        self.projected = self.vectors.T @ (standard.T @ (labels - self.mean))
+
+    def solve(self, alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weights [design, gene] and intercepts [gene]."""
+        damped = self.eigenvalues + alpha * self.spots
+        weight: NDArray[np.float64] = self.vectors @ (self.projected / damped[:, None])
+        return weight, self.mean if self.centre is None else self.mean - self.centre @ weight
+
+
+@dataclass(frozen=True)
+class RidgeFit:
+    """A trained ridge and what the held-out groups said of it."""
+
+    module: RidgeFusion
+    alpha: float
+    scores: dict[float, float]
+    """Held-out score by penalty: mean per-gene Pearson, or negative mean squared error."""
+    heldout_expression: NDArray[np.float64]
+    """[spot, gene]: every training spot predicted by a model that had not seen its group."""
+    heldout_sd: NDArray[np.float64]
+    """[spot, gene]."""
+
+
+def fit_ridge(
+    design: NDArray[np.floating],
+    labels: NDArray[np.floating],
+    *,
+    section: NDArray[np.integer],
+    group: NDArray[np.integer],
+    options: RidgeOptions,
+) -> RidgeFit:
+    """Choose the penalty with one group left out at a time, then fit on all.
+
+    Parameters
+    ----------
+    design:
+        [spot, design] as `ScaleMeans` gives it.
+    labels:
+        [spot, gene]; NaN where a gene was not measured.
+    section:
+        [spot]: Pearson is computed within a section.
+    group:
+        [spot]: what is left out together, patients or sections; at least two.
+    """
+    heldout = {alpha: np.zeros(labels.shape) for alpha in options.alphas}
+    leverage = {alpha: np.zeros(len(labels)) for alpha in options.alphas}
+    for left_out in np.unique(group):
+        test = group == left_out
+        decomposition = Decomposition(design[~test], labels[~test])
+        for alpha in options.alphas:
+            solution = decomposition.solve(alpha)
+            heldout[alpha][test] = solution.predict(design[test])
+            leverage[alpha][test] = solution.leverage(design[test])
+    scores = {alpha: _score(labels, heldout[alpha], section, options.choose_by) for alpha in options.alphas}
+    alpha = max(options.alphas, key=lambda value: scores[value])
+    growth = np.sqrt(1.0 + leverage[alpha])[:, None]
+    residual_sd = heldout_sd(labels, heldout[alpha], growth=growth)
+    # A gene without any residual (never counted) still needs a positive sd to divide by.
+    residual_sd = np.maximum(residual_sd, 1e-6)
+    solution = Decomposition(design, labels).solve(alpha)
+    return RidgeFit(
+        module=RidgeFusion(options.scales, solution, residual_sd=residual_sd).eval(),
+        alpha=alpha,
+        scores=scores,
+        heldout_expression=heldout[alpha],
+        heldout_sd=growth * residual_sd,
+    )
+
+
+def _score(
+    labels: NDArray[np.floating],
+    predicted: NDArray[np.float64],
+    section: NDArray[np.integer],
+    choose_by: Literal["pearson", "mse"],
+) -> float:
+    if choose_by == "mse":
+        squares = (labels - predicted) ** 2
+        return -float(np.mean(squares[~np.isnan(squares)] if np.isnan(squares).any() else squares))
+    return float(np.nanmean(mean_section_pearson(labels, predicted, section)))

@@ -1,0 +1,1 @@
+"""What makes a trained model a bundle to deploy: half precision and the model card."""

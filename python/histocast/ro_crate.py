@@ -1,0 +1,242 @@
+"""The RO-Crate of a run: entities, which name one another by ``@id``, and what the crates of all runs have in common."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import RootModel
+
+from histocast.records import RunRecord
+from histocast.software import IMAGE, IMAGE_DIGEST
+
+Entity = dict[str, Any]
+
+MEDIA_TYPES = {
+    "h5ad": "application/x-hdf5",
+    "parquet": "application/vnd.apache.parquet",
+    "html": "text/html",
+    "json": "application/json",
+    "txt": "text/tab-separated-values",
+    "md": "text/markdown",
+}
+BYTES = "application/octet-stream"
+
+TERMS = "https://w3id.org/ro/terms/workflow-run"
+
+
+def reference(identifier: str) -> Entity:
+    """Return what stands for an entity elsewhere."""
+    return {"@id": identifier}
+
+
+def references(entities: Iterable[Entity]) -> list[Entity]:
+    """Return what stands for each of these."""
+    return [reference(entity["@id"]) for entity in entities]
+
+
+def add_file(graph: dict[str, Entity], path: str, name: str, *, sha256: str | None = None) -> Entity:
+    """Add a file of the results, its path relative to their folder, and return it."""
+    entity: Entity = {
+        "@id": quote(path),
+        "@type": "File",
+        "name": name,
+        "encodingFormat": MEDIA_TYPES.get(path.rpartition(".")[2], BYTES),
+        **({"sha256": sha256} if sha256 else {}),
+    }
+    graph[entity["@id"]] = entity
+    return entity
+
+
+def container_image(image: str, found: str | None = None) -> Entity:
+    """Return an image by its parts: ``[registry/]name[:tag][@sha256:digest]``.
+
+    Parameters
+    ----------
+    image:
+        As the configuration names it.
+    found:
+        The digest that its name does not say: ``sha256:...``, or ``sampled-sha256:...`` of an image's file.
+    """
+    named, _, pinned = image.partition("@")
+    path, _, tag = named.rpartition(":") if ":" in named.rpartition("/")[2] else (named, "", "")
+    first, _, rest = path.partition("/")
+    # As container engines tell a registry from a user: by a dot, a port, or this name.
+    has_registry = bool(rest) and ("." in first or ":" in first or first == "localhost")
+    digest = pinned or found or ""
+    entity: Entity = {
+        "@id": f"#image/{quote(f'{image}@{found}' if found else image)}",
+        "@type": "ContainerImage",
+        "name": rest if has_registry else path,
+        "additionalType": reference(f"{TERMS}#{'SIFImage' if path.endswith('.sif') else 'DockerImage'}"),
+    }
+    parts = {"registry": first if has_registry else "", "tag": tag, "identifier": digest}
+    parts["sha256"] = digest.removeprefix("sha256:") if digest.startswith("sha256:") else ""
+    return entity | {key: value for key, value in parts.items() if value}
+
+
+def parameter_values(parameters: Mapping[str, str | float | int | bool | None]) -> list[Entity]:
+    """Return every parameter that has a value, secrets hidden."""
+    return [
+        {
+            "@id": f"#parameter/{name}",
+            "@type": "PropertyValue",
+            "name": name,
+            "value": redact(value) if isinstance(value, str) else value,
+        }
+        for name, value in parameters.items()
+        if value is not None
+    ]
+
+
+def software(versions: Iterable[Mapping[str, str]]) -> tuple[list[Entity], list[Entity]]:
+    """Return the images, and every version of every library, that any task met: machines of one run need not be alike."""
+    met = list(versions)
+    images = {(by_name[IMAGE], by_name.get(IMAGE_DIGEST, "")) for by_name in met if IMAGE in by_name}
+    libraries = {pair for by_name in met for pair in by_name.items() if pair[0] not in (IMAGE, IMAGE_DIGEST)}
+    described = [
+        {
+            "@id": f"#software/{quote(name)}-{quote(version)}",
+            "@type": "SoftwareApplication",
+            "name": name,
+            "softwareVersion": version,
+        }
+        for name, version in sorted(libraries)
+    ]
+    return [container_image(image, digest or None) for image, digest in sorted(images)], described
+
+
+CONTEXT = ["https://w3id.org/ro/crate/1.1/context", f"{TERMS}/context"]
+SPECIFICATION = "https://w3id.org/ro/crate/1.1"
+PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+
+RUN, PIPELINE, ENGINE = "#run", "#pipeline", "#nextflow"
+
+_ENGINE_FILES = {
+    "trace_{}.txt": "Tasks with their resources",
+    "report_{}.html": "Report of the workflow engine",
+    "timeline_{}.html": "Timeline of the tasks",
+    "dag_{}.html": "Diagram of the processes",
+}
+
+
+class Crate(RootModel[dict[str, Any]]):
+    """An RO-Crate's metadata document."""
+
+
+def engine_files(run: RunRecord) -> dict[str, str]:
+    """Files of every run that no task of histocast makes, with what they are; Nextflow's own have the run's suffix."""
+    suffix = run.parameters.get("trace_report_suffix")
+    files = {f"pipeline_info/{name.format(suffix)}": meaning for name, meaning in _ENGINE_FILES.items() if suffix}
+    return {"pipeline_info/params.json": "Parameters of the run", **files}
+
+
+def as_crate(
+    run: RunRecord,
+    graph: dict[str, Entity],
+    actions: Sequence[Entity],
+    *,
+    ended: datetime,
+    description: str,
+    licence: str,
+) -> Crate:
+    """Put the entities that make a document an RO-Crate before the others.
+
+    Parameters
+    ----------
+    graph:
+        Every other entity by ``@id``, the run itself and its actions among them.
+    actions:
+        The parts of the run.
+    """
+    files = [entity for entity in graph.values() if entity["@type"] == "File"]
+    roots: list[Entity] = [
+        {
+            "@id": "ro-crate-metadata.json",
+            "@type": "CreativeWork",
+            "conformsTo": reference(SPECIFICATION),
+            "about": reference("./"),
+        },
+        {
+            "@id": "./",
+            "@type": "Dataset",
+            "name": f"histocast run {run.run_name}",
+            "description": description,
+            "datePublished": ended.isoformat(timespec="seconds"),
+            "license": licence,
+            "conformsTo": reference(PROFILE),
+            "hasPart": references(files),
+            "mentions": [reference(RUN), *references(actions)],
+        },
+        {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"},
+    ]
+    return Crate({"@context": CONTEXT, "@graph": [*roots, *graph.values()]})
+
+
+def act(run: RunRecord, graph: dict[str, Entity], *, ended: datetime, is_ok: bool = True) -> Entity:
+    """Return the action of the whole run, which made every file of the graph."""
+    return {
+        "@id": RUN,
+        "@type": "CreateAction",
+        "name": f"histocast {run.pipeline_version}, run {run.run_name}",
+        "identifier": run.session_id,
+        "instrument": reference(PIPELINE),
+        "startTime": run.started,
+        "endTime": ended.isoformat(timespec="seconds"),
+        "actionStatus": status_of(is_ok=is_ok),
+        "result": references(entity for entity in graph.values() if entity["@type"] == "File"),
+    }
+
+
+def status_of(*, is_ok: bool) -> Entity:
+    """Return how an action ended."""
+    return reference(f"http://schema.org/{'Completed' if is_ok else 'Failed'}ActionStatus")
+
+
+def describe_engine(run: RunRecord) -> Entity:
+    """Return the workflow engine."""
+    return {
+        "@id": ENGINE,
+        "@type": "ComputerLanguage",
+        "name": "Nextflow",
+        "version": run.nextflow_version,
+        "url": reference("https://www.nextflow.io/"),
+    }
+
+
+def describe_pipeline(run: RunRecord, libraries: Sequence[Entity]) -> Entity:
+    """Return the pipeline, with the libraries that its tasks met."""
+    place = f"in containers of {run.container_engine}" if run.container_engine else "without containers"
+    return {
+        "@id": PIPELINE,
+        "@type": ["SoftwareSourceCode", "ComputationalWorkflow"],
+        "name": run.pipeline,
+        "version": run.pipeline_version,
+        **({"identifier": run.revision} if run.revision else {}),
+        "programmingLanguage": reference(ENGINE),
+        "softwareRequirements": references(libraries),
+        "description": f"Tasks ran {place}, with the profiles: {run.profile}",
+    }
+
+
+HIDDEN = "REDACTED"
+
+# user:password@ of an address, and what query strings call a key.
+_USERINFO = re.compile(r"(?<=://)[^/@\s,]+(?=@)")
+_QUERY_KEY = re.compile(
+    r"(?i)([?&;][^=&;\s]*(?:token|secret|password|passwd|signature|credential|apikey|api_key|sig|key)[^=&;\s]*=)[^&;\s,]+"
+)
+
+
+def redact(text: str) -> str:
+    """Return the text without what looks like a key of somebody's.
+
+    >>> redact("grpc://me:hunter2@gpu:8001")
+    'grpc://REDACTED@gpu:8001'
+    >>> redact("https://store/panel.txt?X-Amz-Signature=abc&part=1")
+    'https://store/panel.txt?X-Amz-Signature=REDACTED&part=1'
+    """
+    return _QUERY_KEY.sub(rf"\1{HIDDEN}", _USERINFO.sub(HIDDEN, text))
