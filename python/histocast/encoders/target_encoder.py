@@ -25,6 +25,7 @@ from histocast.encoders.resnet import PLANS, ResNetTokens, imagenet_card, load_t
 from histocast.errors import ConfigError
 from histocast.networks.layers import Config, Spots
 from histocast.networks.losses import Losses
+from histocast.networks.network import Network
 
 TIMM = "timm/"
 """What stands before the name of an architecture of timm that has no card."""
@@ -167,13 +168,13 @@ class TargetEncoder(nn.Module):
         return found[1] if isinstance(found, tuple) else found[:, None]  # type: ignore[no-any-return]
 
 
-class FromPixels(nn.Module):
+class FromPixels(Network):
     """A network and the encoder of its target tiles, trained as one."""
 
-    def __init__(self, encoder: TargetEncoder, network: Any) -> None:
+    def __init__(self, encoder: TargetEncoder, network: Network) -> None:
         super().__init__()
         self.encoder, self.network = encoder, network
-        self.takes_genes, self.takes_nuclei = bool(network.takes_genes), bool(network.takes_nuclei)
+        self.takes_genes, self.takes_nuclei = network.takes_genes, network.takes_nuclei
 
     def see(self, spots: Spots, tiles: Tiles, rows: Int[Tensor, " row"]) -> Spots:
         """The spots with tokens of ``rows``, and zeros for others: no network of this kind looks at another's."""
@@ -190,7 +191,7 @@ class FromPixels(nn.Module):
 
     def forward(self, spots: Spots, gene: Tensor | None = None) -> Float[Tensor, "spot gene"]:
         """What the network says of spots that `see` gave tokens."""
-        return self.network(spots, gene)  # type: ignore[no-any-return]
+        return self.network(spots, gene)
 
     def losses(
         self,
@@ -201,7 +202,7 @@ class FromPixels(nn.Module):
         genes: Int[Tensor, " asked"],
     ) -> Losses:
         """The network's losses."""
-        return self.network.losses(spots, labels, rows=rows, genes=genes)  # type: ignore[no-any-return]
+        return self.network.losses(spots, labels, rows=rows, genes=genes)
 
 
 def turned(tiles: UInt8[Tensor, "tile row column rgb"]) -> UInt8[Tensor, "tile row column rgb"]:

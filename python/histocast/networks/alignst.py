@@ -20,6 +20,7 @@ from torch.nn import functional
 from histocast.networks.layers import Attention, Config, GeneTokens, Spots, stack
 from histocast.networks.layers import Depth as BlockSize
 from histocast.networks.losses import Losses, correlation_loss
+from histocast.networks.network import Network
 from histocast.networks.ridge import ScaleMeans
 
 NUCLEI_CHANNELS = 2
@@ -214,7 +215,7 @@ class SpotGraph(nn.Module):
         return weights / weights.sum(dim=-1, keepdim=True).clamp(min=1.0)
 
 
-class AlignSt(nn.Module):
+class AlignSt(Network):
     """ALIGN-ST over frozen features; parameters are those of `Dkan`."""
 
     def __init__(self, config: AlignStConfig, *, features: int, genes: int, panel_text: Tensor | None) -> None:

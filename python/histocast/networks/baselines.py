@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from histocast.networks.layers import Config, Spots
 from histocast.networks.losses import Losses, correlation_loss
+from histocast.networks.network import Network
 
 
 class StNetConfig(Config):
@@ -23,7 +24,7 @@ class StNetConfig(Config):
     correlation: float = Field(default=0.0, ge=0)
 
 
-class StNet(nn.Module):
+class StNet(Network):
     """Target features to the panel; parameters are those of `Dkan`."""
 
     takes_genes = False
@@ -45,7 +46,7 @@ class StNet(nn.Module):
         body = [nn.Linear(width, wide), nn.GELU()] if config.hidden else []
         self.head = nn.Sequential(nn.Dropout(config.input_dropout), *body, nn.Linear(wide, genes))
 
-    def forward(self, spots: Spots, gene: None = None) -> Float[Tensor, "spot gene"]:  # noqa: ARG002 - asked alike of all networks
+    def forward(self, spots: Spots, gene: Tensor | None = None) -> Float[Tensor, "spot gene"]:  # noqa: ARG002 - asked alike of all networks
         """Expression of the panel."""
         return self.head(spots.target.mean(dim=1))  # type: ignore[no-any-return]
 
@@ -88,7 +89,7 @@ class Projection(nn.Module):
         return self.norm(hidden + self.second(hidden))  # type: ignore[no-any-return]
 
 
-class Bleep(nn.Module):
+class Bleep(Network):
     """Contrastive retrieval; parameters are those of `Dkan`.
 
     `remember` gives it the training spots it retrieves from. They become part of the network: a bundle of it
@@ -125,7 +126,7 @@ class Bleep(nn.Module):
             self.bank = torch.where(missing, mean, labels)
             self.measured = (~missing).to(labels.dtype)
 
-    def forward(self, spots: Spots, gene: None = None) -> Float[Tensor, "spot gene"]:  # noqa: ARG002 - asked alike of all networks
+    def forward(self, spots: Spots, gene: Tensor | None = None) -> Float[Tensor, "spot gene"]:  # noqa: ARG002 - asked alike of all networks
         """Mean expression of the training spots nearest in the common space."""
         image = functional.normalize(self.image(spots.target.mean(dim=1)), dim=-1)
         known = functional.normalize(self.expression(self.bank), dim=-1)

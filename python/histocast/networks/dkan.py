@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from histocast.networks.layers import Branch, Config, CrossEncoder, Depth, GeneTokens, Spots
 from histocast.networks.losses import Losses, Weights, contrastive_loss, correlation_loss, loss_weights, supervised_loss
+from histocast.networks.network import Network
 from histocast.networks.trunk import PUBLISHED, Scales, Trunk, TrunkConfig
 
 BRANCHES: tuple[Branch, ...] = ("target", "neighbour", "context", "fused")
@@ -89,7 +90,7 @@ class ExpressionEncoder(nn.Module):
         return self.out(self.norm(hidden + self.second(hidden)))  # type: ignore[no-any-return]
 
 
-class Dkan(nn.Module):
+class Dkan(Network):
     """DKAN over frozen features, or over those of a target encoder that is trained with it.
 
     Parameters

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from histocast.networks.layers import Attention, Branch, Config, GeneTokens, Spots
 from histocast.networks.losses import Losses, correlation_loss, supervised_loss
+from histocast.networks.network import Network
 from histocast.networks.trunk import PUBLISHED, Trunk, TrunkConfig
 
 Expert = Literal["concat", "additive", "attention"]
@@ -81,7 +82,7 @@ class MixtureOfExperts(nn.Module):
         return nn.Sequential(nn.Linear(width, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, dim), nn.ReLU())
 
 
-class DomainSt(nn.Module):
+class DomainSt(Network):
     """DomainST over frozen features, or over those of a target encoder that is trained with it.
 
     Parameters are those of `Dkan`.
@@ -113,7 +114,7 @@ class DomainSt(nn.Module):
             self.mixture = MixtureOfExperts(dim, config.experts, dropout=config.dropout)
         self.read = nn.Linear(dim, genes)
 
-    def forward(self, spots: Spots, gene: None = None) -> Float[Tensor, "spot gene"]:  # noqa: ARG002 - asked alike of all networks
+    def forward(self, spots: Spots, gene: Tensor | None = None) -> Float[Tensor, "spot gene"]:  # noqa: ARG002 - asked alike of all networks
         """Expression of the panel."""
         return self._predict(self.trunk(spots).fused)
 

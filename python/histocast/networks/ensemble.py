@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from histocast.networks.layers import Spots
+from histocast.networks.network import Network
 
 INPUTS = ("target", "neighbour", "neighbour_mask", "context", "grid_xy")
 """What every network is given; ``gene`` and ``nuclei`` follow where it takes them."""
@@ -17,9 +18,9 @@ SAME_TEXT = 1e-4
 """Squared distance of unit-length texts at which two genes share their statistics half and half."""
 
 
-def graph_inputs(network: nn.Module) -> tuple[str, ...]:
+def graph_inputs(network: Network) -> tuple[str, ...]:
     """Names of the inputs of a network's graph, in order."""
-    return INPUTS + ("gene",) * bool(network.takes_genes) + ("nuclei",) * bool(network.takes_nuclei)
+    return INPUTS + ("gene",) * network.takes_genes + ("nuclei",) * network.takes_nuclei
 
 
 class Member(nn.Module):
@@ -32,7 +33,7 @@ class Member(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, *, offset: Tensor, scale: Tensor, learned: Bool[Tensor, " gene"] | None = None
+        self, network: Network, *, offset: Tensor, scale: Tensor, learned: Bool[Tensor, " gene"] | None = None
     ) -> None:
         super().__init__()
         self.network = network
@@ -47,8 +48,7 @@ class Member(nn.Module):
         self, spots: Spots, gene: Tensor | None, of_genes: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "spot gene"]:
         """Expression; ``of_genes`` takes what is known of the panel [gene] to the genes asked for."""
-        found: Tensor = self.network(spots, gene)
-        return found * of_genes(self.scale) + of_genes(self.offset)
+        return self.network(spots, gene) * of_genes(self.scale) + of_genes(self.offset)
 
 
 class Ensemble(nn.Module):
@@ -71,9 +71,9 @@ class Ensemble(nn.Module):
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        network: Any = members[0].network
+        network = members[0].network
         self.inputs = graph_inputs(network)
-        self.takes_genes = bool(network.takes_genes)
+        self.takes_genes = network.takes_genes
         self.register_buffer("residual_sd", residual_sd)
         self.register_buffer("panel_text", panel_text if self.takes_genes else None)
         self.residual_sd: Tensor

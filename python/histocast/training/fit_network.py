@@ -23,6 +23,7 @@ from histocast.networks.baselines import Bleep
 from histocast.networks.ensemble import Ensemble, Member
 from histocast.networks.layers import Config
 from histocast.networks.measured import heldout_sd, over_measured
+from histocast.networks.network import Network
 from histocast.progress import Meter
 from histocast.sections.folds import By
 from histocast.sections.labels import Protocol
@@ -92,7 +93,7 @@ def fit_network(
         sections={section.record.sample: section.record.digests for section in sections},
         encoder_weights=None if recipe.encoder_weights is None else sha256_of_file(recipe.encoder_weights),
     )
-    networks: list[Any] = []
+    networks: list[Network] = []
     members: list[Member] = []
     history = History(None if workspace is None else workspace.metrics)
     heldout = np.full(labels.shape, np.nan)
@@ -166,7 +167,7 @@ class _Maker:
     def panel_text(self) -> torch.Tensor | None:
         return None if self.text is None else torch.from_numpy(self.text.panel)
 
-    def make(self, number: int, *, known: NDArray[np.float32] | None = None) -> Any:
+    def make(self, number: int, *, known: NDArray[np.float32] | None = None) -> Network:
         """A network, with its encoder where that is trained; ``known`` are labels it may retrieve."""
         recipe = self.training.recipe
         torch.manual_seed(self.seed + number)
@@ -187,7 +188,7 @@ class _Maker:
         return network if encoder is None else FromPixels(encoder, network)
 
 
-def _encoder_of(network: Any, section: Section, recipe: Recipe) -> TrainedEncoder | None:
+def _encoder_of(network: Network, section: Section, recipe: Recipe) -> TrainedEncoder | None:
     if not isinstance(network, FromPixels):
         return None
     tiles = open_pixels(section)[section.measured[:SHOWN_TILES]]

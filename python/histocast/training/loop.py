@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from histocast.errors import ConfigError, DataError
 from histocast.networks.correlation import mean_section_pearson
 from histocast.networks.layers import Config, Spots
 from histocast.networks.measured import over_measured
+from histocast.networks.network import Network
 from histocast.progress import Meter, log
 from histocast.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -107,7 +108,7 @@ class Data:
 
 
 def train_network(
-    network: Any,
+    network: Network,
     data: Data,
     *,
     options: LoopOptions,
@@ -159,7 +160,7 @@ def train_network(
     return tuple(run.history)
 
 
-def predict_regions(network: Any, data: Data, *, device: torch.device | None = None) -> NDArray[np.float32]:
+def predict_regions(network: Network, data: Data, *, device: torch.device | None = None) -> NDArray[np.float32]:
     """Predictions [spot, gene] of all training spots, on the network's scale."""
     network.eval()
     found = np.full(data.labels.shape, np.nan, np.float32)
@@ -197,7 +198,7 @@ def fill_unmeasured(labels: NDArray[np.float32], known: NDArray[np.bool_]) -> ND
 class _Run:
     """One training: everything that changes from epoch to epoch."""
 
-    def __init__(self, network: Any, data: Data, options: LoopOptions, device: torch.device) -> None:
+    def __init__(self, network: Network, data: Data, options: LoopOptions, device: torch.device) -> None:
         self.network, self.data, self.options, self.device = network, data, options, device
         made = torch.optim.AdamW if options.optimiser == "adamw" else torch.optim.Adam
         self.optimiser = made(_rates(network, options), lr=options.learning_rate, weight_decay=options.weight_decay)
@@ -271,7 +272,7 @@ class _Run:
         if not math.isfinite(loss):
             raise self._not_finite(f"the loss is {loss}", parts)
         self.optimiser.zero_grad(set_to_none=True)
-        found.total.backward()
+        found.total.backward()  # type: ignore[no-untyped-call]
         try:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip, error_if_nonfinite=True)
         except RuntimeError as error:
@@ -292,7 +293,7 @@ class _Run:
     def score(self) -> float:
         """Mean over genes of Pearson within sections, on the held-out spots."""
         kept = self.data.heldout
-        predicted = predict_regions(self.averaged.module, self.data.held(), device=self.device)
+        predicted = predict_regions(cast(Network, self.averaged.module), self.data.held(), device=self.device)
         pearson = mean_section_pearson(self.data.labels[kept], predicted[kept], self.data.section[kept])
         return float(np.nan_to_num(np.nanmean(pearson), nan=-1.0)) if np.isfinite(pearson).any() else -1.0
 
@@ -319,21 +320,25 @@ class _Run:
         self.history = [Epoch(**epoch) for epoch in state["history"]]
 
 
-def _rates(network: Any, options: LoopOptions) -> list[dict[str, Any]]:
+def _rates(network: Network, options: LoopOptions) -> list[dict[str, Any]]:
     """What is trained, in groups of one learning rate: an encoder has its own, and frozen blocks none."""
-    encoder = getattr(network, "encoder", None) if isinstance(network, FromPixels) else None
-    own = [] if encoder is None else [value for value in encoder.parameters() if value.requires_grad]
-    others = (network if encoder is None else network.network).parameters()
-    groups: list[dict[str, Any]] = [{"params": list(others), "lr": options.learning_rate}]
-    if encoder is not None:
-        groups.append({"params": own, "lr": encoder.options.learning_rate})
-    return groups
+    if not isinstance(network, FromPixels):
+        return [{"params": list(network.parameters()), "lr": options.learning_rate}]
+    own = [value for value in network.encoder.parameters() if value.requires_grad]
+    return [
+        {"params": list(network.network.parameters()), "lr": options.learning_rate},
+        {"params": own, "lr": network.encoder.options.learning_rate},
+    ]
 
 
-def _seen(network: Any, region: TrainingRegion, rows: torch.Tensor, *, device: torch.device | None) -> Spots:
+def _seen(network: Network, region: TrainingRegion, rows: torch.Tensor, *, device: torch.device | None) -> Spots:
     """The region's spots as the network takes them, with the targets of ``rows`` encoded where it does that itself."""
     spots = to_device(region.spots, device)
-    return spots if region.tiles is None else network.see(spots, region.tiles, rows)
+    return (
+        network.see(spots, region.tiles, rows)
+        if isinstance(network, FromPixels) and region.tiles is not None
+        else spots
+    )
 
 
 def to_device(spots: Spots, device: torch.device | None) -> Spots:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from histocast.errors import DataError
 from histocast.fusion.fusion_inputs import regions_of_slide
 from histocast.networks.ensemble import graph_inputs
 from histocast.networks.layers import Spots
+from histocast.networks.network import Network
 from histocast.sections.section import Section
 from histocast.training.fit import OUTPUTS, embedding_dim
 from histocast.training.gene_text import GeneText
@@ -47,7 +47,7 @@ def build_regions(training: TrainingSet, sections: Sequence[Section], fusion: Fu
     return tuple(found)
 
 
-def network_spec(training: TrainingSet, network: Any, text: GeneText | None) -> FusionSpec:
+def network_spec(training: TrainingSet, network: Network, text: GeneText | None) -> FusionSpec:
     """The contract of a network's fusion graph."""
     recipe = training.recipe
     dim, points = embedding_dim(training), NEIGHBOUR_SIDE**2

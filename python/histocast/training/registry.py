@@ -14,6 +14,7 @@ from histocast.networks.baselines import Bleep, BleepConfig, StNet, StNetConfig
 from histocast.networks.dkan import Dkan, DkanConfig, faithful_dkan
 from histocast.networks.domainst import DomainSt, DomainStConfig, faithful_domainst
 from histocast.networks.layers import Config
+from histocast.networks.network import Network
 from histocast.training.loop import LoopOptions
 from histocast.training.recipe import Recipe
 
@@ -67,7 +68,7 @@ ALIGN_ST_TRAINING: Mapping[str, Any] = {
 class Design(NamedTuple):
     """A network and its configurations."""
 
-    build: Callable[..., Any]
+    build: Callable[..., Network]
     config: type[Config]
     published: Published | None = None
     """``None`` where nothing is published by data set."""
