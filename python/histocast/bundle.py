@@ -14,9 +14,10 @@ import hashlib
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
 from histocast.errors import ConfigError, MissingInputError
+from histocast.records import Record
 from histocast.units import MAX_UM_PER_PX, MIN_UM_PER_PX
 
 DType = Literal["uint8", "float16", "float32", "int32", "int64", "bool"]
@@ -52,10 +53,10 @@ MemberPath = Annotated[str, AfterValidator(_check_member)]
 """Path of a file within the bundle, relative to its folder."""
 
 
-class Spec(BaseModel):
-    """Base of all parts of a bundle: frozen, strict about unknown keys, and every number finite."""
+class Spec(Record):
+    """Base of all parts of a bundle: a record whose every number is finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class TensorSpec(Spec):

@@ -13,8 +13,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydantic.config import JsonDict
+
+from histocast.records import Record
 
 GROUPS = {
     "run": "What to run",
@@ -58,10 +60,8 @@ def _parameter(
     return Field(description=description, json_schema_extra=extra, **facts)
 
 
-class Parameters(BaseModel):
+class Parameters(Record):
     """Every parameter of ``nextflow run``, with its default, its bounds and its group in ``--help``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     help: bool = _parameter("run", "Show this text and exit.", default=False)
     workflow: Literal["predict", "train"] = _parameter(

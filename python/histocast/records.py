@@ -14,7 +14,7 @@ Stage = Literal["check", "tile", "encode", "predict", "report"]
 
 
 class Record(BaseModel):
-    """Base of all records: frozen, and strict about unknown keys."""
+    """Base of all records and configurations: frozen, and strict about unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -236,10 +236,8 @@ def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
         ) from error
 
 
-class Provenance(BaseModel):
+class Provenance(Record):
     """What made an artifact: enough to make it again, and nothing about a patient."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     artifact: str
     """Which artifact this is: ``tiles``, ``features``, ``expression`` ..."""

@@ -1,33 +1,21 @@
-"""Physical units as types, and the few conversions between them.
+"""What resolutions are plausible, and how geometry is written throughout.
 
-A bare float says nothing; ``Microns`` and ``UmPerPx`` cannot be mixed up by a type checker, and a name that
-ends in ``_um``, ``_px`` or ``_level0_px`` cannot be mixed up by a reader. Points are (x, y) in level-0
-pixels, x to the right and y down; arrays are indexed [row, column]. Pixel *i* covers [i, i + 1), so the
-centre of the first pixel is at 0.5 and the centre of a slide of width *w* at ``w / 2``.
+The unit of every quantity is in its name: ``_um``, ``_px``, ``_level0_px``. Points are (x, y) in level-0 pixels, x to
+the right and y down; arrays are indexed [row, column]. Pixel *i* covers [i, i + 1), so the centre of the first pixel is
+at 0.5 and the centre of a slide of width *w* at ``w / 2``.
 """
 
 from __future__ import annotations
 
-from typing import NewType
-
 from histocast.errors import DataError
-
-Microns = NewType("Microns", float)
-UmPerPx = NewType("UmPerPx", float)
-Level0Px = NewType("Level0Px", float)
 
 # Scanners resolve between 0.1 (100x oil) and 5 um/px (a 2x overview); a value outside is a unit mistake,
 # such as nanometres, pixels per micrometre or the objective's magnification, and would move every tile.
-MIN_UM_PER_PX = UmPerPx(0.05)
-MAX_UM_PER_PX = UmPerPx(10.0)
+MIN_UM_PER_PX = 0.05
+MAX_UM_PER_PX = 10.0
 
 
-def to_level0_px(length: Microns, *, um_per_px: UmPerPx) -> Level0Px:
-    """A length in level-0 pixels of a slide of ``um_per_px``."""
-    return Level0Px(length / um_per_px)
-
-
-def check_um_per_px(value: float, *, where: str) -> UmPerPx:
+def check_um_per_px(value: float, *, where: str) -> float:
     """Return ``value`` as a plausible resolution.
 
     Raises
@@ -42,4 +30,4 @@ def check_um_per_px(value: float, *, where: str) -> UmPerPx:
             where=where,
             advice="give the slide's micrometres per pixel in the samplesheet column 'mpp'",
         )
-    return UmPerPx(value)
+    return value

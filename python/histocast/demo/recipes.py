@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from histocast.records import Record
 
 Colour = tuple[float, float, float]
 
 
-class Recipe(BaseModel):
-    """Base: frozen, and strict about unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Stain(Recipe):
+class Stain(Record):
     """How dyes and glass look on one slide."""
 
     haematoxylin: Colour = (0.62, 0.70, 0.36)
@@ -28,7 +24,7 @@ class Stain(Recipe):
     """RGB of the empty slide."""
 
 
-class Mix(Recipe):
+class Mix(Record):
     """How readily each compartment wins against stroma; one unit is a standard deviation of its field."""
 
     tumour: float = 0.0
@@ -37,7 +33,7 @@ class Mix(Recipe):
     necrosis: float = -0.3
 
 
-class SlideRecipe(Recipe):
+class SlideRecipe(Record):
     """Everything that decides a synthetic slide."""
 
     sample: str

@@ -22,8 +22,6 @@ TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
 """Largest difference from torch in float32, relative to 1 + the value's size. A value of an embedding is of order
 one; float16 keeps three digits of it, and some forty layers each lose a little."""
 
-TEST_TILES = 3
-
 
 def export_foundation(
     card: EncoderCard,

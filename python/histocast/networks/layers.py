@@ -10,10 +10,11 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from histocast.bundle import NEIGHBOUR_SIDE
+from histocast.records import Record
 
 LATTICE = NEIGHBOUR_SIDE**2
 
@@ -21,10 +22,8 @@ LOWEST = -1e4
 """Score of what is not seen: its share is exactly 0 in half precision too."""
 
 
-class Config(BaseModel):
-    """Base of all configurations: frozen, and strict about unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Config(Record):
+    """Base of the configurations of networks."""
 
 
 class Depth(Config):

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from histocast.bundle import NEIGHBOUR_SIDE
 from histocast.networks.correlation import mean_section_pearson
+from histocast.networks.layers import Config
 from histocast.networks.measured import heldout_sd, measured_together
 
 Scale = Literal["target", "3x3", "5x5"]
@@ -26,10 +27,8 @@ Scale = Literal["target", "3x3", "5x5"]
 MAX_LEVERAGE_COMPONENTS = 256
 
 
-class RidgeOptions(BaseModel):
+class RidgeOptions(Config):
     """Options of the method ``ridge``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scales: tuple[Scale, ...] = Field(default=("target", "3x3", "5x5"), min_length=1)
     """Neighbourhoods whose mean features form the design, in this order."""

@@ -7,8 +7,7 @@ be judged on spots it has not seen, and one encoder a network would multiply wha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from histocast.encoders.export_encoder import EncoderRecipe, write_encoder
 from histocast.encoders.foundation_export import TOLERANCE, example_tiles, largest_difference
 from histocast.encoders.target_encoder import CHUNK, EncoderOptions, TargetEncoder
 from histocast.errors import ConfigError, DataError
-from histocast.resources import scratch_array, scratch_folder
+from histocast.resources import scratch_array
 from histocast.sections.section import Section, refuse_exchanged
 from histocast.training.training_set import TrainingSet
 
@@ -163,17 +162,6 @@ def with_tokens(section: Section, encode: Encode, *, shape: tuple[int, ...], fol
                 advice="lower encoder.learning_rate, or train longer",
             )
     return replace(section, store=replace(store, columns={**store.columns, COLUMN: column}))
-
-
-@contextmanager
-def seen_by(encoder: TrainedEncoder | None, section: Section) -> Iterator[Section]:
-    """Yield the section with the column of an encoder that is in memory, if there is one."""
-    if encoder is None:
-        yield section
-        return
-    module = encoder.module.eval()
-    with scratch_folder() as folder:
-        yield with_tokens(section, encode_with(module), shape=(module.tokens, module.width), folder=folder)
 
 
 def _digest(module: TargetEncoder) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from histocast import __version__
 from histocast.bundle import Bundle, GraphSpec, TensorSpec
@@ -28,6 +28,7 @@ from histocast.fusion.panel import GENES_PER_CALL
 from histocast.inference.graph_files import graph_path
 from histocast.inference.predictor import FUSION, Precision, choose_graphs, graphs_of
 from histocast.inference.triton.protobuf_text import Word, write_lines
+from histocast.records import Record
 
 MODEL_VERSION = "1"
 DIGEST_DIGITS = 12
@@ -44,10 +45,8 @@ SERVER_TYPES = {
 Backend = Literal["onnxruntime", "python"]
 
 
-class RepositoryOptions(BaseModel):
+class RepositoryOptions(Record):
     """How a server runs the graphs; none of it but ``precision`` changes a result by more than 1e-5."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     backend: Backend = "onnxruntime"
     """``onnxruntime`` for GPUs, ``python`` for servers that have no other backend and no GPU."""

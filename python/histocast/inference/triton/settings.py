@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 
 from histocast.errors import MissingInputError, UsageError
 from histocast.inference.predictor import Precision, asked_precision
+from histocast.records import Record
 
 DEFAULT_PORT = 8001
 
@@ -37,10 +38,8 @@ TOKEN_HEADER = "triton-grpc-protocol-token"  # noqa: S105 - the name of a header
 """The header in which a server that ``histocast serve`` started wants the token."""
 
 
-class ServerAddress(BaseModel):
+class ServerAddress(Record):
     """One server, or a name behind which several stand."""
-
-    model_config = ConfigDict(frozen=True)
 
     scheme: Literal["grpc", "grpcs"]
     host: str
@@ -60,10 +59,8 @@ class ServerAddress(BaseModel):
         return f"{self.scheme}://{self.target}"
 
 
-class TritonSettings(BaseModel):
+class TritonSettings(Record):
     """See the module's table; names are those of the variables without ``HISTOCAST_TRITON_``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ca: Path | None = None
     cert: Path | None = None
