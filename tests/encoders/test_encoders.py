@@ -121,7 +121,7 @@ def test_every_annotated_axis_is_what_it_says() -> None:
     """In a process of its own, because the hook must come before the first import."""
     program = """
 from jaxtyping import install_import_hook
-modules = [f"histocast.methods.{name}" for name in ("stain", "smoothing", "morphology", "nuclei")]
+modules = [f"histocast.encoders.{name}" for name in ("stain", "smoothing", "morphology", "nuclei_map")]
 with install_import_hook(modules, "beartype.beartype"):
     from histocast.encoders.morphology import Morphology
     from histocast.encoders.nuclei_map import NucleiMap

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
-from histocast.inference.triton import shared_memory as triton_memory
+from histocast.inference.triton import shared_memory
 from histocast.inference.triton.settings import TritonSettings, parse_servers
 from histocast.inference.triton.shared_memory import SHARED_MEMORY, SharedMemory
 from known_encoders import expected_embedding
@@ -65,7 +65,7 @@ def test_a_server_at_loopback_shares_memory_and_forgets_it_after(connect: Connec
     blocks = blocks_of(server)
     assert 1 <= len(blocks) <= 4
     assert not any((SHARED_MEMORY / block).exists() for block in blocks)
-    owner = triton_memory.mark_of(blocks[0].rpartition("-")[0])
+    owner = shared_memory.mark_of(blocks[0].rpartition("-")[0])
     assert owner.exists()
     predictor.close()
     assert blocks_of(server) == []
@@ -91,7 +91,7 @@ def test_what_a_killed_client_left_the_next_one_clears_away(
         after = blocks_of(server)
         assert len(after) == 2, "that of the one that lives, and ours"
         (gone,) = set(before) - set(after)
-        assert not triton_memory.mark_of(gone.rpartition("-")[0]).exists()
+        assert not shared_memory.mark_of(gone.rpartition("-")[0]).exists()
         assert by_shared_memory(predictor) == 1
     finally:
         for client in clients:
@@ -123,7 +123,7 @@ def test_memory_that_the_server_does_not_see_is_not_used(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """As behind a tunnel, or in a container of its own."""
-    monkeypatch.setattr(triton_memory, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(shared_memory, "SHARED_MEMORY", tmp_path)
     predictor = connect(served.server.url)
     for _ in range(3):
         found = predictor.infer("morphology", {"tiles": TILES})["embedding"]

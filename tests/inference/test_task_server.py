@@ -14,7 +14,7 @@ import pytest
 
 from histocast.errors import ConfigError, DeviceUnavailable, MissingInputError, ServingUnavailable, UsageError
 from histocast.inference import open_predictor
-from histocast.inference.triton import shared_memory as triton_memory
+from histocast.inference.triton import shared_memory
 from histocast.inference.triton.server_command import COMMAND
 from histocast.inference.triton.task_server import BACKEND, TaskServer, open_task_predictor, task_options
 from known_encoders import expected_embedding
@@ -26,7 +26,8 @@ TASK = """
 import sys, time
 from pathlib import Path
 from histocast.bundle import read_bundle
-from histocast.inference import open_predictor, triton_memory
+from histocast.inference import open_predictor
+from histocast.inference.triton import shared_memory
 folder, scratch, end = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 with open_predictor(folder, read_bundle(folder), names=("morphology",), threads=1, own_server=scratch):
     print("up", flush=True)
@@ -64,7 +65,7 @@ def regions_of_servers_over(scratch: Path) -> list[Path]:
     option = "shm-region-prefix-name="
     lines = command_lines_over(scratch).values()
     prefixes = {word.partition(option)[2] for line in lines for word in line if option in word}
-    return [path for prefix in prefixes for path in triton_memory.SHARED_MEMORY.glob(f"{prefix}*")]
+    return [path for prefix in prefixes for path in shared_memory.SHARED_MEMORY.glob(f"{prefix}*")]
 
 
 def wait_until_gone(scratch: Path, *, limit_s: float = 15) -> None:

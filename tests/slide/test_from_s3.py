@@ -11,7 +11,7 @@ import tifffile
 
 from faulty_proxy import BUCKET
 from histocast.errors import DataError
-from histocast.slide import read_plan as plan
+from histocast.slide import read_plan
 from made_slides import Pixels, Recipe, halved, paint_arrays, write_slide
 from read_back import read_all
 
@@ -111,8 +111,8 @@ def test_hardly_anything_is_brought_twice(
     most_bytes: int, at_most: float, large: Path, proxy, bucket, open_at, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row of blocks is 450 kB: bands are as high as fits into one fetch, or come in pieces, without what is between."""
-    monkeypatch.setattr(plan, "FIRST_FAR_FETCH_BYTES", most_bytes)
-    monkeypatch.setattr(plan, "FAR_FETCH_BYTES", most_bytes)
+    monkeypatch.setattr(read_plan, "FIRST_FAR_FETCH_BYTES", most_bytes)
+    monkeypatch.setattr(read_plan, "FAR_FETCH_BYTES", most_bytes)
     bucket.upload_file(str(large), BUCKET, "large.svs")
     centres = [(x, y) for y in range(100, 2250, 200) for x in range(100, 3950, 200)]
     far = open_at(f"s3://{BUCKET}/large.svs")
@@ -138,9 +138,9 @@ def test_what_bands_hand_on_are_the_same_pixels_and_the_same_damage(
     handed_on_bytes: int, um_per_px: float, large: Path, bucket, open_at, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Low bands, each of which ends within a row of blocks; a column of them is damaged."""
-    monkeypatch.setattr(plan, "FAR_BAND_PX", 170)
-    monkeypatch.setattr(plan, "FIRST_FAR_BAND_PX", 130)
-    monkeypatch.setattr(plan, "FAR_HANDED_ON_BYTES", handed_on_bytes)
+    monkeypatch.setattr(read_plan, "FAR_BAND_PX", 170)
+    monkeypatch.setattr(read_plan, "FIRST_FAR_BAND_PX", 130)
+    monkeypatch.setattr(read_plan, "FAR_HANDED_ON_BYTES", handed_on_bytes)
     damage_blocks(large, range(5, 170, 17))
     bucket.upload_file(str(large), BUCKET, "large.svs")
     centres = [(x, y) for y in range(-20, 2380, 120) for x in range(-20, 4050, 120)]

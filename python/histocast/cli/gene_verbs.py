@@ -199,18 +199,18 @@ def embed(
     outdir: options.Outdir = Path(),
 ) -> None:
     """Embed the texts about genes: <outdir>/genes.parquet."""
-    from histocast.genes import text_encoders as encoders
+    from histocast.genes import text_encoders
     from histocast.genes.embed import embed_genes
     from histocast.genes.endpoint import Endpoint
     from histocast.genes.open_encoder import open_encoder
     from histocast.progress import log
 
-    if encoder.startswith(encoders.ENDPOINT):
+    if encoder.startswith(text_encoders.ENDPOINT):
         endpoint = Endpoint(
-            encoder.removeprefix(encoders.ENDPOINT), base_url=base_url, timeout_s=timeout_s, tries=tries
+            encoder.removeprefix(text_encoders.ENDPOINT), base_url=base_url, timeout_s=timeout_s, tries=tries
         )
         with endpoint.connect() as connection:
-            facts = embed_genes(texts, encoder=encoders.EndpointEncoder(endpoint, connection), outdir=outdir)
+            facts = embed_genes(texts, encoder=text_encoders.EndpointEncoder(endpoint, connection), outdir=outdir)
     else:
         local = open_encoder(
             encoder,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from histocast.bundle import Bundle, read_bundle
 from histocast.errors import ConfigError, UsageError
 from histocast.fusion.selected_genes import takes_descriptions
-from histocast.genes import text_encoders as encoders
+from histocast.genes import text_encoders
 from histocast.genes.catalogue import Species
 from histocast.genes.describe import Sources, describe_genes
 from histocast.genes.embed import EmbedFacts, embed_genes
@@ -80,7 +80,7 @@ def encoder_of(bundle: Bundle, *, weights: Path | None, device: str = "cpu") -> 
             advice="export it again",
         )
     name, pooling, length, tokens = text.encoder.rsplit("/", 3)
-    if name.startswith(encoders.ENDPOINT):
+    if name.startswith(text_encoders.ENDPOINT):
         raise UsageError(
             f"texts embedded by {name!r}",
             expected="an encoder on this machine",
@@ -89,7 +89,7 @@ def encoder_of(bundle: Bundle, *, weights: Path | None, device: str = "cpu") -> 
         )
     encoder = open_encoder(
         name,
-        pooling=cast("encoders.Pooling", pooling),
+        pooling=cast("text_encoders.Pooling", pooling),
         normalise=length == "normalised",
         max_tokens=int(tokens),
         revision=text.encoder_revision if _COMMIT.fullmatch(text.encoder_revision or "") else None,
