@@ -87,14 +87,24 @@ workflow TRAIN_MODELS {
     staged_encoders = encoders ? encoders.tokenize(',').collect { folder -> whole_file(folder.trim()) } : []
     staged_weights = whole_file(encoder_weights)
 
-    PLAN(sheet, staged_recipe, methods ? methods.tokenize(',')*.trim() : [], staged_panel, staged_text, staged_unseen)
+    named = [staged_recipe[0] ? recipe : null, panel, gene_text, unseen_genes, encoder_weights]
+    opened = folders_to_open(input, named + (encoders ? encoders.tokenize(',')*.trim() : []))
+
+    PLAN(
+        [sheet] + opened,
+        staged_recipe,
+        methods ? methods.tokenize(',')*.trim() : [],
+        staged_panel,
+        staged_text,
+        staged_unseen,
+    )
     plan = PLAN.out.plan.map { json -> read_plan(json) }
     // Waits for the plan, so that nothing is encoded for a sheet with a fault.
     rows = plan.flatMap { found -> read_sections(found) }
 
     PREPARE(
         rows,
-        sheet,
+        tuple(sheet, opened[1]),
         staged_recipe,
         staged_panel,
         plan.map { found -> [found.encoders, found.pixels] },

@@ -126,7 +126,7 @@ def mounts(folders) {
 // The sections that PLAN found in the training sheet, with the files of each.
 def read_sections(plan) {
     return plan.sections.collect { row ->
-        tuple(row.sample, local_files([row.slide]), local_files([row.counts]), local_files([row.spots]))
+        tuple(row.sample, row.companions_version, local_files(row.files ?: [row.slide]), local_files([row.counts]), local_files([row.spots]))
     }
 }
 

@@ -1,11 +1,14 @@
-include { option ; quoted ; surroundings } from './inputs.nf'
+include { mounts ; option ; quoted ; surroundings } from './inputs.nf'
 
 // Judges the training sheet, the recipe and the methods, and names every model to train.
 process PLAN {
     label 'process_light'
+    // It looks at the files of every slide, which its inputs do not name.
+    cache false
+    containerOptions { mounts(link_folders) }
 
     input:
-    path sheet
+    tuple path(sheet), path(slides, stageAs: 'slides/?/*'), val(link_folders)
     tuple path(recipe, stageAs: 'recipe/*'), val(recipe_name)
     val methods // names; none for the recipe's own
     path panel, stageAs: 'panel/*'

@@ -1,14 +1,16 @@
-include { option ; quoted ; surroundings } from './inputs.nf'
+include { mounts ; option ; quoted ; surroundings } from './inputs.nf'
 
 // Tiles and encodes one section of a training sheet, and aligns it with its counts.
 process PREPARE {
     tag "${sample}"
     label 'process_train'
+    containerOptions { mounts(link_folders) }
 
     input:
-    // The section's own files are staged for what a container sees and a cache compares; the sheet names them.
-    tuple val(sample), path(slide, stageAs: 'slide/*'), path(counts, stageAs: 'counts/*'), path(spots, stageAs: 'spots/*')
-    path sheet
+    // The section's own files are staged for what a container sees and a cache compares, and of a folder beside the
+    // slide the version is compared; the sheet names them.
+    tuple val(sample), val(companions_version), path(slide, stageAs: 'slide/*'), path(counts, stageAs: 'counts/*'), path(spots, stageAs: 'spots/*')
+    tuple path(sheet), val(link_folders)
     tuple path(recipe, stageAs: 'recipe/*'), val(recipe_name)
     path panel, stageAs: 'panel/*'
     tuple val(encoders), val(keep_pixels) // those that the methods take features of; whether a method trains one

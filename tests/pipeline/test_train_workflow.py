@@ -15,7 +15,8 @@ from histocast.bundle import sha256_of_file
 from histocast.inference import verify_bundle
 from known_encoders import write_exported_encoder
 from pipeline_runs import Launcher, Run, count_by_process, write_samplesheet
-from stained_sections import GENES, GEOMETRY, write_ridge_recipe, write_training_sheet
+from several_files import write_mirax
+from stained_sections import GENES, GEOMETRY, paint_stained, write_ridge_recipe, write_training_sheet
 
 # Several whole runs of the pipeline, on a machine that may have other work to do.
 pytestmark = pytest.mark.timeout(900)
@@ -38,7 +39,12 @@ def recipe(tmp_path: Path) -> Path:
 def test_a_bundle_is_trained_judged_and_exported_and_predicts(
     launch: Launcher, training_sheet: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    trained = launch("--workflow", "train", "--input", training_sheet, "--recipe", recipe)
+    """One section's slide is of several files, one of which goes wrong after the training."""
+    mirax = write_mirax(tmp_path / "T1.mrxs", paint_stained(seed=1, side_px=1500)[:1280, :1280])
+    training_sheet.write_text(training_sheet.read_text().replace("T1.tiff", mirax.name))
+    given = ("--workflow", "train", "--input", training_sheet, "--recipe", recipe)
+
+    trained = launch(*given)
 
     assert trained.code == 0, trained.output
     assert count_by_process(trained.tasks("COMPLETED")) == {
@@ -65,6 +71,16 @@ def test_a_bundle_is_trained_judged_and_exported_and_predicts(
 
     assert predicted.code == 0, predicted.output
     assert (predicted.outdir / "A" / "A.h5ad").exists()
+
+    staged = [sorted(path.name for path in folder.iterdir()) for folder in (tmp_path / "work").rglob("slide")]
+    assert ["T1", "T1.mrxs"] in staged
+    (tmp_path / "T1" / "Data0000.dat").write_bytes(b"")
+
+    resumed = launch(*given, "-resume")
+
+    assert resumed.code != 0
+    assert resumed.tasks("FAILED") == ["PREPARE T1"]
+    assert "slide of sample T1" in resumed.output
 
 
 def provenance_of(run: Run) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from histocast.errors import ConfigError, DataError, UsageError
@@ -12,6 +13,7 @@ from histocast.stages.plan import Plan, plan_models
 from histocast.training.recipe import read_recipe
 from histocast.training.registry import DESIGNS, read_options
 from histocast.training.variants import VARIANTS
+from several_files import write_mirax
 
 
 @pytest.fixture
@@ -244,3 +246,26 @@ def test_a_table_of_genes_counts_in_a_plan(recipe: Path, tmp_path: Path) -> None
 
     plan = plan_models(sections, recipe=recipe, genes=tmp_path / "genes.csv")
     assert [section.measured.found for section in plan.sections if section.measured] == [1, 1]
+
+
+def test_the_files_of_each_slide_are_named_and_one_that_lacks_some_is_refused(
+    sheet: Path, recipe: Path, tmp_path: Path
+) -> None:
+    slide = write_mirax(tmp_path / "a.mrxs", np.full((256, 256, 3), 200, np.uint8))
+    (tmp_path / "b.tiff").write_bytes(b"II*\0")
+    sheet.write_text(sheet.read_text().replace("a.tiff", "a.mrxs").replace("c.tiff", "s3://archive/c.tiff"))
+
+    several, single, stored = plan_models(sheet, recipe=recipe).sections
+
+    assert several.files == (str(slide), str(tmp_path / "a"))
+    assert (single.files, single.companions_version) == ((str(tmp_path / "b.tiff"),), None)
+    assert (stored.files, stored.companions_version) == ((), None)
+    (tmp_path / "a" / "Data0000.dat").write_bytes(b"another")
+    assert plan_models(sheet, recipe=recipe).sections[0].companions_version != several.companions_version
+
+    (tmp_path / "a").rename(tmp_path / "elsewhere")
+    sheet.write_text(sheet.read_text().replace("c.tiff", "c.mrxs"))
+    with pytest.raises(DataError) as caught:
+        plan_models(sheet, recipe=recipe)
+    assert "slide of sample A1: a MIRAX index file without the folder" in caught.value.message
+    assert "slide of sample B1: a slide of several files in a store" in caught.value.message

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anndata
+import numpy as np
 import pytest
 
-from histocast import __version__
+from histocast import __version__, predict_slide
 from pipeline_runs import Launcher, Run
 from same_results import assert_same_results
+from several_files import write_dicom_series, write_mirax
+from stained_sections import paint_stained
 
 # Building an image takes two minutes, and several times as long on a machine with other work.
 pytestmark = pytest.mark.timeout(1800)
@@ -184,12 +187,14 @@ def test_the_demo_archive_gives_the_same_in_containers_of_a_user_who_can_write_n
     call: Call,
     client: str,
     open_folder: Path,
+    tmp_path: Path,
 ) -> None:
     launch = Launcher(root, open_folder, new_launcher("nextflow").nextflow)
     # The checkout may lie where that user may not look.
     archive, bundle = open_folder / "archive", open_folder / "bundle"
     shutil.copytree(root / "demo" / "archive", archive)
     shutil.copytree(root / "assets" / "demo-bundle", bundle)
+    several = add_slides_of_several_files(archive)
     given = ("--input", archive / "samplesheet.csv", "--bundle", bundle, "--max_cpus", "2")
     settings = launch.folder / "here.config"
     settings.write_text(f"podman.runOptions = '--user {SOME_USER} --read-only'\n")
@@ -204,8 +209,34 @@ def test_the_demo_archive_gives_the_same_in_containers_of_a_user_who_can_write_n
     owners = {path.stat().st_uid for path in (launch.folder / "work").rglob("*.h5ad")}
     assert owners == {int(SOME_USER.split(":", maxsplit=1)[0])}
     assert_same_results(run, on_this_machine)
+    assert_predicted_as_by_the_verb(run, several, bundle, tmp_path)
     (image,) = json.loads(call("podman", "image", "inspect", IMAGE))
     assert_it_says_which_image(run, image["Digest"])
+
+
+def add_slides_of_several_files(archive: Path) -> dict[str, Path]:
+    """Add a MIRAX slide behind a link, and a DICOM series named by its coarse level."""
+    pixels = paint_stained(seed=1, side_px=1024)
+    slide = write_mirax(archive / "elsewhere" / "case 1.mrxs", pixels)
+    (archive / "link.mrxs").symlink_to(slide)
+    series = write_dicom_series(archive / "series", [pixels, np.ascontiguousarray(pixels[::4, ::4])])
+    sheet = archive / "samplesheet.csv"
+    rows = sheet.read_text().splitlines()
+    commas = "," * (rows[0].count(",") - 1)
+    assert rows[0].startswith("sample,slide")
+    sheet.write_text("\n".join([*rows, f"M,link.mrxs{commas}", f"D,series/{series[1].name}{commas}", ""]))
+    return {"M": archive / "link.mrxs", "D": series[1]}
+
+
+def assert_predicted_as_by_the_verb(run: Run, slides: dict[str, Path], bundle: Path, folder: Path) -> None:
+    """A task that saw fewer of a slide's files would have found other tiles, or none."""
+    for sample, slide in slides.items():
+        here = predict_slide(slide, bundle=bundle, outdir=folder / sample, sample=sample)
+        contained = run.outdir / sample / f"{sample}.h5ad"
+        mine, other = anndata.read_h5ad(contained), anndata.read_h5ad(here)
+        assert mine.n_obs > 5
+        np.testing.assert_array_equal(mine.obsm["spatial"], other.obsm["spatial"])
+        np.testing.assert_array_equal(mine.X, other.X)
 
 
 def assert_it_says_which_image(run: Run, digest: str) -> None:

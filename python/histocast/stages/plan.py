@@ -11,6 +11,8 @@ from histocast.records import Record
 from histocast.sections.folds import ALL, model_name, split_sections
 from histocast.sections.labels import PROTOCOLS, Protocol
 from histocast.sections.training_sheet import TrainingRow, read_training_sheet
+from histocast.slide.companions import companions_version, refuse_in_store, slide_files
+from histocast.storage import is_in_s3
 from histocast.training.recipe import Recipe, read_recipe
 from histocast.training.section_genes import SectionGenes, measure_row
 
@@ -54,6 +56,11 @@ class PlannedSection(Record):
     """Absolute path or URI, as are the next two."""
     counts: str
     spots: str | None = None
+    files: tuple[str, ...] = ()
+    """Local files and folders of the slide: the path it is opened by, then its companions. Empty for an object of a
+    store."""
+    companions_version: str | None = None
+    """What changes when a companion of a slide of several files changes."""
     measured: SectionGenes | None = None
     """What its counts measured of the panel, and its spots; None where PLAN does not see them."""
 
@@ -103,13 +110,15 @@ def plan_models(
     Raises
     ------
     DataError
-        Every fault of the sheet, every section whose counts cannot be used, or too few patients or sections to hold one out.
+        Every fault of the sheet, slides without their companions, sections whose counts cannot be used, or too few patients
+        or sections to hold one out.
     ConfigError
         There is no such method or variant, its options do not fit, or it reads gene descriptions and none are given.
     UsageError
         A method is asked for twice.
     """
     rows = read_training_sheet(sheet)
+    sections = _find_files(rows, sheet)
     recipes = [
         read_recipe(recipe, panel=panel, method=method, unseen_genes=unseen_genes) for method in methods or (None,)
     ]
@@ -127,7 +136,7 @@ def plan_models(
             models.append(_planned(chosen, needed, chosen.protocol, ALL))
     return Plan(
         recipe=recipes[0].name,
-        sections=_measure(rows, recipes[0], genes, sheet),
+        sections=_measure(rows, sections, recipes[0], genes, sheet),
         split=split.description,
         encoders=tuple(dict.fromkeys(name for chosen in recipes for name in chosen.prepared_encoders)),
         pixels=any(needed.pixels for needed in needs),
@@ -136,21 +145,20 @@ def plan_models(
 
 
 def _measure(
-    rows: Sequence[TrainingRow], recipe: Recipe, genes: Path | None, sheet: Path
+    rows: Sequence[TrainingRow], sections: Sequence[PlannedSection], recipe: Recipe, genes: Path | None, sheet: Path
 ) -> tuple[PlannedSection, ...]:
     """The sections with what their counts measured; all that cannot be used are refused in one message."""
     faults = ErrorCollector(str(sheet))
-    sections = []
-    for row in rows:
+    seen = []
+    for row, section in zip(rows, sections, strict=True):
         measured = None
         try:
             measured = measure_row(row, recipe, genes=genes)
         except (DataError, MissingInputError) as error:
             faults.add(f"section {row.sample} cannot be used: {error.message}")
-        given = row.model_dump(include={"sample", "slide", "counts", "spots"})
-        sections.append(PlannedSection(**given, measured=measured))
+        seen.append(section.model_copy(update={"measured": measured}))
     faults.raise_if_any("correct or leave out these sections and run again")
-    return tuple(sections)
+    return tuple(seen)
 
 
 def _planned(recipe: Recipe, needs: Needs, protocol: Protocol, fold: str) -> PlannedModel:
@@ -163,6 +171,31 @@ def _planned(recipe: Recipe, needs: Needs, protocol: Protocol, fold: str) -> Pla
         device=needs.device,
         threads=needs.threads,
     )
+
+
+def _find_files(rows: Sequence[TrainingRow], sheet: Path) -> tuple[PlannedSection, ...]:
+    """The sections with the files of their slides; a slide that is not there is left to who brings it to a task."""
+    faults = ErrorCollector(str(sheet))
+    sections = []
+    for row in rows:
+        files: tuple[Path, ...] = ()
+        name = f"slide of sample {row.sample}"
+        try:
+            if is_in_s3(row.slide):
+                refuse_in_store(row.slide, name=name)
+            else:
+                files = slide_files(Path(row.slide), name=name) if Path(row.slide).is_file() else (Path(row.slide),)
+        except DataError as error:
+            faults.add(f"{name}: {error.found}", column="slide", expected=error.expected, advice=error.advice)
+        sections.append(
+            PlannedSection(
+                **row.model_dump(include={"sample", "slide", "counts", "spots"}),
+                files=tuple(map(str, files)),
+                companions_version=companions_version(files) if files else None,
+            )
+        )
+    faults.raise_if_any("correct the sheet and run again")
+    return tuple(sections)
 
 
 def _judge_options(recipe: Recipe, gene_text: Path | None) -> Needs:
