@@ -142,7 +142,8 @@ def parse_um_per_px(row: TableRow, faults: ErrorCollector, *, column: str = "mpp
         return None
     expected = "micrometres per pixel of the slide, such as 0.25 for 40x or 0.5 for 20x"
     try:
-        return check_um_per_px(float(cell), where=column)
+        # Python itself would read "0_5" as 5.
+        return check_um_per_px(float(cell.replace("_", "no digit")), where=column)
     except ValueError:
         advice = "write a decimal point" if re.fullmatch(r"\d+,\d+", cell) else None
         faults.add(f"{cell!r} is no number", row=row.line, column=column, expected=expected, advice=advice)

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from histocast.errors import DataError, HistocastError, MissingInputError
 from made_slides import Pixels, Recipe, paint_arrays, write_slide
@@ -42,6 +43,20 @@ def sixteen_bits(path: Path, texture: Pixels) -> None:
     path.write_bytes(cv2.imencode(".png", texture.astype(np.uint16) * 257)[1].tobytes())
 
 
+def with_tag(code: int, value: int) -> Callable[[Path, Pixels], None]:
+    """A writer of a TIFF of which one number of the directory is another."""
+
+    def write(path: Path, texture: Pixels) -> None:
+        tifffile.imwrite(path, texture[:256, :256], photometric="rgb", tile=(128, 128), metadata=None)
+        with tifffile.TiffFile(path) as file:
+            at = file.pages[0].tags[code].valueoffset
+        data = bytearray(path.read_bytes())
+        data[at : at + 2] = value.to_bytes(2, "little")
+        path.write_bytes(data)
+
+    return write
+
+
 BAD: dict[str, tuple[Callable[[Path, Pixels], object], type[HistocastError], str]] = {
     "SVS cut within its directories": (cut_within_directories, DataError, "copy it again"),
     "SVS cut within its pixels": (cut_within_pixels, DataError, "copy the slide again"),
@@ -53,6 +68,10 @@ BAD: dict[str, tuple[Callable[[Path, Pixels], object], type[HistocastError], str
         DataError,
         "no reader",
     ),
+    "LERC": (with_tag(259, 34887), DataError, "LERC (34887)"),
+    "a compression that nobody has": (with_tag(259, 4242), DataError, "an image in the compression 4242"),
+    "no columns": (with_tag(256, 0), DataError, "0 x 256 px"),
+    "tiles of no rows": (with_tag(323, 0), DataError, "blocks of 128 x 0 px"),
     "directory": (directory, DataError, "a folder"),
     "absent": (lambda *_: None, MissingInputError, "no such file"),
     "half a JPEG": (half_a_jpeg, DataError, "Premature end"),

@@ -90,6 +90,15 @@ def test_ome_states_it_in_units(tmp_path: Path, open_at) -> None:
     assert facts.vendor == "ome"
 
 
+def test_ome_of_another_image_is_not_used(tmp_path: Path, open_at) -> None:
+    write_ome(tmp_path / "slide.ome.tif", (0.5, 0.5), "CENTIMETER")
+    data = (tmp_path / "slide.ome.tif").read_bytes()
+    (tmp_path / "slide.ome.tif").write_bytes(data.replace(b'SizeX="256"', b'SizeX="512"'))
+
+    with pytest.raises(DataError, match=r"describes an image of 512 x 256 px.* because the page has 256 x 256 px"):
+        open_at(tmp_path / "slide.ome.tif")
+
+
 def test_a_plain_image_has_none(texture: Pixels, tmp_path: Path, open_at) -> None:
     path = tmp_path / "section.png"
     path.write_bytes(cv2.imencode(".png", texture)[1].tobytes())
@@ -102,6 +111,9 @@ def test_what_is_read_from_text() -> None:
     assert aperio_resolution("Aperio x|AppMag = 20|MPP = 0.4990|Left = 25.6").um_per_px == 0.499
     assert aperio_resolution("Aperio x|AppMag = 20|MPP = 0,4990|Left = 25,6").um_per_px == 0.499
     assert aperio_resolution("Aperio x|AppMag = 20|MPP = none").unused.endswith("it is no number")
+    assert "0.5 and 0.25 um/px" in aperio_resolution("Aperio x|MPP = 0.5|MPP = 0.25").unused
+    assert aperio_resolution("Aperio x|MPP = 0.5|MPP = 0.50").um_per_px == 0.5
+    assert aperio_resolution("Aperio x|MPP = 0_5").unused.endswith("it is no number")
     assert aperio_resolution("Aperio x|XMPP = 3") == Resolution()
     assert ome_resolution({"X": ("0.0005", "mm"), "Y": ("500", "nm")}).um_per_px == 0.5
     assert "lacks a unit" in ome_resolution({"X": ("3", "pixel")}).unused

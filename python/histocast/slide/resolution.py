@@ -17,6 +17,7 @@ INCH, CENTIMETRE, METRE = 2, 3, 4
 
 _UM_PER_UNIT = {INCH: 25_400.0, CENTIMETRE: 10_000.0, METRE: 1e6}
 _UNIT_NAMES = {INCH: "inch", CENTIMETRE: "cm", METRE: "m"}
+_NUMBER = re.compile(r"\+?[0-9]*[.,]?[0-9]+([eE][+-]?[0-9]+)?|\+?[0-9]+[.,]")
 _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([^|\s]+)")
 _APERIO_POWER = re.compile(r"\|\s*AppMag\s*=\s*([^|\s]+)")
 _UM_PER_OME_UNIT = {
@@ -57,8 +58,11 @@ def first_usable(statements: Iterable[Resolution]) -> Resolution:
 
 def aperio_resolution(description: str) -> Resolution:
     """The ``MPP`` field of an Aperio image description; whether a scanner can have it is judged where it is used."""
-    match = _APERIO_MPP.search(description)
-    return stated_um_per_px(match.group(1) if match else None, None, place="the Aperio description", bounded=False)
+    stated = dict.fromkeys(_APERIO_MPP.findall(description))
+    if len({parse_number(value) for value in stated}) > 1:
+        both = " and ".join(stated)
+        return Resolution(unused=f"it states {both} um/px in the Aperio description, not used because they differ")
+    return stated_um_per_px(next(iter(stated), None), None, place="the Aperio description", bounded=False)
 
 
 def aperio_objective_power(description: str) -> float | None:
@@ -132,14 +136,10 @@ def stated_um_per_px(
 def parse_number(value: float | str | None) -> float | None:
     """Return a positive number, with a point or a comma before its decimals; None where it is none.
 
-    >>> parse_number("0,4990"), parse_number("0.25"), parse_number("1,234.5"), parse_number("none")
-    (0.499, 0.25, None, None)
+    >>> parse_number("0,4990"), parse_number("0.25"), parse_number("1,234.5"), parse_number("0_5"), parse_number("none")
+    (0.499, 0.25, None, None, None)
     """
     if isinstance(value, str):
-        text = value.strip()
-        value = text.replace(",", ".") if text.count(",") == 1 and "." not in text else text
-    try:
-        number = float(value) if value is not None else 0.0
-    except ValueError:
-        return None
-    return number if 0 < number < float("inf") else None
+        # Python itself would read "0_5" as 5.
+        value = float(value.strip().replace(",", ".")) if _NUMBER.fullmatch(value.strip()) else None
+    return value if value is not None and 0 < value < float("inf") else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,21 +51,30 @@ def make_overview(reader: Reader, *, max_px: int, where: str) -> Overview:
     height, width = -(-level.height_px // shrink), -(-level.width_px // shrink)
     pixels = np.full((height, width, 3), UNREADABLE_GREY, np.uint8)
     damaged = np.ones((height, width), bool)
+    reasons: Counter[str] = Counter()
     for window_px in (_WINDOW_PX, _SMALL_WINDOW_PX):
-        _paint_damaged(pixels, damaged, reader, number=number, shrink=shrink, side_px=max(1, window_px // shrink))
+        side_px = max(1, window_px // shrink)
+        reasons = _paint_damaged(pixels, damaged, reader, number=number, shrink=shrink, side_px=side_px)
         if not damaged.any():
             break
     if (share := float(damaged.mean())) > _MAX_DAMAGED:
+        mostly = "".join(f": {reason}" for reason, _ in reasons.most_common(1))
         raise DataError(
-            f"{share:.0%} of the slide's overview cannot be decoded", where=where, advice="copy the slide again"
+            f"{share:.0%} of the slide's overview cannot be decoded{mostly}",
+            where=where,
+            advice="copy the slide again, and where that does not help export it anew",
         )
     return Overview(pixels, damaged, level.downsample * shrink)
 
 
 def _paint_damaged(
     pixels: Pixels, damaged: NDArray[np.bool_], reader: Reader, *, number: int, shrink: int, side_px: int
-) -> None:
-    """Read every square of ``side_px`` that is damaged still, and mark as sound what can be decoded."""
+) -> Counter[str]:
+    """Read every square of ``side_px`` that is damaged still, and mark as sound what can be decoded.
+
+    Returns why the others cannot.
+    """
+    reasons: Counter[str] = Counter()
     height, width = damaged.shape
     corners = np.mgrid[0:height:side_px, 0:width:side_px].reshape(2, -1)
     tops, lefts = corners[:, [damaged[top : top + side_px, left : left + side_px].any() for top, left in corners.T]]
@@ -77,6 +87,8 @@ def _paint_damaged(
                 rows, columns = min(side_px, height - top), min(side_px, width - left)
                 pixels[top : top + rows, left : left + columns] = tile[:rows, :columns]
                 damaged[top : top + rows, left : left + columns] = False
+        reasons.update(batch.reasons.values())
+    return reasons
 
 
 def _choose_level(levels: tuple[Level, ...], max_px: int) -> int:

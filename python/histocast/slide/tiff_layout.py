@@ -15,6 +15,7 @@ from histocast.errors import DataError
 from histocast.slide.blocks import PREDICTABLE, BlockFormat, Compression
 from histocast.slide.colour import YCBCR, Colour
 from histocast.slide.jpeg2000 import read_codestream
+from histocast.slide.ome import OmeImage
 from histocast.slide.reader import CannotOpen, SlideMetadata, UnreadableBlock, number_or_none
 from histocast.slide.resolution import (
     Resolution,
@@ -103,7 +104,12 @@ def _stored_level(pages: Sequence[Page], max_block_px: int, *, where: str) -> St
     page = pages[0]
     compression = _COMPRESSIONS.get(int(page.compression))
     if compression is None:
-        raise CannotOpen(f"its compression {int(page.compression)} is not known")
+        raise DataError(
+            f"an image in the compression {_name_compression(page)}",
+            expected="JPEG, JPEG 2000, WebP, LZW, deflate, Zstandard, LZMA, PackBits, or none",
+            where=where,
+            advice="export the slide with one of these, for example as a tiled pyramidal TIFF with JPEG",
+        )
     colour = Colour(samples=1, planes=3) if len(pages) > 1 else page_colour(page, where=where)
     _check_coding(page, compression, colour, where=where)
     width, height = page.imagewidth, page.imagelength
@@ -111,7 +117,13 @@ def _stored_level(pages: Sequence[Page], max_block_px: int, *, where: str) -> St
         block_width, block_height = page.tilewidth, page.tilelength
     else:
         block_width, block_height = width, min(page.rowsperstrip, height)
-    if not (min(width, height, block_width, block_height) > 0 and block_width * block_height <= max_block_px):
+    if min(width, height, block_width, block_height) <= 0:
+        raise DataError(
+            f"its directory states {width} x {height} px in blocks of {block_width} x {block_height} px",
+            where=where,
+            advice="the directory is damaged: copy the slide again",
+        )
+    if block_width * block_height > max_block_px:
         raise CannotOpen(f"its blocks are of {block_width} x {block_height} px")
     # Arrays, because a large slide has millions of blocks and a list of integers takes four times as much.
     offsets, byte_counts = (
@@ -121,7 +133,7 @@ def _stored_level(pages: Sequence[Page], max_block_px: int, *, where: str) -> St
     blocks = -(-width // block_width) * -(-height // block_height) * colour.planes
     if len(offsets) != blocks or len(byte_counts) != blocks:
         raise DataError(
-            f"its directory lists {len(offsets)} blocks of {block_width} x {block_height} px",
+            f"its directory lists {min(len(offsets), len(byte_counts))} blocks of {block_width} x {block_height} px",
             expected=f"{blocks} of them for {width} x {height} px",
             where=where,
             advice="the directory is damaged: copy the slide again",
@@ -136,6 +148,11 @@ def _stored_level(pages: Sequence[Page], max_block_px: int, *, where: str) -> St
         differenced=compression in PREDICTABLE and page.predictor == 2,
     )
     return StoredLevel(width, height, block, offsets, byte_counts)
+
+
+def _name_compression(page: Page) -> str:
+    name = getattr(page.compression, "name", "")
+    return f"{name} ({int(page.compression)})" if name else str(int(page.compression))
 
 
 def _check_coding(page: Page, compression: Compression, colour: Colour, *, where: str) -> None:
@@ -165,10 +182,21 @@ def _metadata(pages: SlidePages) -> SlideMetadata:
         power = number_or_none(aperio_objective_power(page.description), low=1, high=150)
         return SlideMetadata("aperio", found.um_per_px, found.unused, power)
     if pages.ome is not None:
-        found = first_usable([ome_resolution(pages.ome.physical), tags])
+        found = first_usable([_ome_resolution(pages.ome, page), tags])
         return SlideMetadata("ome", found.um_per_px, found.unused)
     found = first_usable([tags, Resolution(unused=pages.ome_fault)])
     return SlideMetadata("generic-tiff", found.um_per_px, found.unused)
+
+
+def _ome_resolution(image: OmeImage, page: Page) -> Resolution:
+    """What OME-XML states, where it describes the page: of another size it was written for another image."""
+    described = tuple(image.size.get(axis) for axis in "XY")
+    if None not in described and described != (page.imagewidth, page.imagelength):
+        return Resolution(
+            unused=f"its OME-XML describes an image of {described[0]} x {described[1]} px, and its resolution is not used"
+            f" because the page has {page.imagewidth} x {page.imagelength} px"
+        )
+    return ome_resolution(image.physical)
 
 
 def _check_jpeg2000(source: Source, stored: StoredLevel) -> None:

@@ -27,6 +27,8 @@ _AS_LARGE = 0.25
 _REDUCED, _MACRO = 1, 8
 # JPEG and WebP become RGB where they are decoded; of JPEG 2000, the codestream states the subsampling.
 _DECODERS_OF_YCBCR = (7, 50001)
+# Types of a tag of which a value is two numbers.
+_FRACTIONS = (5, 10)
 _JPEG2000 = (33003, 33005, 34712)
 _APERIO_YCBCR_JPEG2000 = 33003
 _IMAGEJ_IMAGES = re.compile(r"^images=(\d+)", re.MULTILINE)
@@ -120,10 +122,10 @@ def page_samples(page: Page) -> StatedSamples:
     bits, sample_format = (max(value) if isinstance(value, tuple) else int(value) for value in _depths(page))
     compression = int(page.compression)
     stated: dict[str, Any] = {}
-    if (reference := page.tags.valueof(532)) is not None:
-        stated["reference_black_white"] = _ratios(reference, 6)
-    if (coefficients := page.tags.valueof(529)) is not None:
-        stated["ycbcr_coefficients"] = _ratios(coefficients, 3)
+    if reference := _numbers(page, 532):
+        stated["reference_black_white"] = reference
+    if coefficients := _numbers(page, 529):
+        stated["ycbcr_coefficients"] = coefficients
     return StatedSamples(
         photometric=YCBCR if compression == _APERIO_YCBCR_JPEG2000 else int(page.photometric),
         count=int(page.samplesperpixel),
@@ -139,14 +141,8 @@ def page_samples(page: Page) -> StatedSamples:
 
 def page_tag_resolution(page: Page, *, place: str = "its TIFF tags") -> Resolution:
     """Return what the tags of a page state as pixels per inch or centimetre."""
-    across, down = (_ratios(page.tags.valueof(code), 1)[:1] for code in (282, 283))
-    unit = page.tags.valueof(296)
-    return tag_resolution(
-        across[0] if across else None,
-        down[0] if down else None,
-        int(unit) if unit is not None else None,
-        place=place,
-    )
+    across, down, unit = ((*_numbers(page, code), None)[0] for code in (282, 283, 296))
+    return tag_resolution(across, down, int(unit) if unit else None, place=place)
 
 
 _ONE = "export one image of the slide, in one focal plane, as one file"
@@ -229,6 +225,10 @@ def _area_px(page: Page) -> int:
     return int(page.imagewidth * page.imagelength)
 
 
+def _size_px(page: Page) -> tuple[int, int]:
+    return page.imagewidth, page.imagelength
+
+
 def _is_level(page: Page, slide: Page, last: Page) -> bool:
     # A level shows the whole of level 0: its sides have the same ratio but for a dropped row or column, and
     # the label or macro of a slide, tiled or not, does not have it by chance.
@@ -244,7 +244,7 @@ def _check_other(page: Page, slide: Page, *, claims_to_be_level: bool, file: tif
     """Refuse a page that is as large as the slide, or that is called a level of it and has another shape."""
     reduced = bool(page.subfiletype & _REDUCED) and not page.subfiletype & _MACRO
     is_level = claims_to_be_level or (page.is_tiled and slide.is_tiled and (reduced or file.is_svs))
-    if is_level and page.is_tiled == slide.is_tiled:
+    if is_level and page.is_tiled == slide.is_tiled and _size_px(page) != _size_px(slide):
         raise DataError(
             f"level 0 of {slide.imagewidth} x {slide.imagelength} px "
             f"and another of {page.imagewidth} x {page.imagelength} px",
@@ -278,9 +278,13 @@ def _depths(page: Page) -> Iterator[Any]:
     yield page.sampleformat
 
 
-def _ratios(value: Any, count: int) -> tuple[float, ...]:
-    """Return numbers of a tag that is stored as fractions, as many as can be read."""
-    if not isinstance(value, tuple):
-        return (float(value),) if isinstance(value, (int, float)) else ()
-    pairs = zip(value[0::2], value[1::2], strict=False)
-    return tuple(above / below if below else 0.0 for above, below in pairs)[:count]
+def _numbers(page: Page, code: int) -> tuple[float, ...]:
+    """Return the values of a tag, whichever type of number they are stored as; none where it is absent or text."""
+    tag = page.tags.get(code)
+    values = () if tag is None else tag.value if isinstance(tag.value, tuple) else (tag.value,)
+    if not all(isinstance(value, (int, float)) for value in values):
+        return ()
+    if tag is not None and tag.dtype in _FRACTIONS:
+        pairs = zip(values[0::2], values[1::2], strict=False)
+        return tuple(above / below if below else 0.0 for above, below in pairs)
+    return tuple(float(value) for value in values)
