@@ -112,6 +112,21 @@ def _call(verb: str, good: Path) -> Call:
             _files(good / "parts"),
         ),
         "repository": Call({"--bundle": bundle}, ("--bundle",), _files(bundle)),
+        "prepare": Call(
+            {**sheet, "--sample": "T0"},
+            ("--input", "--recipe", "--panel", "--genes", "--exported"),
+            (slides / "counts.tsv", slides / "spots.csv", slides / "T0.tiff"),
+        ),
+        "train": Call(
+            {"--set": good / "set", "--recipe": good / "recipe.json"},
+            ("--set", "--recipe", "--panel", "--unseen-genes"),
+            (*_files(made), made / "counts.h5ad"),
+        ),
+        "export": Call(
+            {"--model": model, "--encoders": good / "encoders", "--evaluation": good / "evaluation"},
+            ("--model", "--encoders", "--evaluation"),
+            (*_files(good / "encoders"), good / "evaluation" / "evaluation.json"),
+        ),
     }
     return calls[verb]
 
@@ -120,7 +135,7 @@ def _files(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(path for path in folder.rglob("*") if path.suffix in {".json", ".parquet", ".onnx"}))
 
 
-VERBS = ("plan", "evaluate", "lineage", "repository")
+VERBS = ("plan", "prepare", "train", "evaluate", "export", "lineage", "repository")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from histocast.demo.expression import Gene, list_genes, truth_at
 from histocast.demo.terrain import read_latents
 from histocast.errors import DataError, MissingInputError
 from histocast.fusion.selected_genes import EVIDENCE, LEVELS, NEAREST_GENE, TRAINED
+from histocast.text_table import TableColumns, read_text_table
 
 SHOWN_GENES = 12
 
@@ -126,13 +126,14 @@ class DemoScore:
 
 def _list_samples(archive: Path) -> list[str]:
     sheet = archive / "samplesheet.csv"
-    try:
-        with sheet.open(newline="", encoding="utf-8") as stream:
-            return [row["sample"] for row in csv.DictReader(stream)]
-    except FileNotFoundError as error:
+    if not sheet.exists():
         raise MissingInputError(
             "no such file", expected="a folder of 'histocast demo-data'", where=str(sheet), advice="check --archive"
-        ) from error
+        )
+    samples = [row.cells["sample"] for row in read_text_table(sheet, TableColumns(("sample",), others="ignore"))]
+    if not all(samples) or not samples:
+        raise DataError("rows without a sample" if samples else "no sample", expected="one a row", where=str(sheet))
+    return samples
 
 
 def _predicted_genes(table: pa.Table, where: Path) -> dict[str, str]:

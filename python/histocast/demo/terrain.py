@@ -6,6 +6,8 @@ needs, small enough to store beside the slide: the share of each compartment in 
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,10 +158,26 @@ def read_latents(path: Path) -> tuple[Latents, int]:
     try:
         with np.load(path) as stored:
             latents = Latents(stored["shares"], stored["grade"], float(stored["um_per_px"]))
-            return latents, int(stored["seed"])
+            seed = int(stored["seed"])
     except FileNotFoundError as error:
         raise MissingInputError(
             "no such file", expected="the truth of a demo slide", where=str(path), advice="run 'histocast demo-data'"
         ) from error
-    except (ValueError, KeyError, OSError) as error:
-        raise DataError("not the truth of a demo slide", where=str(path)) from error
+    # zipfile raises the last two for flags that it does not know, and AttributeError is an array without an archive.
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError, OSError, EOFError),
+        *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+    ) as error:
+        raise _no_truth(path) from error
+    if latents.shares.shape != (len(COMPARTMENTS), *latents.grade.shape) or not 0 < latents.um_per_px < np.inf:
+        raise _no_truth(path)
+    return latents, seed
+
+
+def _no_truth(path: Path) -> DataError:
+    return DataError(
+        "not the truth of a demo slide",
+        expected="truth/<sample>.npz of 'histocast demo-data'",
+        where=str(path),
+        advice="make the archive again",
+    )

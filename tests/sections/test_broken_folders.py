@@ -1,14 +1,20 @@
-"""Whatever lies in a published data set or the settings of a server, a user reads histocast's own error."""
+"""Whatever lies in a published data set, an archive of the demo or the settings of a server, a user reads histocast's own error."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from test_layouts import WRITERS
 
 from broken_inputs import MEANT, break_in_place, run, write_broken
+from histocast.artifacts import EXPRESSION, write_table
+from histocast.demo.expression import list_genes
+from histocast.demo.terrain import COMPARTMENTS, Latents, write_latents
 from histocast.inference.triton import server_command
+from histocast.records import Provenance
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +64,42 @@ def test_no_foreign_exception_comes_from_a_published_folder(
     for file in one_of_each(folder):
         for kind in break_in_place(file, broken):
             wrong.call(f"{file.relative_to(folder)} {kind}", "training-sheet", options)
+    assert wrong == {}
+
+
+def write_scored(folder: Path) -> None:
+    """An archive of the demo with one slide, and what was predicted of it."""
+    random = np.random.default_rng(0)
+    (folder / "truth").mkdir(parents=True)
+    (folder / "samplesheet.csv").write_text("sample,slide\nS1,S1.tiff\n")
+    write_latents(
+        folder / "truth" / "S1.npz",
+        Latents(
+            random.integers(0, 40, (len(COMPARTMENTS), 64, 64)).astype(np.uint8),
+            random.integers(0, 255, (64, 64)).astype(np.uint8),
+            0.5,
+        ),
+        seed=1,
+    )
+    columns = {"sample": ["S1"] * 4, "tile_id": pa.array(range(4), pa.int32())}
+    columns |= {name: random.random(4) * 60 for name in ("x_level0_px", "y_level0_px", list_genes()[0].gene_id)}
+    (folder / "results" / "S1").mkdir(parents=True)
+    made = Provenance(artifact=EXPRESSION.artifact, schema_version=EXPRESSION.version, sample="S1")
+    write_table(folder / "results" / "S1" / "S1.parquet", pa.table(columns), made)
+
+
+def test_no_foreign_exception_comes_from_an_archive_of_the_demo(
+    broken: dict[str, Path], wrong: Wrong, tmp_path: Path
+) -> None:
+    write_scored(tmp_path / "demo")
+    options = {"--archive": tmp_path / "demo", "--results": tmp_path / "demo" / "results"}
+    wrong.call("good", "demo-score", options)
+    for option in options:
+        for kind, path in broken.items():
+            wrong.call(f"{option} {kind}", "demo-score", {**options, option: path})
+    for file in one_of_each(tmp_path / "demo"):
+        for kind in break_in_place(file, broken):
+            wrong.call(f"{file.name} {kind}", "demo-score", options)
     assert wrong == {}
 
 
