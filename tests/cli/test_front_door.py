@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import pytest
 import typer.main
 
+import histocast as histocast_package
 from histocast.cli import app
 from histocast.cli.verb_groups import GROUPS
+from stained_sections import write_stained_slide
 
 Verb = Callable[..., CompletedProcess[str]]
 
@@ -26,6 +29,20 @@ def test_help_lists_every_verb_once_in_groups_and_cuts_no_line(histocast: Verb) 
         assert [line.split()[0] for line in section] == list(names)
     assert all(len(line) <= 80 for line in lines)
     assert "..." not in done.stdout.partition("Options:")[2]
+
+
+def test_the_package_shows_its_public_names_and_each_is_there(tmp_path: Path) -> None:
+    assert {"open_slide", "predict_slide", "read_bundle", "check", "tile", "encode", "predict"} <= set(
+        dir(histocast_package)
+    )
+    assert all(getattr(histocast_package, name) is not None for name in dir(histocast_package))
+    with pytest.raises(AttributeError, match="no attribute 'slide_open'"):
+        _ = histocast_package.slide_open
+    write_stained_slide(tmp_path / "a.tiff", seed=1)
+    with histocast_package.open_slide(tmp_path / "a.tiff") as slide:
+        pixels, um_per_px = slide.thumbnail(256)
+    assert max(pixels.shape) <= 256
+    assert um_per_px > slide.facts.um_per_px
 
 
 def test_doctor_says_what_is_here_and_verifies_a_bundle(histocast: Verb, demo_bundle: Path) -> None:

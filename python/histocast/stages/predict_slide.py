@@ -1,17 +1,43 @@
-"""All stages of the predict workflow for one slide, in this process."""
+"""One slide in this process: opened, or taken through all stages of the predict workflow."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from histocast.stages.encode import encode
-from histocast.stages.environment import SlideLocation
+from histocast.stages.environment import SlideLocation, opened_slide
 from histocast.stages.predict import predict
 from histocast.stages.tile import tile
 
 if TYPE_CHECKING:
-    pass
+    from histocast.slide import Slide
+
+
+@contextmanager
+def open_slide(slide: str | Path, *, mpp: float | None = None) -> Iterator[Slide]:
+    """Yield one slide, from disk or ``s3://``: its facts, its thumbnail, and tiles of a physical size.
+
+    Parameters
+    ----------
+    slide:
+        Path or ``s3://`` URI.
+    mpp:
+        Micrometres per pixel of level 0, where the file does not say.
+
+    Raises
+    ------
+    HistocastError
+        The slide is absent, cannot be read, or does not state its resolution.
+    """
+    from histocast.progress import Clock
+    from histocast.resources import scratch_folder
+
+    location = SlideLocation("slide", str(slide), mpp=mpp)
+    with scratch_folder() as scratch, opened_slide(location, scratch, Clock()) as (opened, _):
+        yield opened
 
 
 def predict_slide(
