@@ -12,8 +12,9 @@ PYTHON ?= python3
 VENV := .venv
 TOOLS := .tools
 DEMO := demo
-# One worker a core; workers that finish early take over tests of the others.
-PYTEST_ARGS ?= --numprocesses auto --dist worksteal
+# One worker more than cores, because tests wait for Nextflow and for servers; workers that finish early take over tests
+# of the others.
+PYTEST_ARGS ?= --numprocesses $(shell echo $$(($$(nproc) + 1))) --dist worksteal
 UV := $(VENV)/bin/uv
 NEXTFLOW := $(shell command -v nextflow || echo $(TOOLS)/bin/nextflow)
 
