@@ -146,6 +146,7 @@ NO_GENES: dict[str, object] = {
     "__no_feature": [7, 7, 7, 7],
     "ERCC-00002": [9, 9, 9, 9],
     "2-Sep": [1, 2, 3, 4],
+    "ENSG00000182378.14_PAR_Y": [0, 0, 1, 0],
     "x": [1.5, 2.5, 3.5, 4.5],
     "in_tissue": [True, True, False, True],
     "cluster": ["a", "b", "a", "b"],
@@ -161,7 +162,14 @@ def test_names_that_are_no_genes_are_left_out_said_and_counted_in_no_library(nam
     assert found.spots == tuple(SPOTS)
     assert found.names is not None
     assert sum(found.names.left_out.values()) == len(NO_GENES)
-    for said in ("reads that no one gene has", "spike-ins", "spreadsheet", "about spots", shipped_names()):
+    for said in (
+        "reads that no one gene has",
+        "spike-ins",
+        "spreadsheet",
+        "chromosome Y",
+        "about spots",
+        shipped_names(),
+    ):
         assert said in found.names.describe()
 
 

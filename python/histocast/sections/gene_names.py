@@ -33,7 +33,13 @@ _UNKNOWN = frozenset({"", "nan", "none", "na", "n/a", "<na>", "null", "-"})
 _GENOME = re.compile(r"^(?P<genome>GRC[hmr]\d+|hg\d+|mm\d+|rn\d+|mRatBN[\d.]+)(?:[_-]premrna)?[_-]+(?=.)")
 _HUMAN_GENOME = re.compile(r"GRCh\d+|hg\d+")
 _NUMBER = re.compile(r"^(\d+)(?:\.0)?$")
-_SPIKE_IN = re.compile(r"^ERCC-\d{5}$")
+_SECOND_COPY = re.compile(r"^ENSG\d{11}(?:\.\d+)?_PAR_Y$")
+_NO_GENES = (
+    (re.compile(r"^$"), "columns without a name"),
+    (re.compile(r"^__"), "counts of reads that no one gene has"),
+    (re.compile(r"^ERCC-\d{5}$"), "spike-ins"),
+    (_SECOND_COPY, "copies on chromosome Y of genes of chromosome X"),
+)
 
 SPOT_METADATA = frozenset(
     [
@@ -145,7 +151,7 @@ def name_genes(ids: Sequence[object], symbols: Sequence[object], *, table: Mappi
     numbers = sum(bool(_NUMBER.match(a or b)) for a, b in zip(given, called, strict=True))
     by_number = numbers * 2 > len(given)
     kinds = [
-        None if found else no_gene(symbol or name, by_number=by_number)
+        None if found else no_gene(name if _SECOND_COPY.match(name) else symbol or name, by_number=by_number)
         for name, symbol, found in zip(given, called, own, strict=True)
     ]
     kept = np.flatnonzero([kind is None for kind in kinds])
@@ -177,12 +183,8 @@ def no_gene(name: str, *, by_number: bool = False) -> str | None:
     by_number:
         Whether the names beside it are mostly numbers, which are then ids of NCBI Gene and not a spreadsheet's dates.
     """
-    if not name:
-        return "columns without a name"
-    if name.startswith("__"):
-        return "counts of reads that no one gene has"
-    if _SPIKE_IN.match(name):
-        return "spike-ins"
+    if kind := next((kind for pattern, kind in _NO_GENES if pattern.match(name)), None):
+        return kind
     if is_spot_metadata(name):
         return "columns about spots"
     if not (by_number and _NUMBER.match(name)) and symbols_behind(name) is not None:
