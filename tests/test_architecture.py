@@ -21,6 +21,10 @@ ELSEWHERE = {
 }
 
 
+EVERYWHERE = {"cv2", "markupsafe", "numpy", "pyarrow", "pydantic", "scipy", "typing_extensions"}
+"""Libraries that every room may import."""
+
+
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     code = "import sys; from importlinter.cli import lint_imports_command; lint_imports_command(['--no-cache'])"
     return subprocess.run(
@@ -57,10 +61,33 @@ def test_a_new_room_is_covered_on_the_day_it_is_made(copy: Path) -> None:
     assert refused == set(libraries)
 
 
-def test_no_file_name_stands_twice(root: Path) -> None:
-    names = Counter(path.name for path in (root / "python").rglob("*.py") if path.name != "__init__.py")
+@pytest.mark.parametrize("folder", ["python", "tests"])
+def test_no_file_name_stands_twice(root: Path, folder: str) -> None:
+    names = Counter(path.name for path in (root / folder).rglob("*.py"))
 
-    assert [name for name, count in names.items() if count > 1] == []
+    assert {name for name, count in names.items() if count > 1} <= {"__init__.py", "conftest.py"}
+
+
+def test_every_test_file_runs_alone(root: Path) -> None:
+    """pytest finds modules of ``tests/`` and of the file's own folder; those of others only where they ran before."""
+    tests = root / "tests"
+    home = {path.stem: path.parent for path in tests.rglob("*.py")}
+
+    strays = {
+        f"{path.relative_to(tests)} imports {name}"
+        for path in tests.rglob("*.py")
+        for name in imports(path)
+        if home.get(name, tests) not in (tests, path.parent)
+    }
+
+    assert strays == set()
+
+
+def test_every_library_is_confined_to_rooms_or_allowed_in_all(root: Path) -> None:
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]
+    confined = {name for contract in settings["contracts"] for name in contract.get("forbidden_modules", ())}
+
+    assert libraries(root) - confined - EVERYWHERE - {"mypy_boto3_s3"} == set()
 
 
 def test_every_library_that_is_imported_is_declared(root: Path) -> None:
@@ -71,20 +98,26 @@ def test_every_library_that_is_imported_is_declared(root: Path) -> None:
     ]
     declared = {normal(re.match(r"[\w.-]+", line)[0]) for line in stated}
     distributions = packages_distributions()
-    imported = {
-        name.partition(".")[0]
-        for path in (root / "python").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        for name in imports_of(node)
-    }
 
     undeclared = {
         name
-        for name in imported - set(sys.stdlib_module_names) - {"histocast"} - ELSEWHERE
+        for name in libraries(root) - ELSEWHERE
         if not declared & {normal(each) for each in distributions.get(name, [name])}
     }
 
     assert undeclared == set()
+
+
+def libraries(root: Path) -> set[str]:
+    """Top-level names of what the package imports and neither is nor Python has."""
+    found = {name for path in (root / "python").rglob("*.py") for name in imports(path)}
+    return found - set(sys.stdlib_module_names) - {"histocast"}
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names of what a file imports."""
+    tree = ast.parse(path.read_text())
+    return {name.partition(".")[0] for node in ast.walk(tree) for name in imports_of(node)}
 
 
 def imports_of(node: ast.AST) -> list[str]:

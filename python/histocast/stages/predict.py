@@ -45,8 +45,8 @@ def predict_expression(  # noqa: PLR0913 - one argument an input file of the sta
     Parameters
     ----------
     genes:
-        File with a gene a line, or ``genes.parquet`` of ``histocast genes embed`` (`serving.asked_genes`); all genes
-        of the bundle by default.
+        File with one gene on each line, or ``genes.parquet`` of ``histocast genes embed``; all genes of the bundle by
+        default. See `histocast.fusion.selected_genes`.
     scratch:
         Folder for temporary files, about 8 bytes a spot and gene; one within ``outdir`` by default.
     clock:
