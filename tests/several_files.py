@@ -98,8 +98,17 @@ def sequence(group: int, number: int, *items: bytes, undefined: bool = False) ->
     return head + b"".join(start + item + end for item in items) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 
 
-def dicom_instance(pixels: Pixels, *, series: str, number: int, um_per_px: float) -> bytes:
-    """A DICOM file of one level of a slide."""
+def frame_position(top_px: int, left_px: int, *, undefined: bool) -> bytes:
+    """The functional group of a frame that lies anywhere."""
+    in_mm = [element(0x40, axis, "DS", "0") for axis in (0x72A, 0x73A, 0x74A)]
+    in_px = [element(0x48, 0x21E, "SL", left_px + 1), element(0x48, 0x21F, "SL", top_px + 1)]
+    return sequence(0x48, 0x21A, b"".join([*in_mm, *in_px]), undefined=undefined)
+
+
+def dicom_instance(
+    pixels: Pixels, *, series: str, number: int, um_per_px: float, positions: int | None = None, undefined: bool = False
+) -> bytes:
+    """A DICOM file of one level of a slide; with ``positions`` its frames lie anywhere, and so many say where."""
     height, width = pixels.shape[:2]
     side = DICOM_TILE_PX
     padded = np.pad(pixels, ((0, -height % side), (0, -width % side), (0, 0)), constant_values=255)
@@ -115,6 +124,12 @@ def dicom_instance(pixels: Pixels, *, series: str, number: int, um_per_px: float
     kind = "ORIGINAL\\PRIMARY\\VOLUME\\NONE" if number == 1 else "DERIVED\\PRIMARY\\VOLUME\\RESAMPLED"
     spacing = element(0x28, 0x30, "DS", f"{spacing_mm}\\{spacing_mm}")
     meta = element(2, 2, "UI", WSI_CLASS) + element(2, 3, "UI", instance) + element(2, 0x10, "UI", JPEG_BASELINE)
+    order, groups = "TILED_FULL", b""
+    if positions is not None:
+        order, columns = "TILED_SPARSE", padded.shape[1] // side
+        places = [divmod(frame, columns) for frame in range(positions)]
+        items = [frame_position(row * side, column * side, undefined=undefined) for row, column in places]
+        groups = sequence(0x5200, 0x9230, *items, *[b""] * (len(frames) - positions), undefined=undefined)
     # A series of another slide, within sequences, is not the file's own.
     other = element(0x20, 0xE, "UI", "9.9.9")
     return b"".join([
@@ -122,13 +137,13 @@ def dicom_instance(pixels: Pixels, *, series: str, number: int, um_per_px: float
         element(8, 8, "CS", kind), element(8, 0x16, "UI", WSI_CLASS), element(8, 0x18, "UI", instance),
         element(8, 0x60, "CS", "SM"), sequence(8, 0x1115, other, undefined=number == 1),
         element(0x20, 0xD, "UI", f"{series}.0"), element(0x20, 0xE, "UI", series), element(0x20, 0x13, "IS", str(number)),
-        element(0x20, 0x9311, "CS", "TILED_FULL"),
+        element(0x20, 0x9311, "CS", order),
         element(0x28, 2, "US", 3), element(0x28, 4, "CS", "YBR_FULL_422"), element(0x28, 6, "US", 0),
         element(0x28, 8, "IS", str(len(frames))), element(0x28, 0x10, "US", side), element(0x28, 0x11, "US", side),
         element(0x28, 0x100, "US", 8), element(0x28, 0x101, "US", 8), element(0x28, 0x102, "US", 7),
         element(0x28, 0x103, "US", 0), element(0x48, 6, "UL", width), element(0x48, 7, "UL", height),
         sequence(0x48, 0x105, element(0x48, 0x112, "DS", "20")), element(0x48, 0x303, "UL", 1),
-        sequence(0x5200, 0x9229, sequence(0x28, 0x9110, spacing)),
+        sequence(0x5200, 0x9229, sequence(0x28, 0x9110, spacing)), groups,
         struct.pack("<HH2s2xI", 0x7FE0, 0x10, b"OB", 0xFFFFFFFF), pieces, struct.pack("<HHI", 0xFFFE, 0xE0DD, 0),
     ])  # fmt: skip
 

@@ -15,7 +15,7 @@ from histocast.slide.companions import UNREAD, companions_version, slide_digest,
 from histocast.storage import open_source
 from made_slides import Pixels
 from read_back import read_all
-from several_files import write_dicom_series, write_mirax, write_vms
+from several_files import DICOM_TILE_PX, dicom_instance, write_dicom_series, write_mirax, write_vms
 
 SIDE_PX = 512
 
@@ -140,3 +140,37 @@ def test_pipes_and_links_that_lead_nowhere_beside_a_series_are_passed_over(squar
     os.mkfifo(tmp_path / "0.pipe")
     (tmp_path / "1.loop").symlink_to(tmp_path / "1.loop")
     assert len(slide_files(slide, name="S1")) == 2
+
+
+@pytest.mark.parametrize("undefined", [False, True], ids=["lengths are stated", "lengths are open"])
+@pytest.mark.parametrize("missing", [0, 1, 4])
+def test_frames_that_lie_anywhere_are_read_where_all_say_where(
+    missing: int, undefined: bool, square: Pixels, tmp_path: Path, open_at: Callable
+) -> None:
+    """OpenSlide would end the process where none does, and show glass where some do not."""
+    frames = (SIDE_PX // DICOM_TILE_PX) ** 2
+    full, sparse = write_dicom_series(tmp_path / "full", [square])[0], tmp_path / "sparse.dcm"
+    given = {"series": "1.2.3", "number": 1, "um_per_px": 0.5}
+    sparse.write_bytes(dicom_instance(square, **given, positions=frames - missing, undefined=undefined))
+
+    if missing:
+        with pytest.raises(DataError, match=f"of {frames} frames, of which {frames - missing} say where they lie"):
+            open_at(sparse)
+        return
+    both = [read_all(open_at(path), [[256, 256]], tile_px=SIDE_PX, um_per_px=0.5)[0] for path in (full, sparse)]
+    np.testing.assert_array_equal(*both)
+
+
+def test_what_openslide_says_of_a_slide_is_said_without_names(
+    square: Pixels, tmp_path: Path, open_at: Callable
+) -> None:
+    series = "1.2.840.113619.2.5"
+    paths = write_dicom_series(tmp_path / "DOE JANE", [square, square[::4, ::4]], series=series)
+    again = paths[0].with_name("DOE JANE 2.dcm")
+    again.write_bytes(paths[0].read_bytes().replace(f"{series}.1".encode(), f"{series}.7".encode()))
+
+    with pytest.raises(DataError, match="unexpected image") as caught:
+        open_at(paths[0])
+
+    assert series not in caught.value.message
+    assert "DOE" not in caught.value.message

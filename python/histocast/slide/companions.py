@@ -11,14 +11,13 @@ OpenSlide does not read are refused by their suffix: what their first file shows
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
 
 from histocast.errors import DataError
 from histocast.foreign_errors import is_machine_fault
+from histocast.slide.dicom import series_of
 from histocast.storage import Source, open_source, sampled_digest
 
 MIRAX = ".mrxs"
@@ -37,18 +36,6 @@ UNREAD = {
 # Never DICOM: their folders need not be searched, nor their first bytes be read.
 _SINGLE_FILE = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide", ".czi", ".png", ".jpg", ".jpeg", ".jp2")
 _MAX_LIST_BYTES = 1 << 20
-
-DICOM_MAGIC = b"DICM"
-"""Stands behind a preamble of any content."""
-DICOM_HEAD_BYTES = 132
-"""Preamble and `DICOM_MAGIC`."""
-_SERIES_INSTANCE_UID = (0x0020, 0x000E)
-_ITEM, _SEQUENCE_END, _ITEM_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD), (0xFFFE, 0xE00D)
-_LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-_UNDEFINED_LENGTH = 0xFFFFFFFF
-_MAX_UID_BYTES = 64
-# The series stands near the front; a file that has more elements before it is no slide.
-_MAX_ELEMENTS = 10_000
 
 
 def slide_files(path: Path, *, name: str) -> tuple[Path, ...]:
@@ -154,7 +141,7 @@ def _companions(path: Path) -> list[Path]:
         return [folder] if folder.is_dir() else []
     if suffix in _LISTS:
         return sorted({file for _, file in _listed(path) if file.exists()})
-    if suffix not in _SINGLE_FILE and (series := _series_of(path)):
+    if suffix not in _SINGLE_FILE and (series := series_of(path)):
         folder = path.parent
         return [file for file in _series_in(folder, folder.stat().st_mtime_ns).get(series, ()) if file != path]
     return []
@@ -196,48 +183,6 @@ def _series_in(folder: Path, modified_ns: int) -> dict[str, list[Path]]:  # noqa
     """Files of a folder by their DICOM series; read once, because all slides of an archive may lie in it."""
     series: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
-        if file.suffix.lower() not in _SINGLE_FILE and (found := _series_of(file)):
+        if file.suffix.lower() not in _SINGLE_FILE and (found := series_of(file)):
             series.setdefault(found, []).append(file)
     return series
-
-
-def _series_of(path: Path) -> str | None:
-    """The Series Instance UID of a DICOM file; nothing where it is none."""
-    try:
-        # A named pipe would block, a device do what reading it does.
-        if not path.is_file():
-            return None
-        with path.open("rb") as stream:
-            is_dicom = stream.read(DICOM_HEAD_BYTES).endswith(DICOM_MAGIC)
-            return _read_series(stream) if is_dicom else None
-    except OSError as error:
-        if is_machine_fault(error):
-            raise
-        return None
-
-
-def _read_series(stream: BinaryIO) -> str | None:
-    """Walk the elements of a little-endian DICOM file to its own series, over those within sequences."""
-    depth = 0
-    for _ in range(_MAX_ELEMENTS):
-        head = stream.read(8)
-        if len(head) < 8:
-            return None
-        tag, length = struct.unpack("<HH", head[:4]), struct.unpack("<I", head[4:])[0]
-        is_delimiter = tag in (_ITEM, _SEQUENCE_END, _ITEM_END)
-        # With explicit value representations two letters stand before the length.
-        if not is_delimiter and head[4:6].isalpha() and head[4:6].isupper():
-            length = struct.unpack("<H", head[6:])[0]
-            if head[4:6] in _LONG_VRS:
-                length = struct.unpack("<I", stream.read(4).ljust(4, b"\0"))[0]
-        if depth == 0 and tag == _SERIES_INSTANCE_UID:
-            return stream.read(min(length, _MAX_UID_BYTES)).rstrip(b"\0 ").decode("ascii", "replace")
-        if depth == 0 and not is_delimiter and tag > _SERIES_INSTANCE_UID:
-            return None
-        if tag in (_SEQUENCE_END, _ITEM_END):
-            depth = max(0, depth - 1)
-        elif length == _UNDEFINED_LENGTH:
-            depth += 1
-        else:
-            stream.seek(length, 1)
-    return None

@@ -5,6 +5,7 @@ Label, macro and thumbnail images (``associated_images``) are never touched.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ import openslide
 
 from histocast.errors import DataError
 from histocast.slide.colour import on_white
-from histocast.slide.companions import DICOM_HEAD_BYTES, DICOM_MAGIC, SEVERAL_FILES, incomplete, slide_files
+from histocast.slide.companions import SEVERAL_FILES, incomplete, slide_files
+from histocast.slide.dicom import DICOM_HEAD_BYTES, DICOM_MAGIC, check_frame_positions
 from histocast.slide.reader import (
     Blocks,
     CannotOpen,
@@ -64,7 +66,8 @@ def open_reader(source: Source, *, scratch: Path) -> OpenSlideReader:
         a MIRAX index file is a JPEG preview, which shows the label.
     """
     head = source.read(0, DICOM_HEAD_BYTES)
-    several_files = source.uri.lower().endswith(SEVERAL_FILES) or head.endswith(DICOM_MAGIC)
+    is_dicom = head.endswith(DICOM_MAGIC)
+    several_files = source.uri.lower().endswith(SEVERAL_FILES) or is_dicom
     if several_files and not source.is_local:
         raise incomplete("a slide of several files in a store", name=source.name)
     if not several_files and head.startswith(_PLAIN_IMAGES):
@@ -72,12 +75,17 @@ def open_reader(source: Source, *, scratch: Path) -> OpenSlideReader:
     glass = check_directories(source)
     path = source.local_copy(scratch)
     if source.is_local:
-        path = slide_files(path, name=source.name)[0]
+        files = slide_files(path, name=source.name)
+        path = files[0]
+        for file in files if is_dicom else ():
+            check_frame_positions(file, where=source.name)
     try:
         reader = _opened(path, is_copy=not source.is_local, glass=glass)
     except CannotOpen as error:
         if several_files:
-            raise incomplete("a slide whose other files are absent or damaged", name=source.name) from error
+            raise incomplete(
+                f"a slide of several files, some of which are absent or unfit: {error}", name=source.name
+            ) from error
         if not source.is_local:
             path.unlink()
         raise
@@ -95,8 +103,16 @@ def _opened(path: Path, *, is_copy: bool, glass: UnstoredTiles) -> OpenSlideRead
             raise CannotOpen("OpenSlide does not know the format")
         return OpenSlideReader(path, is_copy=is_copy, glass=glass)
     except openslide.OpenSlideError as error:
-        reason = str(error).replace(str(path), "the file").replace(path.name, "the file")
+        reason = _without_names(str(error), path)
         raise CannotOpen(f"OpenSlide cannot open it: {reason}") from error
+
+
+def _without_names(message: str, path: Path) -> str:
+    """A message without names of files and DICOM's identifiers, which can lead to a patient."""
+    for name in sorted({str(path), path.name, *(file.name for file in path.parent.iterdir())}, key=len, reverse=True):
+        message = message.replace(name, "a file")
+    message = re.sub(r"\b\d+(?:\.\d+){3,}", "a UID", message)
+    return re.sub(r"\S*/\S.*?(?=: |$)", "a file", message)
 
 
 class OpenSlideReader:
