@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from histocast.errors import DataError
 from histocast.slide import slide as slide_module
 from made_slides import Pixels, Recipe, halved, paint_arrays, write_slide
 from read_back import read_all
+from several_files import write_mirax
 
 TILED = {"tile": (64, 64), "photometric": "rgb", "compression": "deflate", "metadata": None}
 
@@ -143,4 +145,53 @@ def test_absurd_tiles_are_refused_before_a_library_reserves_them(
     data[at : at + 12] = struct.pack("<HHII", 323, 4, 1, side_px)
     path.write_bytes(data)
     with pytest.raises(DataError, match=f"tiles of {side_px} x {side_px} px"):
+        open_at(path, mpp=0.5)
+
+
+def ndpi_planes(path: Path, pixels: Pixels) -> None:
+    with tifffile.TiffWriter(path) as file:
+        for z_nm in (-2000, 0, 2000):
+            tags = [(271, "s", 0, "Hamamatsu", True), (65420, "I", 1, 1, True), (65424, "i", 1, z_nm, True)]
+            file.write(pixels[:256, :256], photometric="rgb", metadata=None, extratags=tags, contiguous=False)
+
+
+def scn_planes(path: Path, pixels: Pixels) -> None:
+    planes = "".join(f'<dimension sizeX="256" sizeY="256" r="0" z="{z}" ifd="{z}"/>' for z in range(3))
+    text = f'<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"><pixels>{planes}</pixels></scn>'
+    tifffile.imwrite(path, pixels[:256, :256], photometric="rgb", metadata=None, description=text)
+
+
+def bif_planes(path: Path, pixels: Pixels) -> None:
+    xmp = b'<Metadata><iScan Magnification="20" Z-layers="3" Z-spacing="1"/></Metadata>'
+    tags = [(700, "B", len(xmp), xmp, True)]
+    tifffile.imwrite(
+        path, pixels[:256, :256], photometric="rgb", metadata=None, software="ScanOutputManager 1.1", extratags=tags
+    )
+
+
+def mirax_planes(path: Path, pixels: Pixels, axis: str = "Microscope focus level") -> None:
+    slide = write_mirax(path, np.ascontiguousarray(pixels[:256, :256]))
+    listed = slide.with_suffix("") / "Slidedat.ini"
+    text = listed.read_text(encoding="utf-8-sig").replace("HIER_COUNT = 1", "HIER_COUNT = 2", 1)
+    more = f"HIER_1_NAME = {axis}\nHIER_1_COUNT = 3\n[DATAFILE]"
+    listed.write_text(text.replace("[DATAFILE]", more), encoding="utf-8-sig")
+
+
+@pytest.mark.parametrize(
+    ("write", "suffix", "found"),
+    [
+        (ndpi_planes, ".tif", "3 focal planes"),
+        (scn_planes, ".scn", "3 focal planes"),
+        (bif_planes, ".bif", "3 focal planes"),
+        (mirax_planes, ".mrxs", "3 focal planes"),
+        (partial(mirax_planes, axis="Slide filter level"), ".mrxs", "3 filters"),
+    ],
+)
+def test_planes_that_openslide_would_drop_are_refused(
+    write: Callable[[Path, Pixels], None], suffix: str, found: str, texture: Pixels, tmp_path: Path, open_at
+) -> None:
+    path = tmp_path / f"slide{suffix}"
+    write(path, texture)
+
+    with pytest.raises(DataError, match=f"a slide of {found}"):
         open_at(path, mpp=0.5)

@@ -122,4 +122,5 @@ def _check_row(row: TableRow, folder: Path, faults: ErrorCollector) -> TrainingR
 
 
 def _absolute(uri: str, folder: Path) -> str:
-    return uri if is_in_s3(uri) else str((folder / uri).resolve())
+    # A link stays one: what belongs to a slide can lie beside it or beside what it links to.
+    return uri if is_in_s3(uri) else str((folder / uri).absolute())

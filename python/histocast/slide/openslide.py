@@ -15,8 +15,9 @@ import openslide
 
 from histocast.errors import DataError
 from histocast.slide.colour import on_white
-from histocast.slide.companions import SEVERAL_FILES, incomplete, slide_files
+from histocast.slide.companions import MIRAX, SEVERAL_FILES, incomplete, slide_files
 from histocast.slide.dicom import DICOM_HEAD_BYTES, DICOM_MAGIC, check_frame_positions
+from histocast.slide.focal_planes import refuse_planes_of_mirax
 from histocast.slide.reader import (
     Blocks,
     CannotOpen,
@@ -77,6 +78,8 @@ def open_reader(source: Source, *, scratch: Path) -> OpenSlideReader:
     if source.is_local:
         files = slide_files(path, name=source.name)
         path = files[0]
+        if path.suffix.lower() == MIRAX:
+            refuse_planes_of_mirax(path.with_suffix(""), where=source.name)
         for file in files if is_dicom else ():
             check_frame_positions(file, where=source.name)
     try:

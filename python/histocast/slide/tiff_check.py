@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histocast.errors import DataError
+from histocast.slide.focal_planes import refuse_planes_of_tiff
 from histocast.slide.reader import CannotOpen, Level
 from histocast.slide.tiff_directories import MAGIC, open_directories
 from histocast.slide.tiff_pages import Page, choose_pages, has_own_layout, page_colour, read_pages
@@ -44,7 +45,7 @@ def check_directories(source: Source) -> UnstoredTiles:
     Raises
     ------
     DataError
-        As for `choose_pages` and `page_colour`.
+        As for `choose_pages`, `page_colour` and `refuse_planes_of_tiff`.
     CannotOpen
         Its directories are damaged, or OpenSlide would not read the page that is the slide.
     """
@@ -53,6 +54,7 @@ def check_directories(source: Source) -> UnstoredTiles:
     with open_directories(source) as file:
         if has_own_layout(file):
             pages = read_pages(file, where=source.name)
+            refuse_planes_of_tiff(file, pages, where=source.name)
             page_colour(max(pages, key=lambda page: page.imagewidth * page.imagelength), where=source.name)
             return UnstoredTiles()
         chosen = choose_pages(file, where=source.name)
