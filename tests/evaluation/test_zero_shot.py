@@ -95,7 +95,7 @@ def test_unseen_genes_stand_apart_beside_what_knows_less(judged: tuple[Path, Eva
     assert f"Pearson of {len(HELD)} genes that took no part in training" in table
     rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
     assert rows == ["| pearson", "| own text", "| nearest seen gene", "| panel mean", "| shuffled text"]
-    page = (folder / "evaluation.html").read_text().split("Genes never measured")[1]
+    page = (folder / "evaluation.html").read_text().partition("Genes never measured")[2]
     assert f"{pearson[OWN_TEXT]:.3f} [" in page or f">{pearson[OWN_TEXT]:.3f}<" in page
     genes = pq.read_table(folder / "genes.parquet").to_pylist()
     assert {row["gene_symbol"] for row in genes if row["subject"] == OWN_TEXT} == set(HELD)
