@@ -22,6 +22,16 @@ ROOT = Path(__file__).resolve().parents[1]
 _LAWFUL_SKIPS = ("real data is absent", "needs root", "no tmpfs can be mounted", "nf-amazon is absent")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that may take longest: at the end they would keep one worker busy and leave the others idle."""
+    items.sort(key=_limit_s, reverse=True)
+
+
+def _limit_s(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else 0.0
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Fail a test that skips for want of a tool where ``CI=true``: a green run has run everything."""
