@@ -122,5 +122,9 @@ def _check_row(row: TableRow, folder: Path, faults: ErrorCollector) -> TrainingR
 
 
 def _absolute(uri: str, folder: Path) -> str:
-    # A link stays one: what belongs to a slide can lie beside it or beside what it links to.
-    return uri if is_in_s3(uri) else str((folder / uri).absolute())
+    if is_in_s3(uri):
+        return uri
+    path = (folder / uri).absolute()
+    # A link to itself ends here. Any other stays: what belongs to a slide can lie beside it or beside what it links to.
+    path.resolve()
+    return str(path)
