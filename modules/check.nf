@@ -1,4 +1,4 @@
-include { mounts ; option ; precision ; surroundings } from './inputs.nf'
+include { mounts ; option ; precision ; task_environment } from './inputs.nf'
 
 // Judges every row of the samplesheet, the bundle and the gene panel before the first slide is opened.
 process CHECK {
@@ -20,7 +20,7 @@ process CHECK {
 
     script:
     """
-    ${precision(task)}${surroundings(task)}histocast check \\
+    ${precision(task)}${task_environment(task)}histocast check \\
         ${option('--input', samplesheet, samplesheet_uri)} \\
         ${option('--bundle', bundle, bundle_uri)} \\
         ${option('--genes', genes, genes_uri)} \\

@@ -1,4 +1,4 @@
-include { option ; precision ; surroundings } from './inputs.nf'
+include { option ; precision ; task_environment } from './inputs.nf'
 
 // Decodes each tile once and runs every encoder of the bundle on it.
 process ENCODE {
@@ -16,7 +16,7 @@ process ENCODE {
 
     script:
     """
-    ${precision(task)}${surroundings(task)}histocast encode --record-errors \\
+    ${precision(task)}${task_environment(task)}histocast encode --record-errors \\
         ${option('--slide', slide, meta.slide)} \\
         ${slide ? '' : option('--version', null, meta.version)} \\
         ${option('--mpp', null, meta.mpp)} \\

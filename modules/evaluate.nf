@@ -1,4 +1,4 @@
-include { quoted ; surroundings } from './inputs.nf'
+include { quoted ; task_environment } from './inputs.nf'
 
 // Judges every model on the sections it did not see, beside controls.
 process EVALUATE {
@@ -14,7 +14,7 @@ process EVALUATE {
 
     script:
     """
-    ${surroundings(task)}histocast evaluate \\
+    ${task_environment(task)}histocast evaluate \\
         --set set \\
         ${models.collect { model -> "--model ${quoted(model)}" }.join(' ')} \\
         --threads ${task.cpus} \\

@@ -1,4 +1,4 @@
-include { quoted ; surroundings } from './inputs.nf'
+include { quoted ; task_environment } from './inputs.nf'
 
 // Completes a trained model to a bundle: its encoders, its measured figures, its model card.
 process EXPORT {
@@ -15,7 +15,7 @@ process EXPORT {
 
     script:
     """
-    ${surroundings(task)}histocast export \\
+    ${task_environment(task)}histocast export \\
         --model ${quoted(model)} \\
         --encoders ${quoted(encoders)} \\
         --evaluation ${quoted(evaluation)} \\

@@ -63,7 +63,7 @@ def runs_in_containers() {
 // that would take the machine's. Image: nothing within a container tells it, and status records and results name it.
 // Caches: in the task's own folder, because a container's home may be no place to write. Log: a file in the task's folder,
 // or standard error where that folder is a scratch folder that goes with the task.
-def surroundings(task) {
+def task_environment(task) {
     def threads = ['HISTOCAST_', 'OMP_NUM_', 'OPENBLAS_NUM_', 'MKL_NUM_'].collect { library ->
         "${library}THREADS=${task.cpus} "
     }

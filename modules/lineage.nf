@@ -1,4 +1,4 @@
-include { option ; quoted ; surroundings } from './inputs.nf'
+include { option ; quoted ; task_environment } from './inputs.nf'
 
 // Writes what a training run was made of and what it made: what PROVENANCE is to the predict workflow.
 process LINEAGE {
@@ -23,7 +23,7 @@ process LINEAGE {
     script:
     """
     printf '%s' ${quoted(run)} > run.json
-    ${surroundings(task)}histocast lineage \\
+    ${task_environment(task)}histocast lineage \\
         --run run.json \\
         --parts parts \\
         --evaluation evaluation \\

@@ -1,4 +1,4 @@
-include { mounts ; option ; quoted ; surroundings } from './inputs.nf'
+include { mounts ; option ; quoted ; task_environment } from './inputs.nf'
 
 // Judges the training sheet, the recipe and the methods, and names every model to train.
 process PLAN {
@@ -20,7 +20,7 @@ process PLAN {
 
     script:
     """
-    ${surroundings(task)}histocast plan \\
+    ${task_environment(task)}histocast plan \\
         --input ${sheet} \\
         ${option('--recipe', recipe, recipe_name)} \\
         ${methods.collect { method -> "--method ${quoted(method)}" }.join(' ')} \\

@@ -1,4 +1,4 @@
-include { option ; precision ; quoted ; surroundings } from './inputs.nf'
+include { option ; precision ; quoted ; task_environment } from './inputs.nf'
 
 // Turns features into expression, region by region.
 process PREDICT {
@@ -17,7 +17,7 @@ process PREDICT {
 
     script:
     """
-    ${precision(task)}${surroundings(task)}histocast predict \\
+    ${precision(task)}${task_environment(task)}histocast predict \\
         --slide-record ${slide_record} \\
         --tiles ${tiles} \\
         --features ${features} \\

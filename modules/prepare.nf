@@ -1,4 +1,4 @@
-include { mounts ; option ; quoted ; surroundings } from './inputs.nf'
+include { mounts ; option ; quoted ; task_environment } from './inputs.nf'
 
 // Tiles and encodes one section of a training sheet, and aligns it with its counts.
 process PREPARE {
@@ -22,7 +22,7 @@ process PREPARE {
 
     script:
     """
-    ${surroundings(task)}histocast prepare \\
+    ${task_environment(task)}histocast prepare \\
         --input ${sheet} \\
         --sample ${quoted(sample)} \\
         ${option('--recipe', recipe, recipe_name)} \\

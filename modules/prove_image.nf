@@ -1,4 +1,4 @@
-include { surroundings } from './inputs.nf'
+include { task_environment } from './inputs.nf'
 
 // Starts the image in which slides are encoded, once: one that is missing then ends the run, and costs no slide its
 // retries. CHECK and PLAN come first in the images of the other tasks, and so prove those.
@@ -13,7 +13,7 @@ process ENCODE {
 
     script:
     """
-    ${surroundings(task)}histocast --version
+    ${task_environment(task)}histocast --version
     """
 
     stub:

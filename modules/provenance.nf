@@ -1,4 +1,4 @@
-include { quoted ; surroundings } from './inputs.nf'
+include { quoted ; task_environment } from './inputs.nf'
 
 // Writes what the run was made of and what it made.
 process PROVENANCE {
@@ -17,7 +17,7 @@ process PROVENANCE {
     script:
     """
     printf '%s' ${quoted(run)} > run.json
-    ${surroundings(task)}histocast provenance --run run.json --samples ${samples} --outcomes ${outcomes}
+    ${task_environment(task)}histocast provenance --run run.json --samples ${samples} --outcomes ${outcomes}
     """
 
     stub:

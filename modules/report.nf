@@ -1,4 +1,4 @@
-include { option ; quoted ; surroundings } from './inputs.nf'
+include { option ; quoted ; task_environment } from './inputs.nf'
 
 // Draws the page of one sample.
 process REPORT {
@@ -15,7 +15,7 @@ process REPORT {
 
     script:
     """
-    ${surroundings(task)}histocast report \\
+    ${task_environment(task)}histocast report \\
         --expression ${expression} \\
         --slide-record ${slide_record} \\
         --tiles ${tiles} \\

@@ -1,4 +1,4 @@
-include { quoted ; surroundings } from './inputs.nf'
+include { quoted ; task_environment } from './inputs.nf'
 
 // Accounts for every row of the samplesheet.
 process SUMMARISE {
@@ -20,7 +20,7 @@ process SUMMARISE {
     """
     printf '%s' ${quoted(samples)} > samples.json
     mkdir -p stages
-    ${surroundings(task)}histocast summarise --samples samples.json --status stages > failures.txt
+    ${task_environment(task)}histocast summarise --samples samples.json --status stages > failures.txt
     """
 
     stub:

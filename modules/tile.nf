@@ -1,4 +1,4 @@
-include { option ; quoted ; surroundings } from './inputs.nf'
+include { option ; quoted ; task_environment } from './inputs.nf'
 
 // Opens the slide, finds tissue and lays tiles on it, or takes the measured spots.
 process TILE {
@@ -17,7 +17,7 @@ process TILE {
 
     script:
     """
-    ${surroundings(task)}histocast tile --record-errors \\
+    ${task_environment(task)}histocast tile --record-errors \\
         --sample ${quoted(meta.id)} \\
         ${option('--slide', slide, meta.slide)} \\
         ${slide ? '' : option('--version', null, meta.version)} \\

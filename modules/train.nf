@@ -1,4 +1,4 @@
-include { option ; quoted ; surroundings } from './inputs.nf'
+include { option ; quoted ; task_environment } from './inputs.nf'
 
 // Trains one method under one protocol, on all sections but those of a fold, or on all.
 process TRAIN {
@@ -22,7 +22,7 @@ process TRAIN {
 
     script:
     """
-    ${surroundings(task)}histocast train \\
+    ${task_environment(task)}histocast train \\
         --set set \\
         ${option('--recipe', recipe, recipe_name)} \\
         --method ${quoted(model.method)} \\

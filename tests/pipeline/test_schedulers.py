@@ -33,16 +33,16 @@ SCHEDULERS = {
 
 # Two processes of the pipeline, by their names and labels.
 TASKS = """
-include {{ surroundings }} from '{root}/modules/inputs.nf'
+include {{ task_environment }} from '{root}/modules/inputs.nf'
 process ENCODE {{
     label 'process_gpu'
     script:
-    "${{surroundings(task)}}true"
+    "${{task_environment(task)}}true"
 }}
 process TILE {{
     label 'process_io'
     script:
-    "${{surroundings(task)}}true"
+    "${{task_environment(task)}}true"
 }}
 workflow {{
     ENCODE()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import typer
 
 from histocast.cli import options
 from histocast.errors import HistocastError
+
+TRAINING = ("torch", "onnxscript", "scikit-learn")
+GENES = ("sentence-transformers", "biopython", "openai")
+"""What tells whether an extra of the package is installed."""
 
 PROGRAM_PATIENCE_S = 60
 """How long a program may take to say its version: Nextflow starts a Java machine."""
@@ -50,12 +53,12 @@ def diagnose(*, bundle: str | None, slide: str | None, mpp: float | None) -> Ite
     """Yield what is found, quick answers first."""
     from histocast.software import software_versions
 
-    versions = software_versions()
+    versions = software_versions(*TRAINING, *GENES)
     yield Finding("ok", "histocast", f"{versions['histocast']}, Python {versions['python']}")
     yield _try("processors", _processors)
     yield _gpu(versions)
-    yield _packages("training", "train", "torch", "onnxscript", "scikit-learn")
-    yield _packages("genes", "genes", "sentence-transformers", "biopython", "openai")
+    yield _packages("training", "train", TRAINING, versions)
+    yield _packages("genes", "genes", GENES, versions)
     for program, needed in (("nextflow", "to run the pipeline"), ("java", "by Nextflow, 17 or later")):
         yield _program(program, needed)
     engines = [name for name in ("docker", "podman", "apptainer", "singularity") if shutil.which(name)]
@@ -96,16 +99,10 @@ def _gpu(versions: dict[str, str]) -> Finding:
     return Finding("ok", "GPU", f"{gpus}; onnxruntime-gpu {versions['onnxruntime-gpu']}")
 
 
-def _packages(subject: str, extra: str, *names: str) -> Finding:
-    found, absent = [], []
-    for name in names:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            absent.append(name)
-    if absent:
+def _packages(subject: str, extra: str, names: Sequence[str], versions: Mapping[str, str]) -> Finding:
+    if absent := [name for name in names if name not in versions]:
         return Finding("note", subject, f"{', '.join(absent)} absent: pip install 'histocast[{extra}]'")
-    return Finding("ok", subject, ", ".join(found))
+    return Finding("ok", subject, ", ".join(f"{name} {versions[name]}" for name in names))
 
 
 def _program(name: str, needed: str) -> Finding:
@@ -149,13 +146,8 @@ def _bundle(uri: str) -> str:
 
 
 def _slide(uri: str, mpp: float | None) -> str:
-    from histocast.progress import Clock
-    from histocast.resources import scratch_folder
-    from histocast.stages.environment import SlideLocation, opened_slide
+    from histocast.stages.predict_slide import open_slide
 
-    with (
-        scratch_folder() as scratch,
-        opened_slide(SlideLocation("slide", uri, mpp=mpp), scratch, Clock()) as (opened, _),
-    ):
-        facts = opened.facts
+    with open_slide(uri, mpp=mpp) as slide:
+        facts = slide.facts
     return f"{facts.width_px} x {facts.height_px} px, {facts.um_per_px:.4g} um/px ({facts.um_per_px_source}), reader {facts.reader}"

@@ -216,7 +216,7 @@ def evaluate(
     from histocast.errors import UsageError
     from histocast.resources import available_threads
     from histocast.stages.evaluate import cross_validate
-    from histocast.stages.evaluate import evaluate as judge
+    from histocast.stages.evaluate import evaluate as score_models
     from histocast.training.recipe import read_recipe
 
     if (model is None) == (recipe is None):
@@ -233,7 +233,7 @@ def evaluate(
         )
         cross_validate(set_folder, recipe=chosen, outdir=outdir, threads=threads, gene_text=gene_text)
     elif model:
-        judge(set_folder, models=model, outdir=outdir, threads=threads)
+        score_models(set_folder, models=model, outdir=outdir, threads=threads)
 
 
 def export(

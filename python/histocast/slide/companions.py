@@ -21,9 +21,9 @@ from histocast.slide.dicom import series_of
 from histocast.storage import Source, open_source, sampled_digest
 
 MIRAX = ".mrxs"
-_LISTS = (".vms", ".vmu")
+LISTS = (".vms", ".vmu")
 DICOM = ".dcm"
-SEVERAL_FILES = (MIRAX, *_LISTS, DICOM)
+SEVERAL_FILES = (MIRAX, *LISTS, DICOM)
 """Suffixes of slides that are several files each."""
 
 UNREAD = {
@@ -139,7 +139,7 @@ def _companions(path: Path) -> list[Path]:
     if suffix == MIRAX:
         folder = path.with_suffix("")
         return [folder] if folder.is_dir() else []
-    if suffix in _LISTS:
+    if suffix in LISTS:
         return sorted({file for _, file in _listed(path) if file.exists()})
     if suffix not in _SINGLE_FILE and (series := series_of(path)):
         folder = path.parent
@@ -152,7 +152,7 @@ def _require_all(files: tuple[Path, ...], *, name: str) -> None:
     suffix = path.suffix.lower()
     if suffix == MIRAX and len(files) == 1:
         raise incomplete("a MIRAX index file without the folder of the same name beside it", name=name)
-    if suffix in _LISTS:
+    if suffix in LISTS:
         absent = sum(key.startswith(("imagefile", "mapfile")) and not file.exists() for key, file in _listed(path))
         if absent or len(files) == 1:
             raise incomplete(f"a slide of several files, of which {absent or 'all others'} are absent", name=name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -59,7 +60,7 @@ def check_frame_positions(path: Path, *, where: str) -> None:
     Raises
     ------
     DataError
-        It is ``TILED_SPARSE``, and has not one functional group for each frame.
+        It is ``TILED_SPARSE``, and not each of its frames has a functional group that states a position.
     """
     kind, frames, positions = "", "", 0
     with path.open("rb") as stream:
@@ -83,16 +84,9 @@ def check_frame_positions(path: Path, *, where: str) -> None:
 
 def _elements(stream: BinaryIO) -> Iterator[Element]:
     """Walk the elements of a file itself, over those within sequences; nothing where it is no DICOM file."""
-    if not stream.read(DICOM_HEAD_BYTES).endswith(DICOM_MAGIC):
-        return
-    for _ in range(_MAX_ELEMENTS):
-        element = _read_head(stream)
-        if element is None:
-            return
-        value_at = stream.tell()
-        yield element
-        stream.seek(value_at)
-        _skip_value(stream, element)
+    if stream.read(DICOM_HEAD_BYTES).endswith(DICOM_MAGIC):
+        whole_file = Element(_ITEM, _UNDEFINED_LENGTH)
+        yield from islice(_within(stream, whole_file, end=_ITEM_END), _MAX_ELEMENTS)
 
 
 def _read_head(stream: BinaryIO) -> Element | None:

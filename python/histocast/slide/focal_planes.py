@@ -10,12 +10,13 @@ import tifffile
 
 from histocast.errors import DataError
 from histocast.foreign_errors import is_machine_fault
+from histocast.slide.companions import LISTS, MIRAX
 from histocast.slide.tiff_pages import Page
 
 _NDPI_FOCAL_PLANE, _XMP = 65424, 700
 _SCN_PLANE = re.compile(r"<dimension\b[^>]*\bz=\"([1-9]\d*)\"")
 _BIF_LAYERS = re.compile(rb"\bZ-layers=\"(\d+)\"")
-_MIRAX_LIMIT_BYTES = 1 << 20
+_INDEX_LIMIT_BYTES = 1 << 20
 _MIRAX_AXES = {"Microscope focus level": "focal planes", "Slide filter level": "filters"}
 
 
@@ -36,20 +37,36 @@ def refuse_planes_of_tiff(file: tifffile.TiffFile, pages: Sequence[Page], *, whe
         raise _several(planes, "focal planes", where)
 
 
-def refuse_planes_of_mirax(folder: Path, *, where: str) -> None:
-    """Raise `DataError` for a MIRAX slide of several focal planes or filters, as its ``Slidedat.ini`` lists them."""
+def refuse_planes_of_index(path: Path, *, where: str) -> None:
+    """Raise `DataError` for a slide of several files whose index lists several focal planes or filters.
+
+    Sources: the axes in ``Slidedat.ini`` of MIRAX, ``NoLayers`` of Hamamatsu's lists. Any other file passes.
+    """
+    suffix = path.suffix.lower()
+    if suffix == MIRAX:
+        text = _read_start(path.with_suffix("") / "Slidedat.ini")
+        for number, axis in re.findall(r"^HIER_(\d+)_NAME\s*=\s*(.*?)\s*$", text, re.MULTILINE):
+            if axis in _MIRAX_AXES:
+                _refuse_more_than_one(rf"HIER_{number}_COUNT", text, _MIRAX_AXES[axis], where)
+    elif suffix in LISTS:
+        _refuse_more_than_one("NoLayers", _read_start(path), "focal planes", where)
+
+
+def _refuse_more_than_one(key: str, text: str, what: str, where: str) -> None:
+    count = re.search(rf"^{key}\s*=\s*(\d+)", text, re.MULTILINE)
+    if count and int(count[1]) > 1:
+        raise _several(int(count[1]), what, where)
+
+
+def _read_start(path: Path) -> str:
+    """The text of an index; nothing where it is not there, which OpenSlide says."""
     try:
-        with (folder / "Slidedat.ini").open("rb") as stream:
-            text = stream.read(_MIRAX_LIMIT_BYTES).decode("utf-8-sig", "replace")
+        with path.open("rb") as stream:
+            return stream.read(_INDEX_LIMIT_BYTES).decode("utf-8-sig", "replace")
     except OSError as error:
         if is_machine_fault(error):
             raise
-        # OpenSlide says what is missing.
-        return
-    for number, axis in re.findall(r"^HIER_(\d+)_NAME\s*=\s*(.*?)\s*$", text, re.MULTILINE):
-        count = re.search(rf"^HIER_{number}_COUNT\s*=\s*(\d+)", text, re.MULTILINE)
-        if axis in _MIRAX_AXES and count and int(count[1]) > 1:
-            raise _several(int(count[1]), _MIRAX_AXES[axis], where)
+        return ""
 
 
 def _bytes(value: object) -> bytes:

@@ -15,9 +15,9 @@ import openslide
 
 from histocast.errors import DataError
 from histocast.slide.colour import on_white
-from histocast.slide.companions import MIRAX, SEVERAL_FILES, incomplete, slide_files
+from histocast.slide.companions import SEVERAL_FILES, incomplete, slide_files
 from histocast.slide.dicom import DICOM_HEAD_BYTES, DICOM_MAGIC, check_frame_positions
-from histocast.slide.focal_planes import refuse_planes_of_mirax
+from histocast.slide.focal_planes import refuse_planes_of_index
 from histocast.slide.reader import (
     Blocks,
     CannotOpen,
@@ -74,23 +74,21 @@ def open_reader(source: Source, *, scratch: Path) -> OpenSlideReader:
     if not several_files and head.startswith(_PLAIN_IMAGES):
         raise CannotOpen("it is a plain image")
     glass = check_directories(source)
-    path = source.local_copy(scratch)
+    files: tuple[Path, ...] = (source.local_copy(scratch),)
     if source.is_local:
-        files = slide_files(path, name=source.name)
-        path = files[0]
-        if path.suffix.lower() == MIRAX:
-            refuse_planes_of_mirax(path.with_suffix(""), where=source.name)
+        files = slide_files(files[0], name=source.name)
+        refuse_planes_of_index(files[0], where=source.name)
         for file in files if is_dicom else ():
             check_frame_positions(file, where=source.name)
     try:
-        reader = _opened(path, is_copy=not source.is_local, glass=glass)
+        reader = _opened(files, is_copy=not source.is_local, glass=glass)
     except CannotOpen as error:
         if several_files:
             raise incomplete(
                 f"a slide of several files, some of which are absent or unfit: {error}", name=source.name
             ) from error
         if not source.is_local:
-            path.unlink()
+            files[0].unlink()
         raise
     try:
         check_shapes(reader.levels, where=source.name)
@@ -100,20 +98,22 @@ def open_reader(source: Source, *, scratch: Path) -> OpenSlideReader:
     return reader
 
 
-def _opened(path: Path, *, is_copy: bool, glass: UnstoredTiles) -> OpenSlideReader:
+def _opened(files: Sequence[Path], *, is_copy: bool, glass: UnstoredTiles) -> OpenSlideReader:
+    """Open a slide by the first of its files."""
+    path = files[0]
     try:
         if openslide.OpenSlide.detect_format(path) is None:
             raise CannotOpen("OpenSlide does not know the format")
         return OpenSlideReader(path, is_copy=is_copy, glass=glass)
     except openslide.OpenSlideError as error:
-        reason = _without_names(str(error), path)
+        reason = _without_names(str(error), files)
         raise CannotOpen(f"OpenSlide cannot open it: {reason}") from error
 
 
-def _without_names(message: str, path: Path) -> str:
-    """A message without names of files and DICOM's identifiers, which can lead to a patient."""
-    for name in sorted({str(path), path.name, *(file.name for file in path.parent.iterdir())}, key=len, reverse=True):
-        message = message.replace(name, "a file")
+def _without_names(message: str, files: Sequence[Path]) -> str:
+    """A message without names of the slide's files and without DICOM's identifiers, which can lead to a patient."""
+    names = sorted({name for file in files for name in (str(file), file.name)}, key=len, reverse=True)
+    message = re.sub(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)", "a file", message)
     message = re.sub(r"\b\d+(?:\.\d+){3,}", "a UID", message)
     return re.sub(r"\S*/\S.*?(?=: |$)", "a file", message)
 
