@@ -29,7 +29,8 @@ def write_training_sheet(folder: Path, *, sections: int) -> Path:
 
 def write_ridge_recipe(path: Path) -> Path:
     """Write a recipe for ridge on the morphology encoder."""
-    path.write_text(json.dumps({"name": "tiny", "geometry": GEOMETRY, "panel": GENES, "method": "ridge"}))
+    content = {"name": "tiny", "geometry": GEOMETRY, "panel": GENES, "method": "ridge", "protocols": ["strict"]}
+    path.write_text(json.dumps(content))
     return path
 
 

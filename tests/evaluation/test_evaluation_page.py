@@ -12,6 +12,7 @@ import pytest
 from histocast.evaluation.evaluation_plots import Bar, Example, draw_bars, draw_example
 from histocast.evaluation.score_models import choose_shown
 from histocast.evaluation.summary import Evaluation, GeneRow, SectionRow
+from histocast.sections.labels import PROTOCOLS
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def page(made_folds: tuple[Path, Evaluation]) -> str:
     return (made_folds[0] / "evaluation.html").read_text()
 
 
-@pytest.mark.parametrize("protocol", ["strict", "paper"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_protocol_has_its_facts_figures_and_controls(
     page: str, made_folds: tuple[Path, Evaluation], protocol: str
 ) -> None:
@@ -37,7 +38,7 @@ def test_every_protocol_has_its_facts_figures_and_controls(
 def test_the_page_is_whole_in_itself(page: str) -> None:
     sources = re.findall(r'src="(.{10})', page)
 
-    assert len(sources) == 2 * (1 + 1 + 4)
+    assert len(sources) == len(PROTOCOLS) * (1 + 1 + 4)
     assert all(source.startswith("data:image") for source in sources)
     assert not re.search(r"https?:", page)
 

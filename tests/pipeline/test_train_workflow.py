@@ -50,7 +50,7 @@ def test_a_bundle_is_trained_judged_and_exported_and_predicts(
     assert count_by_process(trained.tasks("COMPLETED")) == {
         "PLAN": 1,
         "PREPARE": SECTIONS,
-        "TRAIN": 2 * SECTIONS + 1,  # every fold under two protocols, and the model of all sections
+        "TRAIN": SECTIONS + 1,  # every fold under the one protocol of the recipe, and the model of all sections
         "EVALUATE": 1,
         "EXPORT": 1,
     }
@@ -98,6 +98,7 @@ def test_encoders_with_weights_are_taken_along_and_one_is_trained(
         "name": "trained",
         "geometry": GEOMETRY,
         "panel": GENES,
+        "protocols": ["strict"],
         "features": ["uni.embedding"],
         "exported": {"uni": "a/place/that/no/task/sees"},
         "method": "stnet",
@@ -123,7 +124,7 @@ def test_encoders_with_weights_are_taken_along_and_one_is_trained(
     assert str(tmp_path) not in json.dumps(trained)
 
 
-# Variants are trained under one protocol and become no bundle, which costs less than half.
+# Variants become no bundle.
 THREE = ("dkan", "domainst:no-distillation", "alignst:nuclei")
 
 
@@ -135,6 +136,7 @@ def three_methods(tmp_path: Path) -> Path:
         "name": "three",
         "geometry": GEOMETRY,
         "panel": GENES,
+        "protocols": ["strict"],
         "method": "dkan",
         "options": {"model": trunk, "training": brief},
         "options_of": {
@@ -169,8 +171,8 @@ def test_the_three_methods_are_trained_judged_with_their_texts_and_exported(
     )
 
     assert run.code == 0, run.output
-    # Two folds: under two protocols and a bundle of a method, under one of a variant.
-    assert count_by_process(run.tasks("COMPLETED"))["TRAIN"] == 5 + 2 + 2
+    # Two folds each, and of the method one of all sections for its bundle.
+    assert count_by_process(run.tasks("COMPLETED"))["TRAIN"] == 3 + 2 + 2
     assert verify_bundle(run.outdir / "dkan" / "bundle").gene_count == len(GENES)
     records = {path.parent.name: json.loads(path.read_text()) for path in run.outdir.glob("training/*/train.json")}
     assert records["alignst-nuclei-strict-P1"]["recipe"]["nuclei"] == "nuclei.map"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from histocast.sections.labels import SCALES, Protocol, array_neighbourhood, make_labels
+from histocast.sections.labels import PROTOCOLS, SCALES, Protocol, array_neighbourhood, make_labels
 
 
 @pytest.fixture
@@ -34,6 +34,38 @@ def test_paper_divides_by_the_panel_and_averages_three_by_three(counts: np.ndarr
         np.testing.assert_allclose(found[spot], values[near].mean(axis=0), rtol=1e-5)
 
 
+def test_residual_is_the_published_formula_of_every_count(counts: np.ndarray) -> None:
+    counts[7, 3] = 4000
+    found = make_labels("residual", csr_matrix(counts), panel=PANEL, array_row=ROW, array_col=COL)
+    for spot in range(30):
+        for place, gene in enumerate(PANEL):
+            mu = counts[spot].sum() * counts[:, gene].sum() / counts.sum()
+            expected = (counts[spot, gene] - mu) / (mu + mu**2 / 100) ** 0.5
+            assert found[spot, place] == pytest.approx(min(max(expected, -(30**0.5)), 30**0.5), rel=1e-5)
+    assert found.max() == pytest.approx(30**0.5), "one count is high enough to be clipped"
+
+
+@pytest.mark.parametrize("counts_per_spot", [300, 30_000], ids=["shallow", "deep"])
+def test_residuals_do_not_follow_sequencing_depth_and_logarithms_do(counts_per_spot: int) -> None:
+    """Spots of one composition whose libraries differ eightfold: nothing but depth differs between them."""
+    random = np.random.default_rng(counts_per_spot)
+    library = counts_per_spot * np.exp(random.uniform(-1, 1, (400, 1)))
+    counts = csr_matrix(random.poisson(library * random.dirichlet(np.ones(200))))
+    row, col = (axis.ravel() for axis in np.mgrid[:20, :20])
+    depth = np.log(np.asarray(counts.sum(axis=1))).ravel()
+
+    def mean_correlation(protocol: Protocol) -> float:
+        labels = make_labels(protocol, counts, panel=np.arange(200), array_row=row, array_col=col)
+        return float(np.nanmean([np.corrcoef(depth, gene)[0, 1] for gene in labels.T if gene.std() > 0]))
+
+    # 200 genes: the mean of as many correlations of 400 spots scatters by less than 0.005.
+    assert abs(mean_correlation("residual")) < 0.02
+    if counts_per_spot == 300:
+        assert mean_correlation("strict") > 0.1
+        # Smoothing mixes the depths of neighbours, which are drawn at random here.
+        assert mean_correlation("paper") > 0.05
+
+
 def test_a_gap_in_the_array_is_left_out_of_the_mean(counts: np.ndarray) -> None:
     kept = np.arange(30) != 14
     near = array_neighbourhood(ROW[kept], COL[kept])
@@ -51,7 +83,7 @@ def test_a_hexagonal_array_has_six_neighbours() -> None:
     assert set(near[middle].indices) == set(np.flatnonzero(distance < 1.1))
 
 
-@pytest.mark.parametrize("protocol", ["strict", "paper"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_gene_that_was_not_measured_has_no_label_and_that_of_no_counts_on_request(
     protocol: Protocol, counts: np.ndarray
 ) -> None:
@@ -79,3 +111,6 @@ def test_scales_say_what_labels_are() -> None:
     assert SCALES["strict"].smoothing == "none"
     assert "panel" in SCALES["paper"].normalisation
     assert "3 x 3" in SCALES["paper"].smoothing
+    assert "mu^2 / 100" in SCALES["residual"].transform
+    # A residual below 0 is a value like any other: no interval may be cut there.
+    assert {name: scale.minimum for name, scale in SCALES.items()} == {"strict": 0.0, "paper": 0.0, "residual": None}

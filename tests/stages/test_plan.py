@@ -43,6 +43,8 @@ def test_a_method_is_trained_on_every_fold_and_on_all_sections(sheet: Path, reci
         ("strict", "B", ""),
         ("paper", "A", ""),
         ("paper", "B", ""),
+        ("residual", "A", ""),
+        ("residual", "B", ""),
         ("strict", "all", "ridge"),
     ]
     assert plan.split == "leave one patient out (2 patients)"
@@ -122,7 +124,7 @@ def test_sections_keep_their_pixels_where_a_method_trains_its_encoder(sheet: Pat
 
 
 def test_folds_by_number_are_named_by_number(sheet: Path, recipe: Path) -> None:
-    recipe.write_text(json.dumps(json.loads(recipe.read_text()) | {"folds": 2}))
+    recipe.write_text(json.dumps(json.loads(recipe.read_text()) | {"folds": 2, "protocols": ["paper"]}))
 
     plan = plan_models(sheet, recipe=recipe)
 

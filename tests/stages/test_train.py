@@ -19,6 +19,7 @@ from histocast.inference import open_predictor, verify_bundle
 from histocast.networks.correlation import gene_pearson
 from histocast.records import read_record
 from histocast.sections.folds import split_sections
+from histocast.sections.labels import PROTOCOLS, SCALES
 from histocast.sections.section import prepare_section
 from histocast.stages.evaluate import evaluate, predict_section
 from histocast.stages.export import export_bundle
@@ -38,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, made_set: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("protocol", ["strict", "paper"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_hidden_weights_are_found_and_the_controls_are_not_flattered(protocol: str, made_folds: Folds) -> None:
     _, evaluation = made_folds
     pearson = {s.subject: s.figure("pearson").mean for s in evaluation.summaries if s.protocol == protocol}
@@ -51,10 +52,11 @@ def test_the_hidden_weights_are_found_and_the_controls_are_not_flattered(protoco
 def test_sections_of_a_patient_are_never_on_both_sides(made_folds: Folds) -> None:
     outdir, evaluation = made_folds
     folders = sorted((outdir / "models").iterdir())
-    assert [folder.name for folder in folders] == [f"ridge-{p}-{fold}" for p in ("paper", "strict") for fold in "AB"]
+    assert [folder.name for folder in folders] == [f"ridge-{p}-{fold}" for p in sorted(PROTOCOLS) for fold in "AB"]
     for folder in folders:
         record = read_record(folder / "train.json", TrainRecord)
         assert {sample[0] for sample in record.train} == {"AB".replace(record.fold, "")}
+        assert read_bundle(folder).scale == SCALES[record.protocol]
         assert {sample[0] for sample in record.test} == {record.fold}
     assert evaluation.split == "leave one patient out (2 patients)"
     assert evaluation.resampled == "patients"
@@ -81,7 +83,7 @@ def test_every_figure_is_there_for_every_held_out_section(made_folds: Folds) -> 
     published = evaluation.summary("paper").figure("pearson_hpg50_chosen_on_test")
     assert published.mean >= evaluation.summary("paper").figure("pearson_hpg50").mean
     text = (outdir / "evaluation.md").read_text()
-    assert text.count("Split: ") == text.count("Smoothing: ") == text.count("Normalisation: ") == 2
+    assert text.count("Split: ") == text.count("Smoothing: ") == text.count("Normalisation: ") == len(PROTOCOLS)
 
 
 def test_the_exported_bundle_carries_its_figures_with_their_facts(

@@ -61,6 +61,7 @@ class ProtocolName(StrEnum):
 
     strict = "strict"
     paper = "paper"
+    residual = "residual"
 
 
 Protocol = Annotated[ProtocolName | None, typer.Option(help="How labels are made, in place of the recipe's.")]
@@ -198,7 +199,7 @@ def evaluate(
     set_folder: SetFolder,
     model: Annotated[list[Path] | None, typer.Option(help="A model folder of 'train'; give it often.")] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Train and judge every fold of this recipe under both protocols instead.")
+        str | None, typer.Option(help="Train and judge every fold of this recipe under every protocol instead.")
     ] = None,
     method: Method = None,
     panel: Panel = None,

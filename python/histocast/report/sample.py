@@ -205,7 +205,7 @@ def _provenance(data: SampleData, record: SlideRecord) -> list[tuple[str, str]]:
         ("Bundle", f"{bundle['name']} {bundle['version']}, {known['inputs']['bundle']}"),
         ("Method", f"{bundle['method']} on {encoders}"),
         ("Licence", bundle["licence"]),
-        ("Scale", f"{known['scale']['normalisation']}; {known['scale']['transform']}; {known['scale']['smoothing']}"),
+        ("Scale", describe_scale(known["scale"])),
     ]
     if "genes" in known["inputs"]:
         rows.append(("Gene panel", known["inputs"]["genes"]))
@@ -217,6 +217,12 @@ def _provenance(data: SampleData, record: SlideRecord) -> list[tuple[str, str]]:
         ("Versions", f"histocast {known['histocast_version']} predicted, {__version__} made this page"),
     ]
     return rows
+
+
+def describe_scale(scale: dict[str, Any]) -> str:
+    """What a predicted number means, and how counts become one."""
+    how = f"{scale['normalisation']}; {scale['transform']}; smoothing: {scale['smoothing']}"
+    return f"{scale['name']}: {scale['description']} ({how})"
 
 
 def _plain(value: Any) -> str:

@@ -1,10 +1,13 @@
-"""From raw counts to what a model is trained on, by two protocols (EVALUATION in the documentation).
+"""From raw counts to what a model is trained on, by three protocols (docs/evaluation.md).
 
 ``strict``
     Library over all genes to 10,000, ``log1p``, no smoothing: what measured expression looks like.
 ``paper``
     The panel alone to 10,000, ``log10(x + 1)``, then the mean over the 3 x 3 array neighbourhood: what the
     published methods train and test on. Smoothed truth is easier to predict; the two must not be compared.
+``residual``
+    Analytic Pearson residuals (Lause, Berens and Kobak 2021): how far a count is from what the spot's library and the
+    gene's share of the section let expect. They do not follow sequencing depth, which the other two do.
 """
 
 from __future__ import annotations
@@ -22,11 +25,14 @@ if TYPE_CHECKING:
 MissingGenes = Literal["mask", "zero", "refuse"]
 """What becomes of a panel gene that a section did not measure: no label at all, the label of 0 counts, or an error."""
 
-Protocol = Literal["strict", "paper"]
-PROTOCOLS: tuple[Protocol, ...] = ("strict", "paper")
+Protocol = Literal["strict", "paper", "residual"]
+PROTOCOLS: tuple[Protocol, ...] = ("strict", "paper", "residual")
 
 LIBRARY = 1e4
 """Counts a spot is scaled to; about a Spatial Transcriptomics library, and the field's convention."""
+
+OVERDISPERSION = 100.0
+"""Inverse dispersion of the negative binomial whose variance is mu + mu^2 / 100, as published."""
 
 SCALES: dict[Protocol, ExpressionScale] = {
     "strict": ExpressionScale(
@@ -44,6 +50,16 @@ SCALES: dict[Protocol, ExpressionScale] = {
         transform="log10(x + 1)",
         smoothing="mean over the 3 x 3 array neighbourhood",
         minimum=0.0,
+    ),
+    "residual": ExpressionScale(
+        name="pearson_residual",
+        description=(
+            "standard deviations by which a count is above (or below) what the spot's library and the gene's share of "
+            "its section let expect; 0 is as expected there, so that values say where in a section a gene is high"
+        ),
+        normalisation="expected count mu: library over all genes x the gene's share of the section's counts",
+        transform="(count - mu) / sqrt(mu + mu^2 / 100), at most sqrt(spots) from 0",
+        smoothing="none",
     ),
 }
 
@@ -87,14 +103,27 @@ def _scale(
     """Labels with those of 0 counts for a gene that was not measured: it adds nothing to the panel's library."""
     of_panel = np.asarray(counts[:, np.maximum(panel, 0)].todense(), np.float64)
     of_panel[:, panel < 0] = 0.0
-    if protocol == "strict":
+    if protocol != "paper":
         library = np.asarray(counts.sum(axis=1), np.float64).reshape(-1, 1)
-        return np.log1p(of_panel / library * LIBRARY).astype(np.float32)
+        return _pearson_residuals(of_panel, library) if protocol == "residual" else _log_normalise(of_panel, library)
     library = of_panel.sum(axis=1, keepdims=True)
     # A spot may hold counts and none of the panel: its panel expression is then 0, not undefined.
     values = np.log10(of_panel / np.where(library > 0, library, 1.0) * LIBRARY + 1.0)
     near = array_neighbourhood(array_row, array_col)
     return np.asarray(near @ values / np.asarray(near.sum(axis=1)), np.float32)
+
+
+def _log_normalise(of_panel: NDArray[np.float64], library: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.asarray(np.log1p(of_panel / library * LIBRARY), np.float32)
+
+
+def _pearson_residuals(of_panel: NDArray[np.float64], library: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Residuals [spot, gene] of counts [spot, gene] with libraries [spot, 1]; 0 for a gene without any count."""
+    expected = library * (of_panel.sum(axis=0) / library.sum())
+    sd = np.sqrt(expected + expected**2 / OVERDISPERSION)
+    residuals = np.divide(of_panel - expected, sd, out=np.zeros_like(expected), where=sd > 0)
+    limit = np.sqrt(len(of_panel))
+    return np.asarray(np.clip(residuals, -limit, limit), np.float32)
 
 
 def array_neighbourhood(array_row: NDArray[np.integer], array_col: NDArray[np.integer]) -> csr_matrix:

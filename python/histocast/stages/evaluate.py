@@ -84,16 +84,15 @@ def cross_validate(
     *,
     recipe: Recipe,
     outdir: Path,
-    protocols: Sequence[Protocol] = PROTOCOLS,
     threads: int = 1,
     gene_text: Path | None = None,
 ) -> Evaluation:
-    """Train every fold under every protocol into ``outdir/models`` and evaluate them (see `train`)."""
+    """Train every fold under every protocol of the recipe into ``outdir/models`` and evaluate them (see `train`)."""
     models = []
     with open_training_set(set_folder, recipe) as training:
         split = split_sections(training.records, by=recipe.folds)
         log(f"cross-validate {recipe.name}: {split.description}, {len(split.folds)} folds")
-        for protocol in protocols:
+        for protocol in recipe.scored_protocols:
             for fold in split.folds:
                 models.append(outdir / "models" / model_name(recipe.label, protocol, fold.name))
                 train_fold(training, fold=fold.name, protocol=protocol, outdir=models[-1], gene_text=gene_text)

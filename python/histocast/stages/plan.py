@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from histocast.errors import ConfigError, DataError, ErrorCollector, MissingInputError, UsageError
 from histocast.records import Record
 from histocast.sections.folds import ALL, model_name, split_sections
-from histocast.sections.labels import PROTOCOLS, Protocol
+from histocast.sections.labels import Protocol
 from histocast.sections.training_sheet import TrainingRow, read_training_sheet
 from histocast.slide.companions import companions_version, refuse_in_store, slide_files
 from histocast.storage import is_in_s3
@@ -91,7 +91,7 @@ def plan_models(
     unseen_genes: Path | None = None,
     genes: Path | None = None,
 ) -> Plan:
-    """Every model to train: a method on each fold under both protocols, and on all sections for its bundle.
+    """Every model to train: a method on each fold under every protocol, and on all sections for its bundle.
 
     Parameters
     ----------
@@ -129,9 +129,7 @@ def plan_models(
     split = split_sections(rows, by=recipes[0].folds)
     models = []
     for chosen, needed in zip(recipes, needs, strict=True):
-        # What an idea is worth shows under one protocol, and costs half.
-        protocols = (chosen.protocol,) if chosen.variant else PROTOCOLS
-        models += [_planned(chosen, needed, protocol, fold.name) for protocol in protocols for fold in split.folds]
+        models += [_planned(chosen, needed, p, fold.name) for p in chosen.scored_protocols for fold in split.folds]
         if not chosen.variant:
             models.append(_planned(chosen, needed, chosen.protocol, ALL))
     return Plan(

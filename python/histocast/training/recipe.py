@@ -14,7 +14,7 @@ from histocast.bundle import Spec, TileGeometry
 from histocast.errors import ConfigError, MissingInputError, UsageError
 from histocast.sections.folds import SEPARATOR
 from histocast.sections.gene_table import read_panel
-from histocast.sections.labels import MissingGenes, Protocol
+from histocast.sections.labels import PROTOCOLS, MissingGenes, Protocol
 from histocast.training.variants import add_nuclei, apply_variant
 
 STAIN_COLUMN = "morphology.embedding"
@@ -55,6 +55,9 @@ class Recipe(Spec):
     least_measured: float = Field(default=0.5, ge=0, le=1)
     """Share of the panel that every section must have measured; a section below it, or without any, is refused."""
     protocol: Protocol = "strict"
+    """Labels of the model that becomes a bundle."""
+    protocols: tuple[Protocol, ...] = PROTOCOLS
+    """Labels that folds are trained and scored under, besides ``protocol``."""
     method: Method = "ridge"
     variant: str = ""
     """Which idea of the method is switched, by its name in `histocast.training.variants`; empty for none."""
@@ -86,6 +89,11 @@ class Recipe(Spec):
     def label(self) -> str:
         """The method as tables name it: ``dkan``, or ``dkan:no-gene-text``."""
         return f"{self.method}{SEPARATOR}{self.variant}" if self.variant else self.method
+
+    @property
+    def scored_protocols(self) -> tuple[Protocol, ...]:
+        """Protocols that folds are scored under: of a variant one, which shows what its idea is worth."""
+        return (self.protocol,) if self.variant else tuple(dict.fromkeys((*self.protocols, self.protocol)))
 
     @property
     def encoders(self) -> tuple[str, ...]:
