@@ -13,6 +13,7 @@ process PREDICT {
     output:
     tuple val(meta), path("${meta.id}/${meta.id}.h5ad"), optional: true, emit: anndata
     tuple val(meta), path("${meta.id}/${meta.id}.parquet"), optional: true, emit: table
+    tuple val(meta), path("${meta.id}/${meta.id}.genes.parquet"), optional: true, emit: genes
     path "${meta.id}/predict.status.json", emit: status
 
     script:
@@ -31,7 +32,7 @@ process PREDICT {
     stub:
     """
     mkdir ${meta.id}
-    touch ${meta.id}/${meta.id}.h5ad ${meta.id}/${meta.id}.parquet
+    touch ${meta.id}/${meta.id}.{h5ad,parquet,genes.parquet}
     echo '{"schema_version": 1, "sample": "${meta.id}", "stage": "predict", "outcome": "ok"}' > ${meta.id}/predict.status.json
     """
 }

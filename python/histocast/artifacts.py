@@ -83,12 +83,36 @@ FEATURES = TableSchema(
 
 EXPRESSION = TableSchema(
     "expression",
-    1,
+    2,
     (
         Column("sample", pa.string(), "the samplesheet's sample"),
+        Column("spot", pa.string(), "name in the table of spots, or tile<tile_id>; unique within the sample"),
         Column("tile_id", pa.int32(), "the tile's number in tiles.parquet"),
         Column("x_level0_px", pa.float64(), "x of the spot's centre, level-0 pixels"),
         Column("y_level0_px", pa.float64(), "y of the spot's centre, level-0 pixels"),
+        Column("in_tissue", pa.bool_(), "whether the tile was encoded and predicted"),
+        Column("status", pa.string(), "'ok' or 'unreadable'; values of an unreadable tile are null"),
+        Column("blur", pa.float32(), "0 sharp to 1 blurred"),
+        Column("pen_fraction", pa.float32(), "share of the tile's area under pen marks, 0 to 1"),
+        Column("in_statistics", pa.bool_(), "whether the tile enters the slide's statistics"),
+        Column("ood_score", pa.float32(), "distance to the training tiles; null where unreadable", nullable=True),
+        Column("ood_flag", pa.bool_(), "whether that distance passes the bundle's threshold"),
+    ),
+)
+
+PREDICTED_GENES = TableSchema(
+    "predicted-genes",
+    1,
+    (
+        Column("gene_id", pa.string(), "Ensembl gene without version; the symbol where none is known"),
+        Column("gene_symbol", pa.string(), "symbol as in the training data"),
+        Column("seen_in_training", pa.bool_(), "whether measured values of this gene trained the model"),
+        Column("evidence", pa.string(), "on what its prediction stands: 'trained', 'near' or 'far'"),
+        Column("nearest_gene", pa.string(), "of a gene never measured, the training gene described most alike"),
+        Column("text_distance", pa.float32(), "distance to that gene's description, 0 to 2", nullable=True),
+        Column("val_pcc", pa.float32(), "mean Pearson on held-out sections; null if unknown", nullable=True),
+        Column("training_mean", pa.float32(), "mean in the training set, on the bundle's scale", nullable=True),
+        Column("interval_half_width_sd", pa.float32(), "half-width of the interval, in units of sd", nullable=True),
     ),
 )
 

@@ -21,6 +21,7 @@ from histocast.records import Provenance
 
 def write_predictions(results: Path, sample: str, points: np.ndarray, values: np.ndarray, names: list[str]) -> None:
     columns = {
+        **{column.name: pa.nulls(len(points), column.dtype) for column in EXPRESSION.columns},
         "sample": pa.array([sample] * len(points)),
         "tile_id": pa.array(np.arange(len(points)), pa.int32()),
         "x_level0_px": pa.array(points[:, 0]),

@@ -50,6 +50,14 @@ def test_rows_come_in_the_files_order(panel, genes, content):
     assert read_panel(panel(content), genes) == [2, 0, 3]
 
 
+def test_a_gene_is_found_by_its_other_names_where_the_bundle_lacks_the_one_given(panel, genes):
+    renamed = {"HER2": ("ENSG00000000000", "ERBB2"), "KRT8": ("ENSG00000000002",), "C1orf1": ("OTHER", "LINC9")}
+    found = read_panel(panel("HER2\nKRT8\nC1orf1\n"), genes, other_names=lambda name: renamed.get(name, ()))
+    assert found == [0, 1, 6]
+    with pytest.raises(DataError, match=r"'ERBB2' is already on line 1"):
+        read_panel(panel("HER2\nERBB2\n"), genes, other_names=lambda name: renamed.get(name, ()))
+
+
 def test_a_gene_without_ensembl_id_is_found_by_its_symbol(panel, genes):
     assert read_panel(panel("LINC9\n"), genes) == [6]
 

@@ -12,7 +12,7 @@ import pytest
 from histocast.artifacts import GENE_NAMES, read_table
 from histocast.errors import DataError, MissingInputError, UsageError
 from histocast.genes.catalogue import Catalogue, Gene, Match, Refusal
-from histocast.genes.name_tables import SHIPPED_NAMES, open_catalogue, read_names
+from histocast.genes.name_tables import SHIPPED_NAMES, find_other_names, open_catalogue, read_names
 from histocast.genes.resolve import read_named_genes, resolve_genes
 from histocast.sections.gene_table import read_gene_table
 
@@ -62,6 +62,14 @@ def panel(folder: Path, *lines: str) -> Path:
 
 def invented(*genes: Gene) -> Catalogue:
     return Catalogue(genes, "human", "sha256:0", "a table of the test")
+
+
+def test_other_names_of_a_gene_are_its_id_and_its_approved_and_earlier_symbols():
+    assert find_other_names("HER2")[:2] == ("ENSG00000141736", "ERBB2")
+    assert {"ENSG00000163041", "H3-3A"} < set(find_other_names("H3F3A"))
+    assert find_other_names("ENSG00000141736")[1] == "ERBB2"
+    # What names several genes, or none, has none: nothing is guessed.
+    assert find_other_names("STRA13") == find_other_names("no gene") == ()
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())

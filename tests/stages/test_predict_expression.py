@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from described_bundle import SEEN, UNSEEN, gene_texts, projection, write_described_bundle, write_descriptions
-from histocast.artifacts import EXPRESSION, open_parquet
+from histocast.artifacts import EXPRESSION, PREDICTED_GENES, open_parquet, read_table
 from histocast.bundle import Bundle, bundle_digest, read_bundle
 from histocast.errors import ConfigError, DataError, MissingInputError, OutputError
 from histocast.fusion.fusion_inputs import neighbour_index
@@ -39,6 +39,9 @@ def predict(folder: Path, files: SlideFiles, bundle_folder: Path, bundle: Bundle
             outdir=folder,
             **options,
         )
+
+
+FIXED = [column.name for column in EXPRESSION.columns]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,9 @@ class TestAnnData:
         np.testing.assert_allclose(data.X, expected_expression(done[1], tile_id, lost=(40, 65)), atol=2e-5)
         assert data.X.dtype == np.float32
         np.testing.assert_array_equal(data.obsm["spatial"], data.obs[["x_level0_px", "y_level0_px"]].to_numpy())
+        # cellxgene shows embeddings that are called X_ and have two finite columns, and needs an index without repeats.
+        np.testing.assert_array_equal(data.obsm["X_spatial"], data.obsm["spatial"])
+        assert data.obs_names.tolist() == [f"S1_{number % 12}x{number // 12}" for number in tile_id]
         assert data.obs["in_tissue"].all()
         assert done[2]["spots"] == data.n_obs
 
@@ -171,13 +177,22 @@ class TestAnnData:
 
 
 class TestParquet:
-    def test_a_row_a_spot_and_a_column_a_gene(self, data, done):
+    def test_one_row_per_spot_and_one_column_per_gene(self, data, done):
         table = pl.read_parquet(done[0] / "S1.parquet")
-        assert table.columns[:4] == ["sample", "tile_id", "x_level0_px", "y_level0_px"]
-        assert table.columns[4:] == data.var_names.tolist()
-        values = table.drop("sample", "tile_id", "x_level0_px", "y_level0_px").to_numpy()
-        np.testing.assert_array_equal(values, data.X)
+        assert table.columns == [*FIXED, *data.var_names]
+        np.testing.assert_array_equal(table.drop(FIXED).to_numpy(), data.X)
         assert table.filter(pl.col("tile_id") == 40)["ENSG00000000000"].to_list() == [None]
+
+    def test_quality_columns_say_what_the_anndata_file_says(self, data, done):
+        table = pl.read_parquet(done[0] / "S1.parquet").to_pandas()
+        for name in FIXED:
+            np.testing.assert_array_equal(table[name], data.obs[name].astype(table[name].dtype), err_msg=name)
+
+    def test_the_gene_table_says_what_var_says(self, data, done):
+        table = read_table(done[0] / "S1.genes.parquet", PREDICTED_GENES)[0].to_pandas().set_index("gene_id")
+        assert table.index.tolist() == data.var_names.tolist()
+        for name in table.columns:
+            np.testing.assert_array_equal(table[name], data.var[name].astype(table[name].dtype), err_msg=name)
 
     def test_symbols_and_provenance_stand_in_the_metadata(self, done):
         file, provenance = open_parquet(done[0] / "S1.parquet", EXPRESSION)
@@ -209,7 +224,7 @@ class TestEdges:
         assert "gene_symbol" in data.var
         assert data.uns["spatial"]["S1"]["images"]["hires"].size
         table = pl.read_parquet(tmp_path / "S1.parquet")
-        assert table.shape == (0, 34)
+        assert table.shape == (0, 30 + len(FIXED))
         assert table.schema["ENSG00000000000"] == pl.Float32
 
     def test_all_tiles_unreadable(self, tmp_path, bundle_folder, bundle):
@@ -244,7 +259,7 @@ class TestEdges:
                 predict(tmp_path / "out", files, bundle_folder, bundle)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert [path.name for path in (tmp_path / "out").iterdir()] in ([], ["S1.parquet"])
+        assert {path.name for path in (tmp_path / "out").iterdir()} <= {"S1.parquet", "S1.genes.parquet"}
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
     @pytest.mark.parametrize("size", ["64k", "300k", "400k"])

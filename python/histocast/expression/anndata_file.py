@@ -67,7 +67,8 @@ def write_anndata(
         elements: dict[str, Any] = {
             "obs": observations(prediction, record.sample),
             "var": variables(prediction, moments),
-            "obsm": {"spatial": prediction.spots.centres_level0_px},
+            # A viewer such as cellxgene shows what is called X_ and nothing else.
+            "obsm": dict.fromkeys(("spatial", "X_spatial"), prediction.spots.centres_level0_px),
             **{empty: {} for empty in ("obsp", "varm", "varp")},
             "uns/histocast": provenance_tree(provenance, bundle),
         }
@@ -117,14 +118,13 @@ def _dataset(file: h5py.File, name: str, shape: tuple[int, ...]) -> Any:
 def observations(prediction: Prediction, sample: str) -> pd.DataFrame:
     """``obs``: the tile columns, how each tile was read, its mean uncertainty and how unusual it is.
 
-    The index is the spot's name in its table, or ``tile<tile_id>`` on a grid.
+    The index is ``<sample>_<spot>``, unique over samples.
     """
     import pandas as pd
 
     table: pd.DataFrame = prediction.spots.tiles.to_pandas()
-    numbered = "tile" + table["tile_id"].astype(str)
-    names = table.pop("spot").fillna(numbered).astype(object)
-    table.index = pd.Index(names if names.is_unique else numbered, dtype=object)
+    table["spot"] = prediction.spot_names()
+    table.index = pd.Index([f"{sample}_{spot}" for spot in table["spot"]], dtype=object)
     readable = prediction.spots.readable
     table.insert(0, "sample", pd.Series([sample] * len(table), index=table.index, dtype="category"))
     status = pd.CategoricalDtype(["ok", "unreadable"])

@@ -52,6 +52,12 @@ class Prediction:
     def __len__(self) -> int:
         return len(self.spots)
 
+    def spot_names(self) -> list[str]:
+        """Name of every spot, unique within the slide: that of the table of spots, or ``tile<tile_id>``."""
+        numbered = [f"tile{tile}" for tile in self.spots.tiles["tile_id"].to_pylist()]
+        named = [name or number for name, number in zip(self.spots.tiles["spot"].to_pylist(), numbered, strict=True)]
+        return named if len(set(named)) == len(named) else numbered
+
     def interval(self, rows: slice) -> tuple[Floats, Floats]:
         """Lower and upper bound of a block of rows, both [spot, gene].
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -22,21 +22,32 @@ GENES_PER_CALL = 256
 MOST_SHOWN = 24
 """Genes that a page has static maps of."""
 
+OtherNames = Callable[[str], Sequence[str]]
+"""Other names of the gene that a name means, the surest first; none where it means no gene, or several."""
+
 _NAME = re.compile(r"[\w.@/()*',; \t-]{1,40}")
 _VERSIONED_ENSEMBL = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+", re.IGNORECASE)
 
 
-def read_panel(path: Path, genes: pa.Table, *, described: bool = False) -> list[int]:
+def no_other_names(_name: str) -> Sequence[str]:
+    """For names that are taken as they are."""
+    return ()
+
+
+def read_panel(
+    path: Path, genes: pa.Table, *, described: bool = False, other_names: OtherNames = no_other_names
+) -> list[int]:
     """Return the row in ``genes`` of each gene the panel file names, in the file's order.
 
-    The file names one gene a line, by the symbol or by the Ensembl id (with or without version) that
-    ``genes`` (`artifacts.GENES`) has for it; empty lines and what follows ``#`` are skipped. Symbols are not
-    translated: a gene that was renamed since is unknown here, and the message offers what looks alike.
+    The file names one gene per line, by symbol or by Ensembl id (with or without version); empty lines and what
+    follows ``#`` are skipped. A name that ``genes`` (`artifacts.GENES`) does not have is looked up by its other names.
 
     Parameters
     ----------
     described:
         Whether other genes could be asked for by their descriptions, which the message then says.
+    other_names:
+        Other names of a gene, such as ``ERBB2`` for ``HER2``.
 
     Raises
     ------
@@ -46,7 +57,7 @@ def read_panel(path: Path, genes: pa.Table, *, described: bool = False) -> list[
         Lists every line that names an unknown, ambiguous or repeated gene, or says that there is none.
     """
     faults = ErrorCollector(str(path))
-    rows = _find_rows(read_gene_list(path, faults), genes, faults)
+    rows = _find_rows(read_gene_list(path, faults), genes, faults, other_names)
     if not rows and not len(faults):
         faults.add("no gene", expected="one gene symbol or Ensembl id per line")
     faults.raise_if_any(
@@ -60,8 +71,10 @@ def read_panel(path: Path, genes: pa.Table, *, described: bool = False) -> list[
     return rows
 
 
-def find_shown(names: str, genes: pa.Table) -> list[int]:
+def find_shown(names: str, genes: pa.Table, *, other_names: OtherNames = no_other_names) -> list[int]:
     """Return the row in ``genes`` of each gene of ``--report_genes``, which has commas between them.
+
+    ``other_names`` is as in `read_panel`.
 
     Raises
     ------
@@ -70,14 +83,16 @@ def find_shown(names: str, genes: pa.Table) -> list[int]:
     """
     faults = ErrorCollector("--report_genes")
     written = [name.strip() for name in names.split(",") if name.strip()]
-    rows = _find_rows([(None, name) for name in written], genes, faults)
+    rows = _find_rows([(None, name) for name in written], genes, faults, other_names)
     if len(written) > MOST_SHOWN:
         faults.add(f"{len(written)} genes", expected=f"at most {MOST_SHOWN}; a page's viewer shows any other")
     faults.raise_if_any("name genes that are predicted, with commas between them")
     return rows
 
 
-def _find_rows(lines: Sequence[tuple[int | None, str]], genes: pa.Table, faults: ErrorCollector) -> list[int]:
+def _find_rows(
+    lines: Sequence[tuple[int | None, str]], genes: pa.Table, faults: ErrorCollector, other_names: OtherNames
+) -> list[int]:
     """The row in ``genes`` of each name, which may have the number of its line."""
     rows_by_name = index_names(genes)
     # Built once: looking for what looks alike is the slow part of a wrong panel.
@@ -85,7 +100,9 @@ def _find_rows(lines: Sequence[tuple[int | None, str]], genes: pa.Table, faults:
     line_of_row: dict[int, int | None] = {}
     for number, written in lines:
         name = _VERSIONED_ENSEMBL.sub(r"\1", written)
-        rows = rows_by_name.get(name, [])
+        rows = rows_by_name.get(name) or next(
+            (rows_by_name[other] for other in other_names(name) if other in rows_by_name), []
+        )
         if not rows:
             faults.add(
                 # What is no name of a gene may be of another file altogether, and is not shown.

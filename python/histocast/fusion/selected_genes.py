@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from histocast.artifacts import GENE_EMBEDDING, GENE_EMBEDDINGS, GENES, read_table
 from histocast.bundle import Bundle, GeneTextSpec
 from histocast.errors import ConfigError, DataError, ErrorCollector
-from histocast.fusion.panel import embedding_matrix, index_names, read_panel
+from histocast.fusion.panel import OtherNames, embedding_matrix, index_names, no_other_names, read_panel
 
 EVIDENCE, TEXT_DISTANCE, NEAREST_GENE = "evidence", "text_distance", "nearest_gene"
 TRAINED, NEAR, FAR = LEVELS = ("trained", "near", "far")
@@ -43,7 +43,9 @@ class AskedGenes:
     """[gene] place on the gene axis of a graph that knows its panel."""
 
 
-def ask_genes(folder: Path, bundle: Bundle, asked: Path | None) -> AskedGenes:
+def ask_genes(
+    folder: Path, bundle: Bundle, asked: Path | None, *, other_names: OtherNames = no_other_names
+) -> AskedGenes:
     """Find the genes asked for, and judge on what each stands.
 
     Parameters
@@ -51,9 +53,11 @@ def ask_genes(folder: Path, bundle: Bundle, asked: Path | None) -> AskedGenes:
     folder:
         The bundle's.
     asked:
-        File with a gene a line, each one of the bundle's; or ``genes.parquet`` of ``histocast genes embed``, whose
+        File with one gene per line, each one of the bundle's; or ``genes.parquet`` of ``histocast genes embed``, whose
         genes need not be known to the bundle. A gene that both describe is the bundle's. ``None``: all of the
         bundle's.
+    other_names:
+        Other names of a gene that ``asked`` names (see `histocast.fusion.panel`).
 
     Raises
     ------
@@ -73,7 +77,8 @@ def ask_genes(folder: Path, bundle: Bundle, asked: Path | None) -> AskedGenes:
         given = _read_descriptions(asked, bundle)
         rows, found = _join(own, given, bundle, where=str(asked))
     else:
-        rows = np.asarray(read_panel(asked, own, described=takes_descriptions(bundle)), np.int64)
+        described = takes_descriptions(bundle)
+        rows = np.asarray(read_panel(asked, own, described=described, other_names=other_names), np.int64)
         found = own.take(pa.array(rows))
     return AskedGenes(_with_evidence(found, own, bundle.gene_text), rows)
 

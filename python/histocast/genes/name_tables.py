@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from histocast.errors import DataError, MissingInputError, UsageError
-from histocast.genes.catalogue import Catalogue, Gene, Species
+from histocast.genes.catalogue import Catalogue, Gene, Match, Species
 from histocast.genes.digests import digest_of, digest_of_file
 from histocast.genes.one_gene import one_a_gene, supplement
 from histocast.genes.text_file import open_text
@@ -70,6 +70,18 @@ def shipped_names() -> str:
     import pyarrow.parquet as pq
 
     return f"the shipped HGNC table of {pq.read_schema(SHIPPED_NAMES).metadata[NAMES_DATE.encode()].decode()}"
+
+
+def find_other_names(name: str) -> tuple[str, ...]:
+    """Ensembl id, approved and previous symbols of the human gene that ``name`` means among the shipped names.
+
+    Empty where it means no gene, or several.
+    """
+    match = open_catalogue().known(name)
+    if not isinstance(match, Match):
+        return ()
+    gene = match.gene
+    return tuple(other for other in (gene.ensembl_id, gene.symbol, *gene.previous) if other)
 
 
 def read_names(path: Path, *, species: Species) -> Sequence[Gene]:

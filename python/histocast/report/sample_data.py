@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from histocast.errors import DataError, MissingInputError
 from histocast.fusion.panel import find_shown
 from histocast.fusion.selected_genes import EVIDENCE, LEVELS, TRAINED
+from histocast.genes.name_tables import find_other_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +151,7 @@ def _find(names: str, genes: pd.DataFrame) -> NDArray[np.int64]:
     import pyarrow as pa
 
     table = pa.table({"gene_id": list(genes.index), "gene_symbol": genes["gene_symbol"].astype(str).tolist()})
-    return np.asarray(find_shown(names, table), np.int64)
+    return np.asarray(find_shown(names, table, other_names=find_other_names), np.int64)
 
 
 @contextmanager

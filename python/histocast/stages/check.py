@@ -10,6 +10,7 @@ from histocast.bundle import bundle_digest, sha256_of_file
 from histocast.errors import DataError, ErrorCollector, HistocastError, MissingInputError
 from histocast.fusion.panel import find_shown
 from histocast.fusion.selected_genes import ask_genes
+from histocast.genes.name_tables import find_other_names
 from histocast.inference import verify_bundle, verify_servers
 from histocast.progress import Meter
 from histocast.records import CheckRecord, SampleRecord, StageError
@@ -77,8 +78,8 @@ def check_samples(
     if triton_url is not None:
         verify_servers(bundle, triton_url=triton_url)
     if genes is not None or report_genes is not None:
-        asked = ask_genes(bundle_folder, bundle, genes)
-        find_shown(report_genes or "", asked.table)
+        asked = ask_genes(bundle_folder, bundle, genes, other_names=find_other_names)
+        find_shown(report_genes or "", asked.table, other_names=find_other_names)
     return CheckRecord(
         bundle_digest=bundle_digest(bundle_folder),
         bundle_name=bundle.name,

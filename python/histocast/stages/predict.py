@@ -13,9 +13,10 @@ from histocast.bundle import Bundle, TensorSpec, sha256_of_file
 from histocast.errors import MissingInputError
 from histocast.expression.anndata_file import SpatialImage, write_anndata
 from histocast.expression.prediction import Prediction, predict_spots
-from histocast.expression.table_file import write_expression_table
+from histocast.expression.table_file import write_expression_table, write_gene_table
 from histocast.fusion.fusion_inputs import SpotFeatures
 from histocast.fusion.selected_genes import ask_genes
+from histocast.genes.name_tables import find_other_names
 from histocast.inference.predictor import Predictor
 from histocast.progress import Clock
 from histocast.records import Provenance, SlideRecord
@@ -38,7 +39,7 @@ def predict_expression(  # noqa: PLR0913 - one argument an input file of the sta
     scratch: Path | None = None,
     clock: Clock | None = None,
 ) -> Facts:
-    """Predict every spot in tissue and write ``<sample>.h5ad`` and ``<sample>.parquet``.
+    """Predict every spot in tissue and write ``<sample>.h5ad``, ``<sample>.parquet`` and ``<sample>.genes.parquet``.
 
     Memory does not grow with the slide: features and predictions lie in files under ``scratch``.
 
@@ -68,7 +69,7 @@ def predict_expression(  # noqa: PLR0913 - one argument an input file of the sta
         An output cannot be written, or a disk is full.
     """
     clock = clock or Clock()
-    asked = ask_genes(bundle_folder, bundle, genes)
+    asked = ask_genes(bundle_folder, bundle, genes, other_names=find_other_names)
     genes_digest = f"sha256:{sha256_of_file(genes)}" if genes else None
     provenance = provenance_of(record, bundle, genes_digest=genes_digest)
     image = SpatialImage(_read_image(thumbnail, record.sample), record.thumbnail_um_per_px)
@@ -88,6 +89,7 @@ def predict_expression(  # noqa: PLR0913 - one argument an input file of the sta
             )
         with clock.spent("writing"):
             write_expression_table(outdir / f"{record.sample}.parquet", prediction, provenance)
+            write_gene_table(outdir / f"{record.sample}.genes.parquet", prediction, provenance)
             write_anndata(
                 outdir / f"{record.sample}.h5ad",
                 prediction,
@@ -171,7 +173,7 @@ def predict(
     genes: str | None = None,
     threads: int | None = None,
 ) -> Facts:
-    """Turn features into expression: ``<sample>.h5ad`` and ``<sample>.parquet``."""
+    """Turn features into expression: ``<sample>.h5ad``, ``<sample>.parquet`` and ``<sample>.genes.parquet``."""
     from histocast.bundle import sha256_of_file
     from histocast.progress import Clock
     from histocast.storage import fetch_file
@@ -200,5 +202,5 @@ def predict(
             outdir=outdir,
             clock=clock,
         )
-        files = {kind: outdir / f"{record.sample}.{kind}" for kind in ("h5ad", "parquet")}
+        files = {kind: outdir / f"{record.sample}.{kind}" for kind in ("h5ad", "parquet", "genes.parquet")}
         return {**facts, **{f"{kind}_sha256": sha256_of_file(path) for kind, path in files.items()}}

@@ -43,6 +43,7 @@ BATCH_FILES = {
 SAMPLE_FILES: dict[str, tuple[str, Stage]] = {
     "h5ad": ("Predicted expression, as AnnData", "predict"),
     "parquet": ("Predicted expression, as a table", "predict"),
+    "genes.parquet": ("What is known of each predicted gene", "predict"),
     "html": ("Report of the sample", "report"),
 }
 
