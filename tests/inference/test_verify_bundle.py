@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from onnx.numpy_helper import from_array
+from onnx.parser import parse_model
 
 from histocast.artifacts import GENES, write_json, write_table
 from histocast.bundle import Bundle, sha256_of_file
 from histocast.errors import ConfigError, MissingInputError
 from histocast.inference import verify_bundle
+from histocast.inference.graph_memory import least_call_bytes
 from histocast.records import Provenance
 from known_encoders import write_encoder, write_shipped_bundle
 
@@ -114,3 +118,26 @@ def test_a_graph_that_predicts_more_genes_than_the_panel_lists_is_refused(tmp_pa
     rewrite(tmp_path, bundle, genes_sha256=sha256_of_file(path), gene_count=29)
     with pytest.raises(ConfigError, match="30 genes"):
         verify_bundle(tmp_path)
+
+
+HELD = {
+    # Each is let go of once the next is made: two of 1,024 float32 at most.
+    "a = Add (target, target) b = Add (a, a) c = Add (b, b) expression = Add (c, c)": 2 * 4096,
+    "a = Add (target, target) b = Add (a, a) c = Add (a, b) expression = Add (a, c)": 3 * 4096,
+    # Weights are in the file, whose size bounds them.
+    "a = Add (target, weights) expression = Add (a, a)": 2 * 4096,
+    "a = Cast <to = 7> (target) expression = Cast <to = 1> (a)": 8192 + 4096,
+    # What depends on the values of inputs counts as one.
+    "a = NonZero (target) b = Cast <to = 1> (a) c = ReduceSum <keepdims = 0> (b) expression = Add (target, c)": 4100,
+}
+
+
+@pytest.mark.parametrize("nodes", HELD)
+def test_what_a_graph_holds_at_once_is_known_without_running_it(tmp_path: Path, nodes: str) -> None:
+    model = parse_model(
+        f'<ir_version: 8, opset_import: ["" : 18]> g (float[spot] target) => (float[spot] expression) {{ {nodes} }}'
+    )
+    model.graph.initializer.append(from_array(np.zeros(1024, np.float32), "weights"))
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert least_call_bytes(path, {"spot": 1024}) == HELD[nodes]

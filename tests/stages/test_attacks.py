@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
+from onnx.parser import parse_model
 
 from histocast.artifacts import write_json
 from histocast.bundle import read_bundle, sha256_of_file
 from histocast.errors import HistocastError, OutOfMemory
 from histocast.foreign_errors import known_error
 from histocast.inference import verify_bundle
+from histocast.inference.graph_memory import least_call_bytes
 from histocast.inference.onnx_predictor import OnnxErrors, open_session
 from histocast.progress import log
 from histocast.records import SlideRecord, read_record
@@ -283,22 +285,67 @@ def test_weights_that_no_bundle_states(tmp_path: Path, location: str, place: str
     assert_harmless(caught.value)
 
 
-def test_a_graph_that_makes_more_than_there_is(tmp_path: Path) -> None:
-    """Memory that is made within a graph is bounded by the task's alone: it ends as too little of it."""
-    side = helper.make_tensor("side", TensorProto.INT64, [2], [1 << 24, 1 << 24])
-    nodes = [
-        helper.make_node("ConstantOfShape", ["side"], ["vast"]),
-        helper.make_node("Gather", ["vast", "row"], ["y"]),
-    ]
-    row = helper.make_tensor_value_info("row", TensorProto.INT64, [1])
-    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1 << 24])
-    graph = helper.make_graph(nodes, "g", [row], [result], [side])
+VAST = {
+    "a shape in the graph": "side = Constant <value = int64[2] {1048576, 1048576}> () made = ConstantOfShape (side)",
+    "an input repeated": "times = Constant <value = int64[1] {1099511627776}> () made = Tile (target, times)",
+    "an input spread": "side = Constant <value = int64[2] {1099511627776, 1}> () made = Expand (target, side)",
+    "numbers in a row": (
+        "from = Constant <value_int = 0> () to = Constant <value_int = 1099511627776> () step = Constant <value_int = 1> () "
+        "whole = Range (from, to, step) made = Cast <to = 1> (whole)"
+    ),
+    "a shape that is computed": (
+        "rows = Shape (target) many = Constant <value = int64[1] {1073741824}> () side = Mul (rows, many) "
+        "made = ConstantOfShape (side)"
+    ),
+    "each by each": (
+        "column = Constant <value = int64[2] {-1, 1}> () wide = Constant <value = int64[1] {200000}> () "
+        "row = ConstantOfShape (wide) upright = Reshape (row, column) made = Mul (row, upright)"
+    ),
+    "a branch": (
+        "always = Constant <value = bool {1}> () made = If (always) <then_branch = yes () => (float[rows] a) "
+        "{ side = Constant <value = int64[1] {1099511627776}> () a = ConstantOfShape (side) }, else_branch = no () => "
+        "(float[rows] b) { few = Constant <value = int64[1] {1}> () b = ConstantOfShape (few) }>"
+    ),
+    "a function": "made = own.Make (target)",
+    "many at once": "side = Constant <value = int64[2] {65536, 65536}> () "
+    + " ".join(f"part{number} = ConstantOfShape (side)" for number in range(5))
+    + " made = Sum (part0, part1, part2, part3, part4)",
+    "few numbers of many": "made = Identity (target)",
+}
+VAST_MODEL = """
+<ir_version: 8, opset_import: ["" : 18, "own" : 1]>
+attack (float[spot] target) => (float[spot] expression) {{ {nodes} sum = ReduceSum <keepdims = 0> (made) expression = Add (target, sum) }}
+<domain: "own", opset_import: ["" : 18]>
+Make (x) => (y) {{ side = Constant <value = int64[1] {{1099511627776}}> () y = ConstantOfShape (side) }}
+"""
+
+
+@pytest.mark.parametrize("attack", VAST)
+def test_a_graph_that_makes_very_much(tmp_path: Path, attack: str) -> None:
+    bundle = write_shipped_bundle(tmp_path, write_encoder(tmp_path, "nuclei", output="map"))
+    model = parse_model(VAST_MODEL.format(nodes=VAST[attack]))
+    if attack == "few numbers of many":
+        values = helper.make_tensor("sparse", TensorProto.FLOAT, [1], [1.0])
+        place = helper.make_tensor("place", TensorProto.INT64, [1], [0])
+        model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, place, [1 << 20, 1 << 20]))
+    path = tmp_path / "fusion.onnx"
+    path.write_bytes(model.SerializeToString())
+    fusion = bundle.fusion.model_copy(update={"sha256": sha256_of_file(path)})
+    write_json(tmp_path / "bundle.json", bundle.model_copy(update={"fusion": fusion}))
+    refused = r"graph 'fusion' makes within itself \S+ GiB in one call|no shapes can be inferred .* out of memory"
+    with pytest.raises(HistocastError, match=refused) as caught:
+        verify_bundle(tmp_path)
+    assert_harmless(caught.value)
+
+
+def test_a_graph_that_makes_as_much_as_its_input_says(tmp_path: Path) -> None:
+    """No shape is known before it runs: the task's memory is the bound, and it ends as too little of it."""
+    text = "vast (int64[rank] side) => (float[side] made) { made = ConstantOfShape (side) }"
     path = tmp_path / "vast.onnx"
-    path.write_bytes(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-    )
+    path.write_bytes(parse_model(f'<ir_version: 8, opset_import: ["" : 18]> {text}').SerializeToString())
+    assert least_call_bytes(path, {}) < 1024
     with pytest.raises((HistocastError, *OnnxErrors)) as caught:
-        open_session(path, threads=1).run(None, {"row": np.zeros(1, np.int64)})
+        open_session(path, threads=1).run(None, {"side": np.array([1 << 24, 1 << 24])})
     ended = known_error(caught.value)
     assert isinstance(ended, OutOfMemory), caught.value
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from histocast.bundle import GraphSpec, check_within, sha256_of_file
 from histocast.errors import ConfigError, MissingInputError
 
-_WITHIN: dict[str, dict[int, str]] = {
+WITHIN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
     "function": {7: "node", 11: "attribute"},
@@ -95,20 +95,27 @@ def _locations(data: mmap.mmap) -> Iterator[str]:
     while waiting:
         message, start, stop = waiting.pop()
         if message == "entry":
-            parts = {number: data[first:last] for number, first, last in _fields(data, start, stop)}
+            parts = {number: data[first:last] for number, _, first, last in fields(data, start, stop)}
             if parts.get(_KEY) == b"location":
                 yield parts.get(_VALUE, b"").decode("utf-8", "replace")
             continue
-        inner = _WITHIN[message]
+        inner = WITHIN[message]
         waiting += [
-            (inner[number], first, last) for number, first, last in _fields(data, start, stop) if number in inner
+            (inner[number], first, last) for number, _, first, last in fields(data, start, stop) if number in inner
         ]
 
 
-def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Number, start and stop of each field of bytes within a message."""
+def fields(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
+    """Number, start, start of the content and stop of each field of bytes within a message.
+
+    Raises
+    ------
+    ValueError, IndexError
+        The bytes are no message.
+    """
     position = start
     while position < stop:
+        begun = position
         tag, position = _varint(data, position)
         kind = tag & 7
         if kind == _VARINT:
@@ -117,7 +124,7 @@ def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, 
             position += 8 if kind == _FIXED64 else 4
         elif kind == _BYTES:
             length, position = _varint(data, position)
-            yield tag >> 3, position, position + length
+            yield tag >> 3, begun, position, position + length
             position += length
         else:
             raise ValueError("a field of no known kind")

@@ -10,10 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from histocast.artifacts import GENES, open_parquet
-from histocast.bundle import Bundle, read_bundle, verify_files
+from histocast.bundle import Bundle, GraphSpec, read_bundle, verify_files
 from histocast.errors import ConfigError, DataError
+from histocast.fusion.panel import GENES_PER_CALL
 from histocast.inference.graph_files import graph_path
-from histocast.inference.onnx_predictor import check_contract, open_session
+from histocast.inference.graph_memory import least_call_bytes
+from histocast.inference.onnx_predictor import PIECE_TILES, check_contract, open_session
 from histocast.inference.predictor import graphs_of
 
 EXPRESSION_OUTPUTS = ("expression", "sd")
@@ -21,11 +23,14 @@ EXPRESSION_OUTPUTS = ("expression", "sd")
 MAX_CALL_BYTES = 4 << 30
 """Of tensors that enter and leave a graph at once: a region of 1,024 spots with 20,000 genes takes 0.2 GiB."""
 
+MAX_WITHIN_BYTES = 64 << 30
+"""Of tensors that a graph makes and holds at once: DKAN at its published size takes 12.7 GiB for 1,024 spots and 250 genes."""
+
 
 def verify_bundle(folder: Path) -> Bundle:
     """Read a bundle and hold everything it ships to what it states.
 
-    Digests first, then the inputs and outputs of every graph in the folder, then the panel. Graphs are loaded
+    Digests first, then the inputs, outputs and memory of every graph in the folder, then the panel. Graphs are loaded
     without being optimised, and none is run.
 
     Parameters
@@ -43,18 +48,23 @@ def verify_bundle(folder: Path) -> Bundle:
     MissingInputError
         The folder holds no ``bundle.json``, or a file it names is absent.
     ConfigError
-        A file lies outside or has another digest, an encoder takes tiles of another size, a call takes too much memory, a graph another contract, or the panel another length or a gene twice.
+        A file lies outside or has another digest, an encoder takes tiles of another size, a call takes too much memory, a
+        graph another contract, or the panel another length or a gene twice.
     """
     bundle = read_bundle(folder)
     verify_files(folder, bundle)
     verify_names(bundle)
     verify_tiles(bundle)
-    verify_memory(bundle)
+    for name, graph in graphs_of(bundle).items():
+        verify_memory(bundle, f"graph {name!r} takes and gives", of_tensors(bundle, graph), most=MAX_CALL_BYTES)
     for name, graph in graphs_of(bundle).items():
         if graph.file is None and not (folder / f"encoders/{name}.onnx").is_file():
             # A server has it, and says so itself; in process the predict stage asks for it.
             continue
-        session = open_session(graph_path(folder, name, graph), threads=1, optimise=False)
+        path = graph_path(folder, name, graph)
+        made = least_call_bytes(path, longest_axes(bundle))
+        verify_memory(bundle, f"graph {name!r} makes within itself", made, most=MAX_WITHIN_BYTES)
+        session = open_session(path, threads=1, optimise=False)
         check_contract(session, graph, where=f"bundle {bundle.name}, graph {name!r}")
     verify_genes(folder / "genes.parquet", bundle)
     return bundle
@@ -97,28 +107,36 @@ def verify_tiles(bundle: Bundle) -> None:
             )
 
 
-def verify_memory(bundle: Bundle) -> None:
-    """Bound the memory of the tensors of one call, which a task has to have.
+def longest_axes(bundle: Bundle) -> dict[str, int]:
+    """The most that named axes hold in one call on CPUs."""
+    return {"tile": PIECE_TILES, "spot": bundle.fusion.region_spots, "gene": min(bundle.gene_count, GENES_PER_CALL)}
+
+
+def of_tensors(bundle: Bundle, graph: GraphSpec) -> int:
+    """Bytes of the tensors that enter and leave a graph in one call."""
+    longest = longest_axes(bundle)
+    return sum(
+        math.prod(axis if isinstance(axis, int) else longest.get(axis, 1) for axis in tensor.shape)
+        * np.dtype(tensor.dtype).itemsize
+        for tensor in (*graph.inputs, *graph.outputs)
+    )
+
+
+def verify_memory(bundle: Bundle, does: str, found_bytes: int, *, most: int) -> None:
+    """Bound the memory of one call of a graph, which a task has to have.
 
     Raises
     ------
     ConfigError
-        Inputs and outputs of a graph take more than `MAX_CALL_BYTES`.
+        It is more.
     """
-    rows = {"tile": 1, "spot": bundle.fusion.region_spots, "gene": bundle.gene_count}
-    for name, graph in graphs_of(bundle).items():
-        call_bytes = sum(
-            math.prod(axis if isinstance(axis, int) else rows.get(axis, 1) for axis in tensor.shape)
-            * np.dtype(tensor.dtype).itemsize
-            for tensor in (*graph.inputs, *graph.outputs)
+    if found_bytes > most:
+        raise ConfigError(
+            f"{does} {found_bytes / 2**30:.3g} GiB in one call",
+            expected=f"at most {most / 2**30:g} GiB",
+            where=f"bundle {bundle.name}",
+            advice="export the bundle with smaller regions, fewer genes or shorter features",
         )
-        if call_bytes > MAX_CALL_BYTES:
-            raise ConfigError(
-                f"graph {name!r} takes and gives {call_bytes / 2**30:.3g} GiB in one call",
-                expected=f"at most {MAX_CALL_BYTES / 2**30:g} GiB",
-                where=f"bundle {bundle.name}",
-                advice="export the bundle with smaller regions, fewer genes or shorter features",
-            )
 
 
 def verify_genes(path: Path, bundle: Bundle) -> None:
