@@ -28,6 +28,7 @@ workflow PREDICT_SLIDES {
     report_genes // genes of the pages' maps with commas between them, or null
     max_unreadable
     on_slide_error
+    allow_metadata // columns with commas between them, or null
     outdir
     run // JSON: what the head process alone knows of this run
 
@@ -41,6 +42,7 @@ workflow PREDICT_SLIDES {
         staged_genes,
         report_genes ?: '',
         on_slide_error,
+        allow_metadata ?: '',
     )
     samples = CHECK.out.samples.flatMap { file -> read_samples(file) }
     slides = samples.map { meta -> tuple(meta, local_files(meta.files ?: [])) }
@@ -177,6 +179,7 @@ workflow {
                 params.report_genes,
                 params.max_unreadable,
                 params.on_slide_error,
+                params.allow_metadata,
                 params.outdir,
                 facts_of_run(parameters),
             )

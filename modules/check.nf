@@ -14,6 +14,7 @@ process CHECK {
     tuple path(genes, stageAs: 'genes/*'), val(genes_uri)
     val report_genes // with commas between them, or empty
     val on_slide_error
+    val allow_metadata // columns with commas between them, or empty
 
     output:
     path 'samples.json', emit: samples
@@ -25,6 +26,7 @@ process CHECK {
         ${option('--bundle', bundle, bundle_uri)} \\
         ${option('--genes', genes, genes_uri)} \\
         ${option('--report-genes', null, report_genes)} \\
+        ${option('--allow-metadata', null, allow_metadata)} \\
         --on-slide-error ${on_slide_error}
     """
 

@@ -191,6 +191,9 @@ GENE_EMBEDDING = "embedding"
 """Column of `GENES` in bundles whose fusion graph takes genes by their descriptions: fixed-size list of float32,
 fed as the graph's input ``gene``."""
 
+METADATA_PREFIX = "meta."
+"""Of a column that holds a samplesheet's metadata: ``meta.<column>``, a string, null where the cell is empty."""
+
 SUMMARY = TableSchema(
     "summary",
     1,

@@ -69,7 +69,8 @@ class Parameters(Record):
     )
 
     input: str = _parameter(
-        "inputs", "CSV table: sample,slide[,mpp][,spots]; to train sample,slide,counts,patient[,spots][,mpp]."
+        "inputs",
+        "CSV table: sample,slide[,mpp][,spots] and any metadata; to train sample,slide,counts,patient[,spots][,mpp].",
     )
     bundle: str | None = _parameter(
         "inputs", "Model bundle to predict with: a folder, or an s3:// prefix.", needed_by="predict", default=None
@@ -130,6 +131,13 @@ class Parameters(Record):
 
     on_slide_error: Literal["fail", "skip"] = _parameter(
         "decisions", "Whether the run fails, at its end, when a slide failed.", used_by="predict", default="fail"
+    )
+    allow_metadata: str | None = _parameter(
+        "decisions",
+        "Columns of the samplesheet, with commas between them, that are taken as metadata although their names suggest an "
+        "identifier of a person.",
+        used_by="predict",
+        default=None,
     )
     report_genes: str | None = _parameter(
         "decisions",

@@ -39,6 +39,8 @@ class SampleRecord(Record):
     """What changes when a companion of a slide of several files changes."""
     spots_version: str | None = None
     """What changes when the table of spots is overwritten."""
+    metadata: dict[str, str] = Field(default_factory=dict)
+    """Cells of the samplesheet's other columns, by column."""
     error: StageError | None = None
     """Why this row cannot be processed, where ``--on_slide_error skip`` lets the others go on."""
 
@@ -164,6 +166,8 @@ class SampleStatus(Record):
     outcome: Literal["ok", "failed"]
     verdict: Verdict | None = None
     """That of REPORT; unknown where a stage failed."""
+    metadata: dict[str, str] = Field(default_factory=dict)
+    """As in `SampleRecord`."""
     stages: tuple[StatusRecord, ...]
 
 

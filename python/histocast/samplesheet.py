@@ -1,23 +1,33 @@
-"""The samplesheet: ``sample,slide[,mpp][,spots]``. Every fault of it is found at once."""
+"""The samplesheet: ``sample,slide[,mpp][,spots]``, and metadata in columns of any other name.
+
+Every fault of it is found at once. A column of metadata whose name suggests an identifier of a person is a fault unless it is
+allowed by name, because metadata go into results.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from histocast.errors import DataError, ErrorCollector
+from histocast.personal_data import find_personal
 from histocast.storage import open_source
 from histocast.text_table import TableColumns, TableRow, parse_text_table, parse_um_per_px
 
-COLUMNS = TableColumns(required=("sample", "slide"), optional=("mpp", "spots"))
+COLUMNS = TableColumns(required=("sample", "slide"), optional=("mpp", "spots"), others="keep")
+
+MOST_METADATA = 64
+"""Columns of metadata: more than a study has, and few enough for every row to be a table's row."""
+_METADATA_NAME = re.compile(r"[^/\x00-\x1f\x7f]{1,60}")
+_MOST_CHARACTERS = 200
 
 # A sample names a folder and files, locally and in object stores.
 _SAMPLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 # These stand beside the samples' folders.
-_RESERVED = {"pipeline_info", "summary.html", "summary.parquet"}
+_RESERVED = {"pipeline_info", "cohort", "summary.html", "summary.parquet"}
 
 
 @dataclass(frozen=True)
@@ -30,10 +40,17 @@ class SheetRow:
     slide: str
     mpp: float | None
     spots: str | None
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Cells of all other columns, those that are empty left out."""
 
 
-def read_samplesheet(uri: str) -> tuple[list[SheetRow], ErrorCollector]:
+def read_samplesheet(uri: str, *, allow_metadata: Sequence[str] = ()) -> tuple[list[SheetRow], ErrorCollector]:
     """Read a samplesheet from a path or ``s3://`` URI and judge each of its cells.
+
+    Parameters
+    ----------
+    allow_metadata:
+        Columns of metadata that are taken whatever their names suggest.
 
     Returns
     -------
@@ -51,8 +68,31 @@ def read_samplesheet(uri: str) -> tuple[list[SheetRow], ErrorCollector]:
     with open_source(uri) as source:
         data = source.read(0, source.stat().size_bytes)
     faults = ErrorCollector(uri)
-    rows = parse_text_table(data, COLUMNS, faults)
+    rows = parse_text_table(data, replace(COLUMNS, kept=tuple(allow_metadata)), faults)
+    if rows:
+        _judge_metadata_names(tuple(rows[0].cells), allow_metadata, faults)
     return _judge_rows(rows, _folder_of(uri), faults), faults
+
+
+def _judge_metadata_names(header: Sequence[str], allowed: Sequence[str], faults: ErrorCollector) -> None:
+    names = [name for name in header if name not in (*COLUMNS.required, *COLUMNS.optional)]
+    if len(names) > MOST_METADATA:
+        faults.add(f"{len(names)} columns of metadata", expected=f"at most {MOST_METADATA}")
+    for name in allowed:
+        if name not in names:
+            listed = ", ".join(map(repr, names)) or "none"
+            faults.add(f"no column {name!r}, which --allow_metadata names", expected=f"one of its columns: {listed}")
+    for name in names:
+        if not _METADATA_NAME.fullmatch(name):
+            faults.add("a name that no table can have", column=name, expected="at most 60 characters, none of them /")
+        elif name not in allowed and (kind := find_personal(name)):
+            faults.add(
+                f"the column's name suggests {kind}",
+                column=name,
+                expected="metadata that identify nobody, since they go into results",
+                advice="remove the column (pseudonyms of patients go into a column 'patient'), or take it as it is by "
+                f"--allow_metadata '{name}'",
+            )
 
 
 def _judge_rows(table: Sequence[TableRow], folder: str, faults: ErrorCollector) -> list[SheetRow]:
@@ -67,9 +107,24 @@ def _judge_rows(table: Sequence[TableRow], folder: str, faults: ErrorCollector) 
         slide = _judge_location("slide", row, line, folder, faults)
         spots = _judge_location("spots", row, line, folder, faults)
         mpp = parse_um_per_px(table_row, faults)
+        metadata = _judge_metadata(table_row, faults)
         if len(faults) == before and slide is not None and sample:
-            rows.append(SheetRow(line=line, sample=sample, slide=slide, mpp=mpp, spots=spots))
+            rows.append(SheetRow(line=line, sample=sample, slide=slide, mpp=mpp, spots=spots, metadata=metadata))
     return rows
+
+
+def _judge_metadata(row: TableRow, faults: ErrorCollector) -> dict[str, str]:
+    known = (*COLUMNS.required, *COLUMNS.optional)
+    cells = {name: cell for name, cell in row.cells.items() if cell and name not in known}
+    for name, cell in cells.items():
+        if len(cell) > _MOST_CHARACTERS or not cell.isprintable():
+            faults.add(
+                f"{len(cell)} characters" if cell.isprintable() else "a character that cannot be printed",
+                row=row.line,
+                column=name,
+                expected=f"one line of at most {_MOST_CHARACTERS} characters",
+            )
+    return cells
 
 
 def _judge_sample(sample: str, line: int, seen: dict[str, tuple[int, str]], faults: ErrorCollector) -> None:

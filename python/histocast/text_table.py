@@ -41,8 +41,10 @@ class TableColumns:
 
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
-    others: Literal["refuse", "ignore"] = "refuse"
-    """What to do with a column that is in neither."""
+    others: Literal["refuse", "ignore", "keep"] = "refuse"
+    """What to do with a column that is in neither; ``keep`` refuses what looks like a slip for one of them."""
+    kept: tuple[str, ...] = ()
+    """Columns that are no slip, however they look."""
 
     def __str__(self) -> str:
         return ",".join(self.required) + "".join(f"[,{name}]" for name in self.optional)
@@ -203,14 +205,15 @@ def _check_header(header: list[str], line: int, columns: TableColumns, faults: E
     # Without a name that is close to a known one this may be no such table at all, and is not shown.
     is_header = any(get_close_matches(name.lower(), known, cutoff=CLOSE) for name in header)
     for number, name in enumerate(header if is_header else (), start=1):
-        if name in known and header.index(name) != number - 1:
+        is_repeated = header.index(name) != number - 1
+        near = [] if name in columns.kept else get_close_matches(name.lower(), missing, n=1, cutoff=CLOSE)
+        if name and is_repeated and (name in known or columns.others == "keep"):
             faults.add("the column appears twice", row=line, column=name, expected=str(columns))
         elif name in known or columns.others == "ignore":
             continue
         elif not name:
             faults.add(f"column {number} has no name", row=line, expected=str(columns))
-        else:
-            near = get_close_matches(name.lower(), missing, n=1, cutoff=CLOSE)
+        elif near or columns.others == "refuse":
             advice = f"did you mean {near[0]!r}?" if near else "remove the column"
             faults.add("an unknown column", row=line, column=name, expected=str(columns), advice=advice)
     for name in columns.required:

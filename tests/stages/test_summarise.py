@@ -128,6 +128,18 @@ def test_figures_come_from_the_stages(mixed):
     assert "predicted 1,204 12.2 3 1.0\u202f% 250 14" in page.text
 
 
+def test_metadata_travel_to_the_status_and_the_table_and_never_into_a_path(tmp_path):
+    samples = [sample("A", metadata={"site": "North", "age": "61"}), sample("B", metadata={"grade": "2"}), sample("C")]
+    _, table, _ = run(tmp_path, samples, [status for name in "ABC" for status in finished(name)])
+    assert table.select("^meta.*$").to_dict(as_series=False) == {
+        "meta.site": ["North", None, None],
+        "meta.age": ["61", None, None],
+        "meta.grade": [None, "2", None],
+    }
+    assert read_record(tmp_path / "A" / "status.json", SampleStatus).metadata == {"site": "North", "age": "61"}
+    assert not [path for path in tmp_path.rglob("*") if "North" in path.name]
+
+
 def test_status_files_hold_every_stage_up_to_the_end(mixed):
     folder, results, *_ = mixed
     for result in results:

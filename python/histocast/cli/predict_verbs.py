@@ -58,6 +58,13 @@ def check(
     on_slide_error: Annotated[OnSlideError, typer.Option(help="Whether a missing slide fails the sheet.")] = (
         OnSlideError.fail
     ),
+    allow_metadata: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns of metadata, with commas between them, that are taken although their names suggest an identifier "
+            "of a person."
+        ),
+    ] = None,
     outdir: options.Outdir = Path(),
 ) -> None:
     """Check the samplesheet, the bundle and the gene panel.
@@ -73,6 +80,7 @@ def check(
         genes=genes,
         report_genes=report_genes,
         on_slide_error=on_slide_error.value,
+        allow_metadata=allow_metadata,
         outdir=outdir,
     )
     log(f"check: {len(record.samples)} samples, bundle {record.bundle_digest[:19]}")

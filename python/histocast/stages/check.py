@@ -33,6 +33,7 @@ def check_samples(
     report_genes: str | None = None,
     on_slide_error: Literal["fail", "skip"] = "fail",
     triton_url: str | None = None,
+    allow_metadata: str | None = None,
 ) -> CheckRecord:
     """Judge a samplesheet, everything it points to, the bundle and the gene panel.
 
@@ -42,7 +43,7 @@ def check_samples(
     Parameters
     ----------
     samplesheet:
-        Path or ``s3://`` URI of a CSV table ``sample,slide[,mpp][,spots]``.
+        Path or ``s3://`` URI of a CSV table ``sample,slide[,mpp][,spots]``; its other columns are metadata.
     bundle_folder:
         The bundle, which is verified whole.
     genes:
@@ -54,6 +55,8 @@ def check_samples(
         ``skip``: it is written down in that sample's record, and the others go on.
     triton_url:
         Inference servers that will run the graphs, which must serve exactly those of the bundle.
+    allow_metadata:
+        Columns of metadata, with commas between them, that are taken whatever their names suggest.
 
     Raises
     ------
@@ -68,7 +71,8 @@ def check_samples(
     ServingUnavailable, DeadlineExceeded
         No inference server did.
     """
-    rows, faults = read_samplesheet(str(samplesheet))
+    allowed = [name.strip() for name in (allow_metadata or "").split(",") if name.strip()]
+    rows, faults = read_samplesheet(str(samplesheet), allow_metadata=allowed)
     answers = _ask_stores(rows)
     files = _find_files(rows, answers)
     samples = [_judge(row, answers, files, faults, on_slide_error=on_slide_error) for row in rows]
@@ -176,6 +180,7 @@ def _judge(
         files=tuple(map(str, of_slide)),
         companions_version=companions_version(of_slide),
         spots_version=spots.version if isinstance(spots, ObjectStat) else None,
+        metadata=row.metadata,
         error=error,
     )
 
@@ -194,6 +199,7 @@ def check(
     genes: str | None = None,
     report_genes: str | None = None,
     on_slide_error: Literal["fail", "skip"],
+    allow_metadata: str | None = None,
 ) -> CheckRecord:
     """Judge a samplesheet, a bundle and a gene panel; write ``samples.json``."""
     from histocast.artifacts import write_json
@@ -209,6 +215,7 @@ def check(
             report_genes=report_genes,
             on_slide_error=on_slide_error,
             triton_url=triton_url(),
+            allow_metadata=allow_metadata,
         )
     write_json(outdir / "samples.json", record)
     return record

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from histocast import __version__
-from histocast.artifacts import SUMMARY, write_json, write_table
+from histocast.artifacts import METADATA_PREFIX, SUMMARY, write_json, write_table
 from histocast.errors import DataError
 from histocast.records import (
     BatchStatus,
@@ -64,7 +64,9 @@ def summarise(check: CheckRecord, statuses: Sequence[StatusRecord], outdir: Path
         sample="*",
         inputs={"bundle": check.bundle_digest, **({"genes": check.genes_digest} if check.genes_digest else {})},
     )
-    write_table(outdir / "summary.parquet", pa.Table.from_pylist(rows, schema=SUMMARY.arrow()), provenance)
+    names = dict.fromkeys(name for sample in check.samples for name in sample.metadata)
+    schema = SUMMARY.arrow(*(pa.field(f"{METADATA_PREFIX}{name}", pa.string()) for name in names))
+    write_table(outdir / "summary.parquet", pa.Table.from_pylist(rows, schema=schema), provenance)
     _write_summary_page(outdir / "summary.html", check, results, rows)
     return results
 
@@ -100,7 +102,7 @@ def _judge(sample: SampleRecord, records: dict[str, StatusRecord]) -> SampleStat
     cleaned = tuple(_without_location(record, sample) for record in stages)
     last = cleaned[-1]
     verdict = last.verdict if last.outcome == "ok" else None
-    return SampleStatus(sample=name, outcome=last.outcome, verdict=verdict, stages=cleaned)
+    return SampleStatus(sample=name, outcome=last.outcome, verdict=verdict, metadata=sample.metadata, stages=cleaned)
 
 
 def _did_not_run(sample: str, stage: Stage) -> StatusRecord:
@@ -170,6 +172,7 @@ def _row(result: SampleStatus) -> dict[str, Any]:
         "ood_flagged": _whole(predict, "ood_flagged"),
         "mean_val_pcc": _number(predict, "mean_val_pcc"),
         **seconds,
+        **{f"{METADATA_PREFIX}{name}": value for name, value in result.metadata.items()},
     }
 
 
