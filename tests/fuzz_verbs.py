@@ -32,7 +32,8 @@ POLL_S = 0.01
 FILE_NAME = "accession-4711.svs"
 IMPORTED_BEFORE = (
     "histocast.stages.predict_slide",
-    "histocast.stages.encode",
+    "histocast.encoders.encode_tiles",
+    "histocast.tiles.tile_slide",
     "histocast.inference",
     "histocast.slide.tiff",
     "histocast.slide.openslide",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from histocast.bundle import Bundle
+from histocast.expression.predict_expression import predict_expression
 from histocast.inference import open_predictor
 from histocast.report import report_sample
-from histocast.stages.predict import predict_expression
 from page_parser import Page
 from sample_bundle import SlideFiles
 

@@ -9,48 +9,45 @@ they read. Each is imported when it is first used, so that ``histocast --help`` 
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from histocast.bundle import read_bundle
-    from histocast.stages.check import check
-    from histocast.stages.encode import encode
-    from histocast.stages.environment import SlideLocation
-    from histocast.stages.predict import predict
-    from histocast.stages.predict_slide import open_slide, predict_slide
-    from histocast.stages.tile import tile
+    from histocast.stages.check import Check
+    from histocast.stages.encode import Encode
+    from histocast.stages.predict import Predict
+    from histocast.stages.predict_slide import PredictSlide, open_slide, predict_slide
+    from histocast.stages.report import Report
+    from histocast.stages.summarise import Summarise
+    from histocast.stages.tile import Tile
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "SlideLocation",
+    "Check",
+    "Encode",
+    "Predict",
+    "PredictSlide",
+    "Report",
+    "Summarise",
+    "Tile",
     "__version__",
-    "check",
-    "encode",
     "open_slide",
-    "predict",
     "predict_slide",
     "read_bundle",
-    "tile",
 ]
 
-_MODULES = {
-    "SlideLocation": "histocast.stages.environment",
-    "check": "histocast.stages.check",
-    "encode": "histocast.stages.encode",
-    "open_slide": "histocast.stages.predict_slide",
-    "predict": "histocast.stages.predict",
-    "predict_slide": "histocast.stages.predict_slide",
-    "read_bundle": "histocast.bundle",
-    "tile": "histocast.stages.tile",
-}
+_MODULES = {"open_slide": "stages.predict_slide", "predict_slide": "stages.predict_slide", "read_bundle": "bundle"}
+"""Where functions are; a stage is in the file of its name."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module 'histocast' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    file = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return getattr(import_module(f"histocast.{_MODULES.get(name, f'stages.{file}')}"), name)
 
 
 def __dir__() -> list[str]:

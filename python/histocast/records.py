@@ -12,6 +12,9 @@ from histocast.errors import HistocastError, MissingInputError, StaleInputError
 
 Stage = Literal["check", "tile", "encode", "predict", "report"]
 
+Facts = dict[str, float | int | str]
+"""What a stage says of its work in its status record."""
+
 
 class Record(BaseModel):
     """Base of all records and configurations: frozen, and strict about unknown keys."""

@@ -24,7 +24,7 @@ COMMANDS = typer.main.get_command(cli.app).commands
 
 
 # Those of them that are text, since they may be objects.
-TEXT_INPUTS = {"slide", "spots", "bundle", "genes", "samplesheet"}
+TEXT_INPUTS = {"slide", "spots", "bundle", "genes", "input"}
 
 
 def inputs_of(command: Any) -> list[Any]:

@@ -32,7 +32,7 @@ def test_help_lists_every_verb_once_in_groups_and_cuts_no_line(histocast: Verb) 
 
 
 def test_the_package_shows_its_public_names_and_each_is_there(tmp_path: Path) -> None:
-    assert {"open_slide", "predict_slide", "read_bundle", "check", "tile", "encode", "predict"} <= set(
+    assert {"open_slide", "predict_slide", "read_bundle", "Check", "Tile", "Encode", "Predict"} <= set(
         dir(histocast_package)
     )
     assert all(getattr(histocast_package, name) is not None for name in dir(histocast_package))

@@ -29,7 +29,7 @@ from histocast.records import SlideRecord, read_record
 from histocast.samplesheet import read_samplesheet
 from histocast.sections.training_sheet import read_training_sheet
 from histocast.slide import open_slide
-from histocast.stages.check import check_samples
+from histocast.stages.check_samples import check_samples
 from histocast.storage import open_source
 from histocast.tiles import spot_table
 from histocast.tiles.spots import read_spots

@@ -14,7 +14,7 @@ import pytest
 from described_bundle import gene_texts, write_described_bundle, write_descriptions
 from histocast.bundle import bundle_digest
 from histocast.errors import ConfigError, DataError, MissingInputError, StorageUnavailable
-from histocast.stages.check import check_samples
+from histocast.stages.check_samples import check_samples
 from histocast.storage import s3
 from sample_bundle import write_bundle
 from several_files import write_mirax

@@ -18,7 +18,7 @@ from histocast.records import (
     StatusRecord,
 )
 from histocast.ro_crate import container_image, redact, software
-from histocast.stages.provenance import describe_run
+from histocast.stages.describe_run import describe_run
 
 ACCESSION = "H24-10233"
 ENDED = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

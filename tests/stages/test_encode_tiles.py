@@ -17,13 +17,13 @@ import tifffile
 
 from histocast.artifacts import FEATURES, open_parquet, parquet_writer, read_table
 from histocast.bundle import Bundle, TensorSpec
+from histocast.encoders.encode_tiles import encode_tiles
 from histocast.errors import ConfigError, DataError
 from histocast.fusion.features_file import FeatureRows, feature_lengths, features_schema
 from histocast.fusion.fusion_inputs import SpotFeatures
 from histocast.inference import open_predictor
 from histocast.records import Provenance, SlideRecord
 from histocast.slide import Slide, open_slide
-from histocast.stages.encode import encode_tiles
 from histocast.storage import Range, open_source
 from histocast.storage.local import LocalSource
 from known_encoders import expected_embedding, write_encoder, write_shipped_bundle

@@ -19,9 +19,9 @@ from described_bundle import SEEN, UNSEEN, gene_texts, projection, write_describ
 from histocast.artifacts import EXPRESSION, PREDICTED_GENES, open_parquet, read_table
 from histocast.bundle import Bundle, bundle_digest, read_bundle
 from histocast.errors import ConfigError, DataError, MissingInputError, OutputError
+from histocast.expression.predict_expression import predict_expression
 from histocast.fusion.fusion_inputs import neighbour_index
 from histocast.inference import open_predictor
-from histocast.stages.predict import predict_expression
 from sample_bundle import PITCH_PX, SlideFiles, gene_weights, write_bundle, write_slide_files
 from spot_files import SLIDE_DIGEST
 

@@ -17,7 +17,7 @@ from histocast.records import (
     Verdict,
     read_record,
 )
-from histocast.stages.summarise import summarise
+from histocast.stages.write_summary import write_summary
 from page_parser import Page
 
 SECRET = "H24-10233"
@@ -55,7 +55,7 @@ def reported(name: str, level: str, *kinds: str) -> StatusRecord:
 
 def run(tmp_path, samples: list[SampleRecord], statuses: list[StatusRecord]):
     check = CheckRecord(bundle_digest="sha256:" + "b" * 64, samples=tuple(samples))
-    results = summarise(check, statuses, tmp_path)
+    results = write_summary(check, statuses, tmp_path)
     return results, pl.read_parquet(tmp_path / "summary.parquet"), Page(tmp_path / "summary.html")
 
 

@@ -14,10 +14,10 @@ from histocast.bundle import TileGeometry
 from histocast.errors import DataError
 from histocast.records import SlideRecord, read_record
 from histocast.slide import open_slide
-from histocast.stages.tile import tile_slide
 from histocast.storage import open_source, sampled_digest
 from histocast.tiles.grid import Grid
 from histocast.tiles.quality import QualityMeter
+from histocast.tiles.tile_slide import tile_slide
 from histocast.tissue import TissueMap
 
 GEOMETRY = TileGeometry(tile_px=112, um_per_px=1.0, pitch_um=112.0)

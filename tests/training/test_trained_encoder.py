@@ -18,14 +18,12 @@ from histocast.inference import open_predictor, verify_bundle
 from histocast.networks.baselines import StNet, StNetConfig
 from histocast.networks.layers import Spots
 from histocast.progress import Meter
-from histocast.records import SlideRecord, read_record
-from histocast.stages.encode import encode
-from histocast.stages.environment import SlideLocation
+from histocast.stages.encode import Encode
 from histocast.stages.evaluate import evaluate
 from histocast.stages.export import export_bundle
-from histocast.stages.predict import predict
+from histocast.stages.predict import Predict
 from histocast.stages.prepare import prepare
-from histocast.stages.tile import tile
+from histocast.stages.tile import Tile
 from histocast.stages.train import train
 from histocast.training.loop import Data, LoopOptions, TrainingRegion, train_network
 from histocast.training.recipe import Recipe, read_recipe
@@ -89,19 +87,18 @@ def test_its_bundle_encodes_and_predicts_like_any_other(
     export_bundle(model[0], encoders=folder / "set" / "encoders", outdir=bundle_folder)
     verify_bundle(bundle_folder)
     assert "encoders/trained.onnx" in (bundle_folder / "README.md").read_text()
-    location = SlideLocation("S3", str(folder / "S3.png"), mpp=0.5)
     out = tmp_path / "S3"
-    tile(location, bundle=str(bundle_folder), outdir=out, spots=str(folder / "S3_spots.tsv"))
-    record = read_record(out / "slide.json", SlideRecord)
-    encode(location, record=record, tiles=out / "tiles.parquet", bundle=str(bundle_folder), outdir=out)
-    predict(
-        record=record,
-        tiles=out / "tiles.parquet",
+    slide = {"slide": folder / "S3.png", "mpp": 0.5, "bundle": bundle_folder, "outdir": out}
+    Tile(sample="S3", spots=folder / "S3_spots.tsv", **slide).run()
+    made = {"slide_record": out / "slide.json", "tiles": out / "tiles.parquet"}
+    Encode(**made, **slide).run()
+    Predict(
+        **made,
         features=out / "features.parquet",
         thumbnail=out / "thumbnail.png",
-        bundle=str(bundle_folder),
+        bundle=bundle_folder,
         outdir=out,
-    )
+    ).run()
     import anndata
 
     found = anndata.read_h5ad(out / "S3.h5ad")

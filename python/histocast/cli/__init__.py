@@ -14,10 +14,10 @@ from histocast.cli import (
     demo_verbs,
     doctor,
     gene_verbs,
-    predict_verbs,
     server_verbs,
     train_verbs,
 )
+from histocast.cli.derive import add_stage
 from histocast.cli.verb_groups import GroupedHelp
 from histocast.errors import UsageError
 from histocast.failures import end_with
@@ -40,7 +40,8 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
         raise typer.Exit
 
 
-predict_verbs.register(app)
+for _verb in ("predict-slide", "check", "tile", "encode", "predict", "report", "summarise", "provenance"):
+    add_stage(app, _verb)
 train_verbs.register(app)
 gene_verbs.register(app)
 demo_verbs.register(app)

@@ -128,9 +128,6 @@ def _place(scratch: Path, names: tuple[str, ...]) -> Place:
     return {"triton_url": triton_url(), "own_server": scratch if serving == "task" and names != (FUSION,) else None}
 
 
-Facts = dict[str, float | int | str]
-
-
 def refuse_other_bundle(record: SlideRecord, folder: Path) -> None:
     """Raise `UsageError` where a slide was tiled with another bundle."""
     from histocast.bundle import bundle_digest

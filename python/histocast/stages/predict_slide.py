@@ -5,19 +5,74 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from histocast.stages.encode import encode
+from histocast.stages.encode import Encode
 from histocast.stages.environment import SlideLocation, opened_slide
-from histocast.stages.predict import predict
-from histocast.stages.tile import tile
+from histocast.stages.predict import Predict
+from histocast.stages.report import Report
+from histocast.stages.stage import BundleUri, Mpp, Outdir, Positional, SelectedGenes, Slide, Spots, Stage
+from histocast.stages.tile import Tile
 
 if TYPE_CHECKING:
-    from histocast.slide import Slide
+    from histocast.slide import Slide as OpenSlide
+
+
+class PredictSlide(Stage):
+    """Predict one slide from start to finish, without Nextflow."""
+
+    slide: Annotated[Slide, Positional()]
+    bundle: BundleUri
+    sample: str = "slide"
+    """Name in the outputs; a file name can hold a patient's name."""
+    mpp: Mpp = None
+    spots: Spots = None
+    genes: SelectedGenes = None
+    outdir: Outdir = Path()
+
+    def run(self) -> Path:
+        """Run the stages, each on what the one before it wrote; return the AnnData file.
+
+        Raises
+        ------
+        HistocastError
+            See `histocast.errors`.
+        """
+        outdir, bundle = self.outdir, self.bundle
+        files = {"slide_record": outdir / "slide.json", "tiles": outdir / "tiles.parquet"}
+        pictures = {"thumbnail": outdir / "thumbnail.png"}
+        expression = outdir / f"{self.sample}.h5ad"
+        Tile(sample=self.sample, slide=self.slide, bundle=bundle, mpp=self.mpp, spots=self.spots, outdir=outdir).run()
+        Encode(**files, slide=self.slide, bundle=bundle, mpp=self.mpp, outdir=outdir).run()
+        features = outdir / "features.parquet"
+        Predict(**files, **pictures, features=features, bundle=bundle, genes=self.genes, outdir=outdir).run()
+        Report(**files, **pictures, expression=expression, tissue=outdir / "tissue.png", outdir=outdir).run()
+        return expression
+
+    def lines(self, result: Path) -> Iterator[str]:
+        """Name the files that were made of the slide."""
+        for suffix in (".h5ad", ".parquet", ".html"):
+            yield str(result.with_suffix(suffix))
+
+
+def predict_slide(slide: str | Path, *, bundle: str | Path, outdir: str | Path, **options: Any) -> Path:
+    """Predict one slide from start to finish, in this process: `PredictSlide`, whose fields are the parameters.
+
+    Returns
+    -------
+    Path
+        The AnnData file.
+
+    Raises
+    ------
+    HistocastError
+        See `histocast.errors`.
+    """
+    return PredictSlide(slide=slide, bundle=bundle, outdir=outdir, **options).run()
 
 
 @contextmanager
-def open_slide(slide: str | Path, *, mpp: float | None = None) -> Iterator[Slide]:
+def open_slide(slide: str | Path, *, mpp: float | None = None) -> Iterator[OpenSlide]:
     """Yield one slide, from disk or ``s3://``: its facts, its thumbnail, and tiles of a physical size.
 
     Parameters
@@ -38,73 +93,3 @@ def open_slide(slide: str | Path, *, mpp: float | None = None) -> Iterator[Slide
     location = SlideLocation("slide", str(slide), mpp=mpp)
     with scratch_folder() as scratch, opened_slide(location, scratch, Clock()) as (opened, _):
         yield opened
-
-
-def predict_slide(
-    slide: str | Path,
-    *,
-    bundle: str | Path,
-    outdir: str | Path,
-    sample: str | None = None,
-    mpp: float | None = None,
-    spots: str | Path | None = None,
-    genes: str | Path | None = None,
-) -> Path:
-    """Predict one slide from start to finish, in this process.
-
-    Parameters
-    ----------
-    slide:
-        Path or ``s3://`` URI.
-    bundle:
-        Folder or ``s3://`` prefix of a bundle.
-    outdir:
-        Folder for every artifact; the results are ``<sample>.h5ad``, ``.parquet`` and ``.html``.
-    sample:
-        Name in the outputs; ``slide`` where none is given, since a file name can hold an accession number.
-    mpp:
-        Micrometres per pixel, where the file does not say.
-    spots:
-        Table of measured spots; a grid is laid where it is absent.
-    genes:
-        File with a gene a line, each of the bundle's; or ``genes.parquet`` of ``histocast genes embed``, for genes
-        that the bundle need not know. All genes of the bundle by default.
-
-    Returns
-    -------
-    Path
-        The AnnData file.
-
-    Raises
-    ------
-    HistocastError
-        See `histocast.errors`.
-    """
-    from histocast.records import SlideRecord, read_record
-    from histocast.report import report_sample
-
-    outdir, bundle = Path(outdir), str(bundle)
-    location = SlideLocation(sample or "slide", str(slide), mpp=mpp)
-    tile(location, bundle=bundle, outdir=outdir, spots=str(spots) if spots else None)
-    record = read_record(outdir / "slide.json", SlideRecord)
-    tiles, thumbnail = outdir / "tiles.parquet", outdir / "thumbnail.png"
-    encode(location, record=record, tiles=tiles, bundle=bundle, outdir=outdir)
-    predict(
-        record=record,
-        tiles=tiles,
-        features=outdir / "features.parquet",
-        thumbnail=thumbnail,
-        bundle=bundle,
-        outdir=outdir,
-        genes=str(genes) if genes else None,
-    )
-    expression = outdir / f"{location.sample}.h5ad"
-    report_sample(
-        expression=expression,
-        record=record,
-        tiles=tiles,
-        thumbnail=thumbnail,
-        tissue=outdir / "tissue.png",
-        outdir=outdir,
-    )
-    return expression

@@ -12,14 +12,15 @@ import numpy as np
 from histocast import __version__
 from histocast.artifacts import PIXELS_FILE, write_atomically, write_json
 from histocast.bundle import Bundle, Calibration, EncoderSpec, FusionSpec, OutOfDistribution, TileGeometry
+from histocast.encoders.encode_tiles import BATCH_TILES, read_centres, stopped
 from histocast.errors import OutputError, UsageError
 from histocast.progress import Meter
 from histocast.records import SlideRecord
 from histocast.resources import available_threads, scratch_folder
 from histocast.sections.labels import SCALES
-from histocast.stages.encode import BATCH_TILES, encode, read_centres, stopped
+from histocast.stages.encode import Encode
 from histocast.stages.environment import SlideLocation, opened_slide
-from histocast.stages.tile import tile
+from histocast.stages.tile import Tile
 from histocast.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -92,12 +93,12 @@ def prepare(
             counts = read_counts(file, genes=genes)
             log(f"prepare {row.sample}: {describe_counts(counts, recipe, sample=row.sample)}")
             bundle = bundle or export_encoders(recipe, outdir=encoders, names=encoder_names)
-            location = SlideLocation(row.sample, row.slide, mpp=row.mpp)
-            tile(location, bundle=str(encoders), outdir=stages, spots=row.spots)
-            record = read_record(stages / "slide.json", SlideRecord)
-            encode(location, record=record, tiles=stages / "tiles.parquet", bundle=str(encoders), outdir=stages)
+            given = {"slide": row.slide, "mpp": row.mpp, "bundle": encoders, "outdir": stages}
+            Tile(sample=row.sample, spots=row.spots, **given).work()
+            Encode(slide_record=stages / "slide.json", tiles=stages / "tiles.parquet", **given).work()
             if keep_pixels:
-                _keep_pixels(location, record, stages, bundle.geometry)
+                record = read_record(stages / "slide.json", SlideRecord)
+                _keep_pixels(SlideLocation(row.sample, row.slide, mpp=row.mpp), record, stages, bundle.geometry)
             section = prepare_section(stages, patient=row.patient, counts=counts, bundle=bundle, outdir=outdir)
             log(f"prepare {row.sample}: {describe_spots(section)}")
 

@@ -2,277 +2,43 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
-from urllib.parse import quote
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
+from histocast.stages.stage import Outdir, Stage
 
-from histocast import __version__
-from histocast.artifacts import METADATA_PREFIX, SUMMARY, write_json, write_table
-from histocast.errors import DataError
-from histocast.records import (
-    BatchStatus,
-    CheckRecord,
-    Provenance,
-    SampleRecord,
-    SampleStatus,
-    Stage,
-    StageError,
-    StatusRecord,
-)
-from histocast.report.page import count, percent, plural, write_page
-
-SLIDE_STAGES: tuple[Stage, ...] = ("tile", "encode", "predict", "report")
-
-DID_NOT_RUN = "DidNotRun"
-
-Level = Literal["good", "reserved", "empty"]
-
-VERDICTS = {"good": "predicted", "reserved": "with reservations", "empty": "nothing predicted"}
-"""Levels of a verdict as the summary page names them."""
+if TYPE_CHECKING:
+    from histocast.records import SampleStatus
 
 
-def summarise(check: CheckRecord, statuses: Sequence[StatusRecord], outdir: Path) -> list[SampleStatus]:
-    """Write ``summary.html``, ``summary.parquet``, ``outcomes.json`` and ``<sample>/status.json``.
+class Summarise(Stage):
+    """Account for every row of the samplesheet.
 
-    A row without a record of a stage has failed there: nothing vanishes because a task left no trace.
-
-    Returns
-    -------
-    list[SampleStatus]
-        One a samplesheet row, in its order.
-
-    Raises
-    ------
-    DataError
-        A status record is of a sample that the samplesheet does not have.
-    OutputError
-        An output cannot be written.
+    Writes summary.html, summary.parquet, outcomes.json and <sample>/status.json. Prints one line for each sample that
+    failed.
     """
-    found = _by_sample(check, statuses)
-    results = [_judge(sample, found[sample.sample]) for sample in check.samples]
-    for result in results:
-        write_json(outdir / result.sample / "status.json", result)
-    write_json(outdir / "outcomes.json", BatchStatus(samples=tuple(results)))
-    rows = [_row(result) for result in results]
-    provenance = Provenance(
-        artifact=SUMMARY.artifact,
-        schema_version=SUMMARY.version,
-        sample="*",
-        inputs={"bundle": check.bundle_digest, **({"genes": check.genes_digest} if check.genes_digest else {})},
-    )
-    names = dict.fromkeys(name for sample in check.samples for name in sample.metadata)
-    schema = SUMMARY.arrow(*(pa.field(f"{METADATA_PREFIX}{name}", pa.string()) for name in names))
-    write_table(outdir / "summary.parquet", pa.Table.from_pylist(rows, schema=schema), provenance)
-    _write_summary_page(outdir / "summary.html", check, results, rows)
-    return results
 
+    samples: Path
+    """samples.json of 'check'."""
+    status: tuple[Path, ...]
+    """A <stage>.status.json, or a folder of them; may be repeated."""
+    outdir: Outdir = Path()
 
-def _by_sample(check: CheckRecord, statuses: Iterable[StatusRecord]) -> dict[str, dict[str, StatusRecord]]:
-    """Records by sample and stage. Of two of one stage the failed one counts, so that no failure is hidden."""
-    found: dict[str, dict[str, StatusRecord]] = {sample.sample: {} for sample in check.samples}
-    for status in statuses:
-        if status.sample not in found:
-            raise DataError(
-                f"a status record of sample {status.sample!r}, stage {status.stage}",
-                expected="samples of samples.json alone",
-                where="--status",
-                advice="give the records of this run, and not of an older one",
-            )
-        stages = found[status.sample]
-        if status.stage not in stages or status.outcome == "failed":
-            stages[status.stage] = status
-    return found
+    def run(self) -> Sequence[SampleStatus]:
+        """Do the work; return how each sample ended, in the samplesheet's order."""
+        from histocast.records import CheckRecord, StatusRecord, read_record
+        from histocast.stages.write_summary import write_summary
 
+        files = [
+            file for path in self.status for file in (sorted(path.rglob("*.status.json")) if path.is_dir() else [path])
+        ]
+        statuses = [read_record(file, StatusRecord) for file in files]
+        return write_summary(read_record(self.samples, CheckRecord), statuses, outdir=self.outdir)
 
-def _judge(sample: SampleRecord, records: dict[str, StatusRecord]) -> SampleStatus:
-    """Every stage up to the first that failed or left no record."""
-    name = sample.sample
-    check_outcome = StatusRecord(
-        sample=name, stage="check", outcome="failed" if sample.error else "ok", error=sample.error
-    )
-    stages = [check_outcome]
-    for stage in SLIDE_STAGES:
-        if stages[-1].outcome == "failed":
-            break
-        stages.append(records.get(stage) or _did_not_run(name, stage))
-    cleaned = tuple(_without_location(record, sample) for record in stages)
-    last = cleaned[-1]
-    verdict = last.verdict if last.outcome == "ok" else None
-    return SampleStatus(sample=name, outcome=last.outcome, verdict=verdict, metadata=sample.metadata, stages=cleaned)
-
-
-def _did_not_run(sample: str, stage: Stage) -> StatusRecord:
-    return StatusRecord(
-        sample=sample,
-        stage=stage,
-        outcome="failed",
-        error=StageError(
-            kind=DID_NOT_RUN,
-            exit_code=70,
-            message="its task failed each time it was tried, and left no record of the cause",
-            advice="see its exit code in pipeline_info/trace_*.txt (137: it wanted more memory, see --max_memory; docs/output.md), "
-            "then run again with -resume",
-        ),
-    )
-
-
-def _without_location(record: StatusRecord, sample: SampleRecord) -> StatusRecord:
-    """The record without the slide's path, which can hold an accession number."""
-    if record.error is None:
-        return record
-    error = record.error
-    return record.model_copy(
-        update={
-            "error": error.model_copy(
-                update={
-                    "message": _hide(error.message, sample),
-                    "advice": _hide(error.advice, sample) if error.advice else None,
-                }
-            )
-        }
-    )
-
-
-def _hide(text: str, sample: SampleRecord) -> str:
-    names = [PurePosixPath(path).name for path in (sample.slide, *sample.files)]
-    for location in (sample.slide, sample.slide.split("://")[-1], *sample.files, *names):
-        if location and location != sample.sample:
-            text = text.replace(location, f"the slide of {sample.sample}")
-    return text
-
-
-def _row(result: SampleStatus) -> dict[str, Any]:
-    """One row of ``summary.parquet``."""
-    facts = {stage.stage: stage.facts for stage in result.stages}
-    last, verdict = result.stages[-1], result.verdict
-    error = last.error
-    reservations = verdict.reservations if verdict else ()
-    seconds = {f"{stage}_s": _number(facts.get(stage, {}), "seconds") for stage in SLIDE_STAGES}
-    encode, predict = facts.get("encode", {}), facts.get("predict", {})
-    return {
-        "sample": result.sample,
-        "outcome": result.outcome,
-        "verdict": verdict.level if verdict else None,
-        "reservations": [each.kind for each in reservations] if verdict else None,
-        "reservation_texts": [each.text for each in reservations] if verdict else None,
-        "failed_stage": last.stage if result.outcome == "failed" else None,
-        "error_kind": error.kind if error else None,
-        "message": error.message if error else None,
-        "advice": error.advice if error else None,
-        "tiles": _whole(facts.get("tile", {}), "tiles"),
-        "tissue_area_mm2": _number(facts.get("tile", {}), "tissue_area_mm2"),
-        "unreadable": _whole(encode, "unreadable"),
-        "tiles_per_s": _number(encode, "tiles_per_s"),
-        "spots": _whole(predict, "spots"),
-        "genes": _whole(predict, "genes"),
-        "ood_flagged": _whole(predict, "ood_flagged"),
-        "mean_val_pcc": _number(predict, "mean_val_pcc"),
-        **seconds,
-        **{f"{METADATA_PREFIX}{name}": value for name, value in result.metadata.items()},
-    }
-
-
-def _number(facts: dict[str, float | int | str], name: str) -> float | None:
-    return float(facts[name]) if name in facts else None
-
-
-def _whole(facts: dict[str, float | int | str], name: str) -> int | None:
-    return int(facts[name]) if name in facts else None
-
-
-def _bottlenecks(results: Sequence[SampleStatus]) -> list[str]:
-    """What ENCODE and PREDICT spent most of their time on, by slides; nothing where no record says."""
-    sentences = []
-    for stage, verb in (("encode", "Encoding"), ("predict", "Predicting")):
-        said = Counter(
-            str(record.facts["bottleneck"])
-            for result in results
-            for record in result.stages
-            if record.stage == stage and "bottleneck" in record.facts
-        )
-        listed = "; ".join(f"{what} ({plural(slides, 'slide')})" for what, slides in said.most_common())
-        if listed:
-            sentences.append(f"{verb} spent most time on: {listed}.")
-    return sentences
-
-
-def _write_summary_page(
-    path: Path, check: CheckRecord, results: Sequence[SampleStatus], rows: Sequence[dict[str, Any]]
-) -> None:
-    failures = [row for row in rows if row["outcome"] == "failed"]
-    # A record of an older version has no verdict: such a sample counts as predicted.
-    levels: Counter[Level] = Counter(
-        result.verdict.level if result.verdict else "good" for result in results if result.outcome == "ok"
-    )
-    headline = f"{count(levels['good'] + levels['reserved'])} of {plural(len(rows), 'sample')} predicted"
-    write_page(
-        path,
-        "summary.html",
-        headline=headline,
-        colour="failed" if failures else "good" if levels["good"] == len(rows) else "reserved",
-        sentence=_sentence(levels, failed=len(failures)),
-        reserved=[
-            {**_page_of(result.sample), "verdict": result.verdict}
-            for result in results
-            if result.verdict and result.verdict.level != "good"
-        ],
-        failures=[
-            {
-                "sample": row["sample"],
-                "stage": row["failed_stage"],
-                "kind": None if row["error_kind"] == DID_NOT_RUN else row["error_kind"],
-                # Advice stands on its own line of the page; the message repeats it.
-                "message": (row["message"] or "").split("\n  what to do:")[0],
-                "advice": row["advice"],
-            }
-            for row in failures
-        ],
-        finished=[_finished(row) for row in rows if row["outcome"] == "ok"],
-        bottlenecks=_bottlenecks(results),
-        bundle_digest=check.bundle_digest,
-        genes_digest=check.genes_digest,
-        version=__version__,
-    )
-
-
-def _sentence(levels: Counter[Level], *, failed: int) -> str:
-    """How the samples of a batch ended, in one line."""
-    if not failed and not levels:
-        return "The samplesheet has no row."
-    parts = [
-        f"{plural(number, 'sample')} {what}."
-        for number, what in (
-            (failed, "failed"),
-            (levels["empty"], "finished with nothing predicted"),
-            (levels["reserved"], "predicted with reservations"),
-        )
-        if number
-    ]
-    return " ".join(parts) or "Every sample was predicted, without reservations."
-
-
-def _page_of(sample: str) -> dict[str, str]:
-    return {"sample": sample, "link": f"{quote(sample)}/{quote(sample)}.html"}
-
-
-def _finished(row: dict[str, Any]) -> dict[str, str]:
-    spots = row["spots"]
-    seconds = [row[f"{stage}_s"] for stage in SLIDE_STAGES if row[f"{stage}_s"] is not None]
-    return {
-        **_page_of(row["sample"]),
-        "verdict": VERDICTS.get(row["verdict"], "\u2013"),
-        "tiles": _or_dash(row["tiles"], count),
-        "area": _or_dash(row["tissue_area_mm2"], "{:,.1f}".format),
-        "unreadable": _or_dash(row["unreadable"], count),
-        "unusual": percent(row["ood_flagged"] / spots) if spots and row["ood_flagged"] is not None else "\u2013",
-        "genes": _or_dash(row["genes"], count),
-        "seconds": f"{sum(seconds):,.0f}" if seconds else "\u2013",
-    }
-
-
-def _or_dash(value: Any, show: Any) -> str:
-    return "\u2013" if value is None else str(show(value))
+    def lines(self, result: Sequence[SampleStatus]) -> Iterator[str]:
+        """One line for each sample that failed."""
+        for sample in result:
+            for stage in sample.stages:
+                if stage.error:
+                    yield f"{sample.sample}, {stage.stage}: {stage.error.message.splitlines()[0]}"
