@@ -14,6 +14,7 @@ process PREDICT {
     tuple val(meta), path("${meta.id}/${meta.id}.h5ad"), optional: true, emit: anndata
     tuple val(meta), path("${meta.id}/${meta.id}.parquet"), optional: true, emit: table
     tuple val(meta), path("${meta.id}/${meta.id}.genes.parquet"), optional: true, emit: genes
+    tuple val(meta), path("${meta.id}/${meta.id}.slide.parquet"), optional: true, emit: summary
     path "${meta.id}/predict.status.json", emit: status
 
     script:
@@ -32,7 +33,7 @@ process PREDICT {
     stub:
     """
     mkdir ${meta.id}
-    touch ${meta.id}/${meta.id}.{h5ad,parquet,genes.parquet}
+    touch ${meta.id}/${meta.id}.{h5ad,parquet,genes.parquet,slide.parquet}
     echo '{"schema_version": 1, "sample": "${meta.id}", "stage": "predict", "outcome": "ok"}' > ${meta.id}/predict.status.json
     """
 }

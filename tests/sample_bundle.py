@@ -12,7 +12,7 @@ import onnx
 import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
-from histocast.artifacts import GENES, write_json, write_table
+from histocast.artifacts import GENE_P90, GENES, write_json, write_table
 from histocast.bundle import Bundle, sha256_of_file
 from histocast.records import LevelRecord, Provenance, SlideRecord
 from spot_files import SLIDE_DIGEST, square_array, write_features, write_tiles
@@ -93,8 +93,9 @@ def write_bundle(folder: Path, *, gene_count: int = 30, **changes: object) -> Bu
             "mean": pa.array(random.uniform(0.1, 2, gene_count), pa.float32()),
             "interval_80": pa.array(np.full(gene_count, 1.2), pa.float32()),
             "interval_90": pa.array(random.uniform(1.5, 1.8, gene_count), pa.float32()),
+            GENE_P90: pa.array(np.full(gene_count, 1.1), pa.float32()),
         },
-        schema=GENES.arrow(),
+        schema=GENES.arrow(pa.field(GENE_P90, pa.float32())),
     )
     write_table(
         folder / "genes.parquet", table, Provenance(artifact="genes", schema_version=GENES.version, sample="bundle")

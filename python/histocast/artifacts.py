@@ -187,9 +187,46 @@ GENE_EMBEDDINGS = TableSchema(
 )
 """Besides these: ``embedding``, a fixed-size list of f32 as long as the encoder's output."""
 
+GENE_P90 = "p90"
+"""Column of `GENES` in bundles that state it: 90th percentile in the training set, float32, null of genes never measured."""
+
 GENE_EMBEDDING = "embedding"
 """Column of `GENES` in bundles whose fusion graph takes genes by their descriptions: fixed-size list of float32,
 fed as the graph's input ``gene``."""
+
+SLIDE_SUMMARY = TableSchema(
+    "slide-summary",
+    1,
+    (
+        Column("gene_id", pa.string(), "Ensembl gene without version; the symbol where none is known"),
+        Column("gene_symbol", pa.string(), "symbol as in the training data"),
+        Column("evidence", pa.string(), "on what its prediction stands: 'trained', 'near' or 'far'"),
+        Column("val_pcc", pa.float32(), "mean Pearson on held-out sections; null if unknown", nullable=True),
+        Column("training_mean", pa.float32(), "mean in the training set, on the bundle's scale", nullable=True),
+        *(
+            Column(f"{prefix}{name}", pa.float32(), f"{meaning} over the {spots} spots", nullable=True)
+            for prefix, spots in (("", "readable"), ("in_distribution_", "in-distribution"))
+            for name, meaning in (
+                ("mean", "mean"),
+                ("sd", "standard deviation"),
+                ("median", "median"),
+                ("p10", "10th percentile"),
+                ("p90", "90th percentile"),
+                ("mean_se", "standard error of the mean, by spatial block bootstrap,"),
+            )
+        ),
+        Column(
+            "high_fraction",
+            pa.float32(),
+            "share of the in-distribution spots above the training set's 90th percentile; null where that is unknown",
+            nullable=True,
+        ),
+    ),
+)
+"""One row per gene; all statistics are null where a slide has no such spot."""
+
+SLIDE_FACTS_KEY = b"histocast.slide"
+"""Key of the metadata of `SLIDE_SUMMARY`: the slide's quality, mean embedding and picture, as JSON."""
 
 METADATA_PREFIX = "meta."
 """Of a column that holds a samplesheet's metadata: ``meta.<column>``, a string, null where the cell is empty."""
@@ -266,8 +303,8 @@ def write_json(path: Path, model: BaseModel) -> None:
 
 
 def with_provenance(schema: pa.Schema, provenance: Provenance) -> pa.Schema:
-    """``schema`` with ``provenance`` in its file metadata."""
-    return schema.with_metadata({METADATA_KEY: provenance.model_dump_json().encode()})
+    """``schema`` with ``provenance`` in its file metadata, besides what is there."""
+    return schema.with_metadata({**(schema.metadata or {}), METADATA_KEY: provenance.model_dump_json().encode()})
 
 
 @contextmanager

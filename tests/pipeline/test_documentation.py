@@ -17,9 +17,11 @@ from histocast.artifacts import (
     GENE_EMBEDDING,
     GENE_EMBEDDINGS,
     GENE_NAMES,
+    GENE_P90,
     GENE_TEXTS,
     GENES,
     PREDICTED_GENES,
+    SLIDE_SUMMARY,
     SUMMARY,
     TILES,
     TableSchema,
@@ -29,6 +31,7 @@ from histocast.cli import app
 from histocast.encoders.exported_encoder import ExportedEncoder
 from histocast.evaluation.figures import Figure
 from histocast.evaluation.summary import Evaluation, GeneRow, SectionRow, SubjectSummary
+from histocast.expression.slide_summary import SlideFacts
 from histocast.parameters import Parameters
 from histocast.records import (
     BatchStatus,
@@ -66,7 +69,8 @@ TABLES: dict[str, tuple[TableSchema, set[str]]] = {
     "### `summary.html`, `summary.parquet`": (SUMMARY, set()),
     "### `<sample>.parquet`": (EXPRESSION, set()),
     "### `<sample>.genes.parquet`": (PREDICTED_GENES, set()),
-    "`genes.parquet` of a bundle:": (GENES, {GENE_EMBEDDING}),
+    "### `<sample>.slide.parquet`": (SLIDE_SUMMARY, set()),
+    "`genes.parquet` of a bundle:": (GENES, {GENE_EMBEDDING, GENE_P90}),
     "`gene-names.parquet`:": (GENE_NAMES, set()),
     "`gene-texts.parquet`:": (GENE_TEXTS, set()),
     "`genes.parquet`: `gene_id`": (GENE_EMBEDDINGS, {GENE_EMBEDDING}),
@@ -79,6 +83,7 @@ RECORDS: dict[str, type[BaseModel]] = {
     "`samples.json`": CheckRecord,
     "`samples` of `samples.json`": SampleRecord,
     "`slide.json`": SlideRecord,
+    "Facts of `slide.parquet`": SlideFacts,
     "`status.json`": SampleStatus,
     "`<stage>.status.json`": StatusRecord,
     "`error` of a status": StageError,

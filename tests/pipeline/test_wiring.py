@@ -55,7 +55,11 @@ def test_a_stub_run_writes_every_file_and_a_moved_server_keeps_the_cache(launch:
     # Nextflow opens them before the pipeline can look at the lock: so they are no other run's.
     assert "pipeline_info/trace_refused.txt" in found
     assert {name for name in found if "_refused." not in name} == {
-        *(f"{sample}/{sample}.{suffix}" for sample in "AB" for suffix in ("h5ad", "parquet", "genes.parquet", "html")),
+        *(
+            f"{sample}/{sample}.{suffix}"
+            for sample in "AB"
+            for suffix in ("h5ad", "parquet", "genes.parquet", "slide.parquet", "html")
+        ),
         *(f"{sample}/status.json" for sample in "AB"),
         *("summary.html", "summary.parquet"),
         *(f"pipeline_info/{name}" for name in ("samples.json", "params.json", "provenance.json", "trace_first.txt")),

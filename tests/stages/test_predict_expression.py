@@ -7,19 +7,22 @@ import os
 import resource
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import anndata
+import cv2
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
 from described_bundle import SEEN, UNSEEN, gene_texts, projection, write_described_bundle, write_descriptions
-from histocast.artifacts import EXPRESSION, PREDICTED_GENES, open_parquet, read_table
+from histocast.artifacts import EXPRESSION, PREDICTED_GENES, SLIDE_FACTS_KEY, SLIDE_SUMMARY, open_parquet, read_table
 from histocast.bundle import Bundle, bundle_digest, read_bundle
 from histocast.errors import ConfigError, DataError, MissingInputError, OutputError
 from histocast.expression.predict_expression import predict_expression
+from histocast.expression.slide_summary import SlideFacts
 from histocast.fusion.fusion_inputs import neighbour_index
 from histocast.inference import open_predictor
 from sample_bundle import PITCH_PX, SlideFiles, gene_weights, write_bundle, write_slide_files
@@ -201,6 +204,38 @@ class TestParquet:
         assert provenance.parameters["coverage_percent"] == 90
 
 
+class TestSlideSummary:
+    @pytest.mark.parametrize("prefix", ["", "in_distribution_"])
+    def test_its_statistics_are_those_of_the_spots(self, data, done, prefix):
+        table = pl.read_parquet(done[0] / "S1.slide.parquet")
+        assert table["gene_id"].to_list() == data.var_names.tolist()
+        chosen = data.obs["in_statistics"] & ~data.obs["ood_flag"] if prefix else data.obs["status"] == "ok"
+        assert 10 < chosen.sum() < len(chosen)
+        values = data.X[chosen.to_numpy()].astype(np.float64)
+        np.testing.assert_allclose(table[f"{prefix}mean"], values.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(table[f"{prefix}sd"], values.std(axis=0), rtol=1e-4)
+        reach = np.ptp(values, axis=0).max() / 256
+        for name, share in (("median", 0.5), ("p10", 0.1), ("p90", 0.9)):
+            np.testing.assert_allclose(table[f"{prefix}{name}"], np.quantile(values, share, axis=0), atol=reach)
+        if prefix:
+            np.testing.assert_allclose(table["high_fraction"], (values > np.float32(1.1)).mean(axis=0), atol=1e-6)
+        assert table[f"{prefix}mean_se"].null_count() == 30, "1.2 mm are no five blocks"
+
+    def test_its_metadata_say_what_the_slide_is_like_and_show_it(self, data, done):
+        file, provenance = open_parquet(done[0] / "S1.slide.parquet", SLIDE_SUMMARY)
+        facts = SlideFacts.model_validate_json(file.schema_arrow.metadata[SLIDE_FACTS_KEY])
+        ok = (data.obs["status"] == "ok").to_numpy()
+        clean = (data.obs["in_statistics"] & ~data.obs["ood_flag"]).to_numpy()
+        assert (facts.spots, facts.readable_spots, facts.in_distribution_spots) == (len(ok), ok.sum(), clean.sum())
+        assert facts.ood_fraction == pytest.approx(data.obs["ood_flag"][ok].mean())
+        features = done[1].values[data.obs["tile_id"][clean]].astype(np.float64)
+        np.testing.assert_allclose(facts.embedding, features.mean(axis=0), rtol=1e-4, atol=1e-5)
+        assert provenance.inputs["slide"] == SLIDE_DIGEST
+        picture = cv2.imdecode(np.frombuffer(b64decode(facts.picture_jpeg), np.uint8), cv2.IMREAD_COLOR)
+        assert max(picture.shape) <= 96
+        assert (done[0] / "S1.slide.parquet").stat().st_size < 50_000
+
+
 class TestRegions:
     @pytest.mark.parametrize(("region_spots", "halo_spots"), [(20, 1), (9, 0), (30, 4)])
     def test_numbers_of_a_local_method_do_not_depend_on_the_windows(self, tmp_path, data, region_spots, halo_spots):
@@ -226,6 +261,10 @@ class TestEdges:
         table = pl.read_parquet(tmp_path / "S1.parquet")
         assert table.shape == (0, 30 + len(FIXED))
         assert table.schema["ENSG00000000000"] == pl.Float32
+
+        summary = pl.read_parquet(tmp_path / "S1.slide.parquet")
+        assert summary.shape == (30, len(SLIDE_SUMMARY.columns))
+        assert summary["in_distribution_mean"].null_count() == 30
 
     def test_all_tiles_unreadable(self, tmp_path, bundle_folder, bundle):
         files = write_slide_files(tmp_path, bundle_digest(bundle_folder), unreadable=tuple(range(120)))
@@ -327,6 +366,9 @@ class TestDescribedGenes:
         assert (first[b"seen_in_training"], first[b"evidence"]) == (b"true", b"trained")
         assert (last[b"seen_in_training"], last[b"evidence"]) == (b"false", b"far")
         assert b"nearest_gene" not in first
+        summary = pl.read_parquet(described / "out" / "S1.slide.parquet")
+        assert summary["high_fraction"].null_count() == SEEN + UNSEEN, "the bundle does not state the percentile"
+        assert summary["training_mean"].null_count() == UNSEEN
         assert last[b"nearest_gene"].decode() == data.var["nearest_gene"].iloc[-1]
         assert data.var["nearest_gene"].tolist()[: SEEN + 1] == [""] * SEEN + ["GENE0"]
 

@@ -21,6 +21,7 @@ from histocast.artifacts import write_atomically
 from histocast.bundle import Bundle, Metric
 from histocast.expression.hdf5_file import create_hdf5
 from histocast.expression.prediction import BLOCK_ROWS, Prediction
+from histocast.expression.slide_summary import SlideStatistics
 from histocast.fusion.selected_genes import EVIDENCE, LEVELS, NEAREST_GENE, TEXT_DISTANCE
 from histocast.records import Provenance, SlideRecord
 
@@ -51,8 +52,9 @@ def write_anndata(
     bundle: Bundle,
     provenance: Provenance,
     image: SpatialImage,
+    statistics: SlideStatistics,
 ) -> None:
-    """Write the AnnData file of one sample.
+    """Write the AnnData file of one sample; ``statistics`` takes the predictions on their way.
 
     Raises
     ------
@@ -63,7 +65,7 @@ def write_anndata(
 
     with write_atomically(path) as temporary, create_hdf5(temporary) as (file, check):
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        moments = _write_matrices(file, prediction, check=check)
+        moments = _write_matrices(file, prediction, statistics, check=check)
         elements: dict[str, Any] = {
             "obs": observations(prediction, record.sample),
             "var": variables(prediction, moments),
@@ -81,7 +83,7 @@ def write_anndata(
 
 
 def _write_matrices(
-    file: h5py.File, prediction: Prediction, *, check: Callable[[], None]
+    file: h5py.File, prediction: Prediction, statistics: SlideStatistics, *, check: Callable[[], None]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Write ``X`` and the layers; return mean and sd of each gene over the slide's clean spots, [gene] each."""
     shape = prediction.expression.shape
@@ -96,6 +98,7 @@ def _write_matrices(
         datasets["lower"][rows] = lower
         datasets["upper"][rows] = upper
         check()
+        statistics.add(rows, values)
         clean = values[prediction.spots.in_statistics[rows]]
         total += clean.sum(axis=0, dtype=np.float64)
         squares += np.square(clean, dtype=np.float64).sum(axis=0)

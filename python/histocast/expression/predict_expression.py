@@ -13,6 +13,7 @@ from histocast.bundle import Bundle, TensorSpec, sha256_of_file
 from histocast.errors import MissingInputError
 from histocast.expression.anndata_file import SpatialImage, write_anndata
 from histocast.expression.prediction import Prediction, predict_spots
+from histocast.expression.slide_summary import SlideStatistics, write_slide_summary
 from histocast.expression.table_file import write_expression_table, write_gene_table
 from histocast.fusion.fusion_inputs import SpotFeatures
 from histocast.fusion.selected_genes import ask_genes
@@ -37,7 +38,7 @@ def predict_expression(  # noqa: PLR0913 - one argument an input file of the sta
     scratch: Path | None = None,
     clock: Clock | None = None,
 ) -> Facts:
-    """Predict every spot in tissue and write ``<sample>.h5ad``, ``<sample>.parquet`` and ``<sample>.genes.parquet``.
+    """Predict every spot in tissue; write ``<sample>.h5ad``, ``.parquet``, ``.genes.parquet`` and ``.slide.parquet``.
 
     Memory does not grow with the slide: features and predictions lie in files under ``scratch``.
 
@@ -88,6 +89,7 @@ def predict_expression(  # noqa: PLR0913 - one argument an input file of the sta
         with clock.spent("writing"):
             write_expression_table(outdir / f"{record.sample}.parquet", prediction, provenance)
             write_gene_table(outdir / f"{record.sample}.genes.parquet", prediction, provenance)
+            statistics = SlideStatistics.of(prediction, um_per_px=record.um_per_px)
             write_anndata(
                 outdir / f"{record.sample}.h5ad",
                 prediction,
@@ -95,6 +97,16 @@ def predict_expression(  # noqa: PLR0913 - one argument an input file of the sta
                 bundle=bundle,
                 provenance=provenance,
                 image=image,
+                statistics=statistics,
+            )
+            write_slide_summary(
+                outdir / f"{record.sample}.slide.parquet",
+                prediction,
+                statistics,
+                record=record,
+                bundle=bundle,
+                provenance=provenance,
+                overview=image.pixels,
             )
         servers = predictor.facts()
         times = clock.facts(len(prediction), unit="spots", on_servers=bool(servers))

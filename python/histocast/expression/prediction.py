@@ -48,9 +48,16 @@ class Prediction:
     """Smallest value the scale can take."""
     region_count: int
     """Windows the slide was cut into."""
+    mean_embedding: Floats
+    """[dim] mean of the feature that ``ood_score`` is of, over the spots in distribution; empty where there is none."""
 
     def __len__(self) -> int:
         return len(self.spots)
+
+    @property
+    def in_distribution(self) -> NDArray[np.bool_]:
+        """[spot] whether it is in the slide's statistics and like the training tissue."""
+        return self.spots.in_statistics & ~self.ood_flag
 
     def spot_names(self) -> list[str]:
         """Name of every spot, unique within the slide: that of the table of spots, or ``tile<tile_id>``."""
@@ -116,17 +123,18 @@ def predict_spots(
         expression[region.core, call.columns] = outputs["expression"][: region.core_count, call.places]
         sd[region.core, call.columns] = outputs["sd"][: region.core_count, call.places]
         region_count += call is calls[0]
-    score = score_out_of_distribution(spots, bundle.ood)
+    score, mean_embedding = score_out_of_distribution(spots, bundle.ood)
     return Prediction(
         spots=spots,
         genes=genes,
         expression=expression,
         sd=sd,
         ood_score=score,
-        ood_flag=np.nan_to_num(score, nan=-np.inf) > bundle.ood.threshold,
+        ood_flag=flag_out_of_distribution(score, bundle.ood),
         half_width=genes.column(f"interval_{bundle.calibration.coverage_percent}").to_numpy().astype(np.float32),
         minimum=bundle.scale.minimum,
         region_count=region_count,
+        mean_embedding=mean_embedding,
     )
 
 
@@ -180,14 +188,28 @@ def _inferred(
         yield finish_oldest()
 
 
-def score_out_of_distribution(spots: SpotFeatures, ood: OutOfDistribution) -> Floats:
-    """``ood_score`` [spot], see `bundle.OutOfDistribution`; NaN where a tile was unreadable."""
+def flag_out_of_distribution(score: Floats, ood: OutOfDistribution) -> NDArray[np.bool_]:
+    """``ood_flag`` [spot]; false where the score is NaN."""
+    return np.nan_to_num(score, nan=-np.inf) > ood.threshold
+
+
+def score_out_of_distribution(spots: SpotFeatures, ood: OutOfDistribution) -> tuple[Floats, Floats]:
+    """``ood_score`` [spot], see `bundle.OutOfDistribution`, NaN where a tile was unreadable; and the mean feature [dim].
+
+    The mean is over the spots that are in the slide's statistics and not flagged (and over their tokens); empty where there
+    is none.
+    """
     values = spots.columns[ood.column]
     mean, sd = np.asarray(ood.mean, np.float32), np.asarray(ood.sd, np.float32)
     score = np.full(len(spots), np.nan, np.float32)
     rows = np.flatnonzero(spots.readable)
+    total, count = np.zeros(values.shape[-1]), 0
     for start in range(0, len(rows), BLOCK_ROWS):
         block = rows[start : start + BLOCK_ROWS]
-        distance = (values[block].astype(np.float32) - mean) / sd
+        features = values[block].astype(np.float32)
+        distance = (features - mean) / sd
         score[block] = np.sqrt((distance**2).reshape(len(block), -1).mean(axis=1))
-    return score
+        taken = features[spots.in_statistics[block] & ~flag_out_of_distribution(score[block], ood)]
+        total += taken.reshape(-1, len(total)).sum(axis=0, dtype=np.float64)
+        count += taken.size // len(total)
+    return score, (total / count if count else total[:0]).astype(np.float32)

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from histocast.artifacts import GENE_EMBEDDING, GENE_EMBEDDINGS, GENES, read_table
+from histocast.artifacts import GENE_EMBEDDING, GENE_EMBEDDINGS, GENE_P90, GENES, read_table
 from histocast.bundle import Bundle, GeneTextSpec
 from histocast.errors import ConfigError, DataError, ErrorCollector
 from histocast.fusion.panel import OtherNames, embedding_matrix, index_names, no_other_names, read_panel
@@ -131,7 +131,7 @@ def _read_own(folder: Path, bundle: Bundle) -> pa.Table:
             advice="export the bundle again",
         )
     kept = [column.name for column in GENES.columns]
-    return table.select([*kept, *({GENE_EMBEDDING} & set(table.column_names))])
+    return table.select([*kept, *(name for name in (GENE_P90, GENE_EMBEDDING) if name in table.column_names)])
 
 
 def _is_parquet(path: Path) -> bool:
@@ -216,6 +216,7 @@ def _as_genes(given: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
         "seen_in_training": pa.array([False] * count, pa.bool_()),
         "val_pcc": pa.nulls(count, pa.float32()),
         **dict.fromkeys(("mean", "interval_80", "interval_90"), unknown),
+        GENE_P90: pa.nulls(count, pa.float32()),
     }
     if GENE_EMBEDDING in schema.names:
         stated = schema.field(GENE_EMBEDDING).type

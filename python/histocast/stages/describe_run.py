@@ -44,6 +44,7 @@ SAMPLE_FILES: dict[str, tuple[str, Stage]] = {
     "h5ad": ("Predicted expression, as AnnData", "predict"),
     "parquet": ("Predicted expression, as a table", "predict"),
     "genes.parquet": ("What is known of each predicted gene", "predict"),
+    "slide.parquet": ("Statistics of each gene over the slide, and the slide's quality", "predict"),
     "html": ("Report of the sample", "report"),
 }
 

@@ -12,11 +12,14 @@ from histocast.stages.stage import BundleUri, SelectedGenes, Threads, Thumbnail,
 if TYPE_CHECKING:
     from histocast.records import Facts
 
+KINDS = ("h5ad", "parquet", "genes.parquet", "slide.parquet")
+"""Endings of a sample's files."""
+
 
 class Predict(RecordedSlideStage):
     """Predict expression from features.
 
-    Writes <sample>.h5ad, <sample>.parquet and <sample>.genes.parquet.
+    Writes <sample>.h5ad, .parquet, .genes.parquet and .slide.parquet.
     """
 
     stage_name = "predict"
@@ -62,5 +65,5 @@ class Predict(RecordedSlideStage):
                 outdir=self.outdir,
                 clock=clock,
             )
-        files = {kind: self.outdir / f"{self.record.sample}.{kind}" for kind in ("h5ad", "parquet", "genes.parquet")}
+        files = {kind: self.outdir / f"{self.record.sample}.{kind}" for kind in KINDS}
         return {**facts, **{f"{kind}_sha256": sha256_of_file(path) for kind, path in files.items()}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from histocast import __version__
-from histocast.artifacts import GENE_EMBEDDING, GENES, write_json, write_table
+from histocast.artifacts import GENE_EMBEDDING, GENE_P90, GENES, write_json, write_table
 from histocast.bundle import (
     Bundle,
     Calibration,
@@ -191,7 +192,8 @@ def _write_genes(path: Path, training: TrainingSet, fitted: Fitted, pearson: NDA
         "interval_80": width(0.8),
         "interval_90": width(0.9),
     }
-    extra: list[pa.Field] = []
+    columns[GENE_P90] = column(over_measured(partial(np.percentile, q=90), fitted.labels))
+    extra = [pa.field(GENE_P90, pa.float32())]
     if text is not None:
         embedding = np.concatenate([text.panel, text.others])
         columns[GENE_EMBEDDING] = pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1)), text.dim)
