@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from sklearn.metrics import roc_auc_score
 
 from histocast.genes.catalogue import Match
-from histocast.genes.describe import Sources, describe_genes
+from histocast.genes.describe import describe_genes
 from histocast.genes.embed import embed_genes
+from histocast.genes.gene_options import Sources
 from histocast.genes.name_tables import open_catalogue
 from histocast.genes.resolve import resolve_genes
 from histocast.genes.text_encoders import KNOWN, SentenceEncoder

@@ -15,12 +15,12 @@ import sys
 from pathlib import Path
 
 from histocast.evaluation.compare import compare_expression
+from histocast.evaluation.evaluate_models import cross_validate
 from histocast.evaluation.summary import Evaluation
-from histocast.sections.labels import PROTOCOLS
-from histocast.stages.evaluate import cross_validate
-from histocast.stages.export import export_bundle
+from histocast.release.export_bundle import export_bundle
+from histocast.sections.protocols import PROTOCOLS
 from histocast.stages.predict_slide import predict_slide
-from histocast.stages.prepare import prepare
+from histocast.stages.prepare_sections import prepare_sections
 from histocast.training.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,7 +97,7 @@ def main() -> None:
     training, sheet = write_sheets(data, outdir)
     recipe = read_recipe("her2st", panel=data / "genes" / "panels" / "her2st.txt")
     set_folder = outdir / "set"
-    prepare(training, recipe=recipe, outdir=set_folder)
+    prepare_sections(training, recipe=recipe, outdir=set_folder)
     evaluation = cross_validate(set_folder, recipe=recipe, outdir=outdir / "evaluation")
     print((outdir / "evaluation" / "evaluation.md").read_text(), file=sys.stderr)
     result: dict[str, object] = {}

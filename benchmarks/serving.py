@@ -31,7 +31,8 @@ import numpy as np
 from histocast.bundle import Bundle, FusionSpec, OutOfDistribution, read_bundle
 from histocast.inference import open_predictor
 from histocast.inference.predictor import Predictor
-from histocast.inference.triton.model_repository import RepositoryOptions, write_repository
+from histocast.inference.triton.model_repository import write_repository
+from histocast.inference.triton.repository_options import RepositoryOptions
 from histocast.inference.triton.settings import TritonSettings
 from histocast.inference.triton.task_server import TaskServer
 from histocast.inference.triton.triton_predictor import TritonPredictor
@@ -48,7 +49,7 @@ def write_slow_bundle(folder: Path, *, tile_px: int = 256) -> None:
     from torch import nn
 
     from histocast.artifacts import write_json
-    from histocast.encoders.export_encoder import EncoderRecipe, export_encoder
+    from histocast.encoders.write_encoder import EncoderRecipe, export_encoder
 
     class Convolutions(nn.Module):
         def __init__(self) -> None:

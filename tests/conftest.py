@@ -96,7 +96,7 @@ def s3_endpoint(_s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the encoders of `made_recipe`."""
     pytest.importorskip("torch")
-    from histocast.stages.prepare import export_encoders
+    from histocast.stages.prepare_sections import export_encoders
     from made_sections import made_recipe
 
     folder = tmp_path_factory.mktemp("encoders")
@@ -124,7 +124,7 @@ def made_set(tmp_path_factory: pytest.TempPathFactory, encoder_bundle: Bundle) -
 @pytest.fixture(scope="session")
 def made_folds(tmp_path_factory: pytest.TempPathFactory, made_set: Path) -> tuple[Path, Evaluation]:
     """The set cross-validated under both protocols: output folder and figures."""
-    from histocast.stages.evaluate import cross_validate
+    from histocast.evaluation.evaluate_models import cross_validate
     from made_sections import made_recipe
 
     outdir = tmp_path_factory.mktemp("folds")

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from histocast.bundle import Bundle
-from histocast.inference.triton.model_repository import RepositoryOptions, write_repository
+from histocast.inference.triton.model_repository import write_repository
+from histocast.inference.triton.repository_options import RepositoryOptions
 from histocast.inference.triton.server_command import server_options
 from histocast.inference.triton.shared_memory import Regions
 from histocast.inference.triton.task_server import free_port

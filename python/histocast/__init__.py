@@ -17,22 +17,32 @@ if TYPE_CHECKING:
     from histocast.bundle import read_bundle
     from histocast.stages.check import Check
     from histocast.stages.encode import Encode
+    from histocast.stages.evaluate import Evaluate
+    from histocast.stages.export import Export
+    from histocast.stages.plan import Plan
     from histocast.stages.predict import Predict
     from histocast.stages.predict_slide import PredictSlide, open_slide, predict_slide
+    from histocast.stages.prepare import Prepare
     from histocast.stages.report import Report
     from histocast.stages.summarise import Summarise
     from histocast.stages.tile import Tile
+    from histocast.stages.train import Train
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Check",
     "Encode",
+    "Evaluate",
+    "Export",
+    "Plan",
     "Predict",
     "PredictSlide",
+    "Prepare",
     "Report",
     "Summarise",
     "Tile",
+    "Train",
     "__version__",
     "open_slide",
     "predict_slide",

@@ -19,7 +19,18 @@ Facts = dict[str, float | int | str]
 class Record(BaseModel):
     """Base of all records and configurations: frozen, and strict about unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A model is built when it is first used: a verb uses few of them.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class Options(Record):
+    """Base of what a user chooses: the docstring under a field is the help of its option."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, validate_by_name=True)
+
+    def part(self, kind: type[Options]) -> dict[str, Any]:
+        """Return the fields that are of another kind, which this one has too."""
+        return {name: getattr(self, name) for name in kind.model_fields}
 
 
 class SampleRecord(Record):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args, get_origin
 
 import pytest
-import typer
+from pydantic.fields import FieldInfo
 
 from broken_inputs import MEANT, run, write_broken
 from histocast import cli
@@ -19,20 +19,16 @@ GOOD = {
     "mpp": 0.5,
 }
 
-
-COMMANDS = typer.main.get_command(cli.app).commands
-
-
 # Those of them that are text, since they may be objects.
 TEXT_INPUTS = {"slide", "spots", "bundle", "genes", "input"}
 
 
-def inputs_of(command: Any) -> list[Any]:
+def inputs_of(fields: Mapping[str, FieldInfo]) -> list[str]:
     """Options that take a file or folder, or the name of one."""
     return [
-        option
-        for option in command.params
-        if option.name != "outdir" and ("Path" in str(option.type_descriptor.annotation) or option.name in TEXT_INPUTS)
+        name
+        for name, field in fields.items()
+        if name != "outdir" and ("Path" in str(field.annotation) or name in TEXT_INPUTS)
     ]
 
 
@@ -46,13 +42,11 @@ def good(demo_bundle: Path) -> dict[str, object]:
     return {**GOOD, "bundle": demo_bundle}
 
 
-def value_of(option: Any, good: dict[str, object], path: Path) -> str:
-    if option.name in good:
-        return str(good[option.name])
-    kind = option.type_descriptor.annotation
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return str(next(iter(kind)).value)
-    return "1" if kind in (int, float) else str(path)
+def value_of(name: str, field: FieldInfo, good: dict[str, object], path: Path) -> str:
+    if name in good:
+        return str(good[name])
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return str(choices[0]) if choices else "1" if field.annotation in (int, float) else str(path)
 
 
 @pytest.mark.parametrize("verb", PREDICT_VERBS)
@@ -66,17 +60,20 @@ def test_no_foreign_exception_reaches_a_user(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     wrong = {}
-    command = COMMANDS[verb]
-    required = [option for option in command.params if option.required and option.name != "outdir"]
+    fields = cli.find_stage(verb).model_fields
+    required = [name for name, field in fields.items() if field.is_required() and name != "outdir"]
     for kind, path in broken.items():
-        for changed in inputs_of(command):
+        for changed in inputs_of(fields):
             options = [*required, *([] if changed in required else [changed])]
             given = [
                 part
-                for option in options
-                for part in (option.opts[0], str(path) if option is changed else value_of(option, good, path))
+                for name in options
+                for part in (
+                    cli.option_of(name, fields[name]),
+                    str(path) if name == changed else value_of(name, fields[name], good, path),
+                )
             ]
             code, said = run([verb, *given, "--outdir", str(tmp_path / "out")], capsys)
             if code not in MEANT or "Traceback" in said:
-                wrong[kind, changed.name] = (code, said[-300:])
+                wrong[kind, changed] = (code, said[-300:])
     assert wrong == {}

@@ -6,15 +6,13 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import cv2
 import numpy as np
 import pytest
-import typer
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 from PIL import Image
 
@@ -22,6 +20,9 @@ from faulty_proxy import BUCKET, bucket, proxy
 from histocast import cli
 from histocast.errors import DataError
 from histocast.inference.onnx_predictor import OnnxPredictor
+from histocast.stages.predict_slide import PredictSlide
+from histocast.stages.serve import Serve
+from histocast.stages.stage import Stage
 from small_disk import small_disk
 
 __all__ = ["bucket", "proxy"]
@@ -238,40 +239,70 @@ def test_what_the_system_says(run, work: Work, monkeypatch: pytest.MonkeyPatch, 
     assert_not_recorded(run(*work.verb("tile")), code, os.strerror(number), "/a/place")
 
 
-def verbs() -> Iterator[tuple[str, ...]]:
-    """Every verb of the command line, as its words."""
-
-    def below(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-        for name, child in getattr(command, "commands", {}).items():
-            yield from below(child, (*words, name))
-        if not hasattr(command, "commands"):
-            yield words
-
-    return below(typer.main.get_command(cli.app), ())
-
-
 @pytest.mark.parametrize("error", [ZeroDivisionError("by\nzero \x1b[31m"), EOFError("ended early")], ids=repr)
-@pytest.mark.parametrize("words", list(verbs()), ids=" ".join)
+@pytest.mark.parametrize("verb", cli.VERBS)
 def test_an_unforeseen_fault_ends_every_verb_with_one_line(
-    run, words: tuple[str, ...], error: Exception, monkeypatch: pytest.MonkeyPatch
+    run, verb: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(**_: object) -> None:
+    def fail(*_: object) -> None:
         raise error
 
-    application = typer.main.get_command(cli.app)
-    command = application
-    for word in words:
-        command = command.commands[word]
-    monkeypatch.setattr(command, "callback", fail)
-    monkeypatch.setattr(command, "params", [])
-    monkeypatch.setattr(cli, "app", application)
-    ended = run(*words)
+    stage = cli.find_stage(verb)
+    monkeypatch.setattr(stage, "run", fail)
+    ended = run(*verb.split(), *required_options(stage))
     assert ended.code == UNFORESEEN
     assert len(ended.said.strip().splitlines()) == 1
     assert f"{type(error).__name__}: {str(error).split()[0]}" in ended.said
     assert "\x1b" not in ended.said
     assert str(Path("histocast.log").absolute()) in ended.said
     assert "Traceback" in Path("histocast.log").read_text()
+
+
+def required_options(stage: type[Stage]) -> list[str]:
+    """What a verb cannot do without."""
+    return [
+        word
+        for name, field in stage.model_fields.items()
+        if field.is_required()
+        for word in (
+            (cli.option_of(name, field), "given") if name != "slide" or stage is not PredictSlide else ("given",)
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("chek", "no verb 'chek', did you mean check?"),
+        ("genes descibe", "did you mean genes describe?"),
+        ("encode --thread 2", "no option --thread, did you mean --threads?"),
+        ("encode --threads", "--threads: expected one argument"),
+        ("encode", "--tiles is missing: tiles.parquet of 'tile'."),
+        ("encode --threads 0 --max-unreadable 2", "--threads 0: Input should be greater than or equal to 1"),
+        ("encode --max-unreadable 2", "--max-unreadable 2: Input should be less than or equal to 1"),
+        ("check --on-slide-error ignore", "Input should be 'fail' or 'skip'"),
+        ("repository --bundle b --outdir o --precision fp16", "precision fp16 needs tensorrt"),
+        ("genes", ""),
+        ("", ""),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_before_anything_is_done(run, arguments: str, said: str) -> None:
+    ended = run(*arguments.split())
+    assert ended.code == USAGE
+    assert said in ended.said
+    assert "Traceback" not in ended.said
+
+
+def test_a_value_may_begin_with_a_dash_and_an_option_may_be_repeated() -> None:
+    stage = cli.read_stage(["serve", "--models", "-m", "--option", "--exit-timeout-secs=4", "--option=-x", "--tf32"])
+    assert stage == Serve(models="-m", option=("--exit-timeout-secs=4", "-x"), tf32=True)
+
+
+def test_an_option_comes_from_the_environment_where_it_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HISTOCAST_CHECKPOINTS", "/kept")
+    words = ["train", "--set", "s", "--recipe", "r"]
+    assert cli.read_stage(words).checkpoints == Path("/kept")  # type: ignore[attr-defined]
+    assert cli.read_stage([*words, "--checkpoints", "c"]).checkpoints == Path("c")  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("log", ["-", "/nowhere/histocast.log", "here.log"])
@@ -291,9 +322,9 @@ def test_a_traceback_is_never_lost(run, work: Work, log: str, monkeypatch: pytes
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.log")] == places
 
 
-@pytest.mark.parametrize("library", ["typer", "histocast.cli.train_verbs"])
+@pytest.mark.parametrize("library", ["pydantic", "histocast.stages.tile"])
 def test_a_library_that_cannot_be_imported(root: Path, tmp_path: Path, library: str) -> None:
-    code = f"import sys; sys.modules[{library!r}] = None; from histocast.__main__ import main; main()"
+    code = f"import sys; sys.modules[{library!r}] = None; sys.argv += ['tile']; from histocast.__main__ import main; main()"
     ended = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-import typer.main
 
 import histocast as histocast_package
-from histocast.cli import app
-from histocast.cli.verb_groups import GROUPS
+from histocast.cli import GROUPS, VERBS, find_stage, make_parser, option_of
 from stained_sections import write_stained_slide
 
 Verb = Callable[..., CompletedProcess[str]]
@@ -20,15 +19,27 @@ Verb = Callable[..., CompletedProcess[str]]
 def test_help_lists_every_verb_once_in_groups_and_cuts_no_line(histocast: Verb) -> None:
     done = histocast("--help", env={"COLUMNS": "80"})
 
-    verbs = typer.main.get_group(app).commands  # type: ignore[attr-defined]
-    listed = [name for names in GROUPS.values() for name in names]
-    assert sorted(listed) == sorted(verbs)
     lines = done.stdout.splitlines()
     for heading, names in GROUPS.items():
         section = lines[lines.index(f"{heading}:") + 1 :][: len(names)]
-        assert [line.split()[0] for line in section] == list(names)
-    assert all(len(line) <= 80 for line in lines)
-    assert "..." not in done.stdout.partition("Options:")[2]
+        summaries = [(find_stage(name).__doc__ or "").partition("\n")[0] for name in names]
+        assert [line.split(maxsplit=name.count(" ") + 1) for line, name in zip(section, names, strict=True)] == [
+            [*name.split(), summary] for name, summary in zip(names, summaries, strict=True)
+        ]
+    assert all(len(line) <= 80 for line in lines[:-1])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_of_a_verb_is_a_field_that_says_what_it_means(verb: str) -> None:
+    stage = find_stage(verb)
+    text = make_parser(verb, stage).format_help()
+
+    assert [name for name, field in stage.model_fields.items() if not field.description] == []
+    assert "Undefined" not in text
+    assert "Annotated[" not in text
+    positional = {"slide"} if verb == "predict-slide" else set()
+    options = {option_of(name, field) for name, field in stage.model_fields.items() if name not in positional}
+    assert options <= set(re.findall(r"--[\w-]+", text))
 
 
 def test_the_package_shows_its_public_names_and_each_is_there(tmp_path: Path) -> None:

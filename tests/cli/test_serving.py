@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from histocast.bundle import read_bundle
-from histocast.inference.triton.model_repository import RepositoryOptions
+from histocast.inference.triton.repository_options import RepositoryOptions
 from triton_server import RealServer, TcpProxy, find_server
 
 TRANSIENT, CONFIG = 75, 78

@@ -14,9 +14,9 @@ from tissue_tiles import limit_tiles, nuclei_tile, tissue_like_tiles
 torch = pytest.importorskip("torch", reason="encoders are exported with torch, which the predict path lacks")
 
 from histocast.bundle import EncoderSpec, sha256_of_file  # noqa: E402
-from histocast.encoders.export_encoder import RECIPES, EncoderRecipe, export_encoder  # noqa: E402
 from histocast.encoders.morphology import FEATURE_NAMES, Morphology  # noqa: E402
 from histocast.encoders.nuclei_map import NucleiMap  # noqa: E402
+from histocast.encoders.write_encoder import RECIPES, EncoderRecipe, export_encoder  # noqa: E402
 from histocast.errors import ConfigError, UsageError  # noqa: E402
 from histocast.inference.onnx_predictor import check_contract, open_session  # noqa: E402
 
@@ -109,7 +109,7 @@ def test_the_file_states_its_contract_and_no_machine(name: str, exported: dict[s
 
 def test_another_process_exports_the_same_bytes(exported: dict[str, tuple[Path, EncoderSpec]], tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from histocast.encoders.export_encoder import export_encoder;"
+        "import sys; from pathlib import Path; from histocast.encoders.write_encoder import export_encoder;"
         "[export_encoder(name, tile_px=224, um_per_px=0.69, folder=Path(sys.argv[1])) for name in sys.argv[2:]]"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path), *exported], check=True, timeout=200)

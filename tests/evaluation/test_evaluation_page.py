@@ -12,7 +12,7 @@ import pytest
 from histocast.evaluation.evaluation_plots import Bar, Example, draw_bars, draw_example
 from histocast.evaluation.score_models import choose_shown
 from histocast.evaluation.summary import Evaluation, GeneRow, SectionRow
-from histocast.sections.labels import PROTOCOLS
+from histocast.sections.protocols import PROTOCOLS
 
 
 @pytest.fixture(scope="module")

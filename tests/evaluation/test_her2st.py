@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from histocast.evaluation.compare import compare_expression
+from histocast.evaluation.evaluate_models import cross_validate
 from histocast.evaluation.summary import Evaluation
-from histocast.stages.evaluate import cross_validate
-from histocast.stages.prepare import prepare
+from histocast.stages.prepare_sections import prepare_sections
 from histocast.training.recipe import Recipe, read_recipe
 
 # Ten models of real sections: a minute on two free cores, several where other work shares them.
@@ -37,7 +37,7 @@ def trained(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trai
     sheet = folder / "training.csv"
     sheet.write_text("\n".join(["sample,slide,counts,patient,spots,mpp", *rows]) + "\n")
     recipe = read_recipe("her2st", panel=shared_data / "genes" / "panels" / "her2st.txt")
-    prepare(sheet, recipe=recipe, outdir=folder / "set")
+    prepare_sections(sheet, recipe=recipe, outdir=folder / "set")
     return folder, recipe, cross_validate(folder / "set", recipe=recipe, outdir=folder / "cv")
 
 

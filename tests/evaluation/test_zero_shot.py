@@ -13,6 +13,7 @@ import pytest
 from histocast.artifacts import GENES, read_table
 from histocast.bundle import read_bundle
 from histocast.errors import UsageError
+from histocast.evaluation.evaluate_models import evaluate, predict_section
 from histocast.evaluation.summary import Evaluation
 from histocast.evaluation.tables import render_markdown
 from histocast.evaluation.zero_shot import (
@@ -25,9 +26,8 @@ from histocast.evaluation.zero_shot import (
     shuffled_text_pearson,
 )
 from histocast.inference import open_predictor
-from histocast.stages.evaluate import evaluate, predict_section
-from histocast.stages.train import train
 from histocast.training.recipe import hold_out_genes
+from histocast.training.train_fold import train
 from histocast.training.training_set import open_training_set
 from made_sections import OTHERS, PANEL, gene_weights, made_recipe
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
 from histocast.bundle import read_bundle
-from histocast.cli import app
+from histocast.cli import read_stage
 from histocast.errors import ConfigError, UsageError
 from histocast.fusion.selected_genes import EVIDENCE, ask_genes
 from histocast.genes.ask import encoder_of
@@ -34,9 +33,8 @@ def test_genes_a_bundle_never_heard_of_can_be_asked_for(demo_bundle: Path, root:
 
     terms = root / "assets" / "demo-genes" / "terms.tsv"
     arguments = ["--genes", tmp_path / "panel.txt", "--bundle", demo_bundle, "--go", terms, "--outdir", tmp_path / "a"]
-    done = CliRunner().invoke(app, ["genes", "ask", *map(str, arguments)], catch_exceptions=False)
+    read_stage(["genes", "ask", *map(str, arguments)]).run()
 
-    assert done.exit_code == 0, done.output
     asked = ask_genes(demo_bundle, bundle, tmp_path / "a" / "genes.parquet").table
     assert asked.column("gene_symbol").to_pylist() == [OTHERS[0], KNOWN, OTHERS[1]]
     assert asked.column("seen_in_training").to_pylist() == [False, True, False]

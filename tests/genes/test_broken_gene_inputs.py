@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from broken_inputs import MEANT, run, write_broken
-from histocast.genes.describe import Sources, describe_genes
+from histocast.genes.describe import describe_genes
+from histocast.genes.gene_options import Sources
 from histocast.genes.name_tables import open_catalogue
 from histocast.genes.resolve import resolve_genes
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from histocast.artifacts import GENE_EMBEDDINGS, GENE_NAMES, GENE_TEXTS, read_table
-from histocast.genes.describe import Sources, describe_genes
+from histocast.genes.describe import describe_genes
+from histocast.genes.gene_options import Sources
 from histocast.genes.name_tables import open_catalogue
 from histocast.genes.resolve import resolve_genes
 from histocast.genes.text_encoders import SentenceEncoder

@@ -17,8 +17,9 @@ import pytest
 from histocast.artifacts import GENE_TEXTS, read_table
 from histocast.errors import DataError, HistocastError, MissingInputError, StorageUnavailable
 from histocast.genes.catalogue import Match
-from histocast.genes.describe import DescribeFacts, Sources, describe_genes
+from histocast.genes.describe import DescribeFacts, describe_genes
 from histocast.genes.digests import digest_of_text
+from histocast.genes.gene_options import Sources
 from histocast.genes.name_tables import open_catalogue
 from histocast.genes.resolve import resolve_genes
 

@@ -14,9 +14,10 @@ from loopback_endpoint import Reply, serve
 
 from histocast.artifacts import GENE_EMBEDDINGS, read_table
 from histocast.errors import DataError, MissingInputError, ServingUnavailable, UsageError
-from histocast.genes.describe import Sources, describe_genes
+from histocast.genes.describe import describe_genes
 from histocast.genes.embed import embed_genes
 from histocast.genes.endpoint import Endpoint
+from histocast.genes.gene_options import Sources
 from histocast.genes.text_encoders import Encoded, EndpointEncoder, SentenceEncoder, choose_encoder
 
 NameGenes = Callable[..., Path]
@@ -174,7 +175,7 @@ def test_an_endpoints_embeddings_keep_their_order(write_texts: Callable[..., Pat
     pytest.importorskip("openai", reason="the extra genes is not installed")
     texts = write_texts(*SYMBOLS)
     with serve(lambda _: Reply()) as (url, asked):
-        endpoint = Endpoint("embedder", base_url=url)
+        endpoint = Endpoint(model="embedder", base_url=url)
         with endpoint.connect() as connection:
             facts = embed_genes(texts, encoder=EndpointEncoder(endpoint, connection), outdir=tmp_path)
             assert embed_genes(texts, encoder=EndpointEncoder(endpoint, connection), outdir=tmp_path).encoded == 0

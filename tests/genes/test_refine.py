@@ -18,8 +18,9 @@ from loopback_endpoint import Asked, Reply, fit_answer, serve, symbol_of
 
 from histocast.artifacts import GENE_TEXTS, read_table
 from histocast.errors import ConfigError, DataError, DeadlineExceeded, OutputError, ServingUnavailable
-from histocast.genes.describe import DescribeFacts, Sources, describe_genes
+from histocast.genes.describe import DescribeFacts, describe_genes
 from histocast.genes.endpoint import Endpoint
+from histocast.genes.gene_options import Sources
 from histocast.genes.journal import Journal
 from histocast.genes.refine import Refinement
 
@@ -30,9 +31,9 @@ SYMBOLS = ("FLG", "KRT5", "ERBB2", "CD3E", "COL1A1", "IGKC")
 
 def how(url: str, **options: Any) -> Refinement:
     endpoint = Endpoint(
-        "test-model", base_url=url, timeout_s=options.pop("timeout_s", 20), tries=options.pop("tries", 2)
+        model="test-model", base_url=url, timeout_s=options.pop("timeout_s", 20), tries=options.pop("tries", 2)
     )
-    return Refinement(endpoint, **{"context": "HER2-positive breast cancer", "concurrency": 3, **options})
+    return Refinement(endpoint=endpoint, **{"context": "HER2-positive breast cancer", "concurrency": 3, **options})
 
 
 def describe(names: Path, outdir: Path, url: str, *, on_refused: Any = "fail", **options: Any) -> DescribeFacts:
@@ -206,7 +207,10 @@ def test_without_endpoint_or_key_the_user_is_told(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
         describe_genes(
-            name_genes("FLG"), outdir=tmp_path, sources=Sources(), refinement=Refinement(Endpoint("test-model"))
+            name_genes("FLG"),
+            outdir=tmp_path,
+            sources=Sources(),
+            refinement=Refinement(endpoint=Endpoint(model="test-model")),
         )
 
 

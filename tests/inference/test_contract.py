@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="encoders are written in torch, whic
 
 from histocast.artifacts import write_json  # noqa: E402
 from histocast.bundle import Bundle, TileGeometry  # noqa: E402
-from histocast.encoders.export_encoder import RECIPES, export_encoder  # noqa: E402
+from histocast.encoders.write_encoder import RECIPES, export_encoder  # noqa: E402
 from histocast.inference import open_predictor  # noqa: E402
 from sample_bundle import write_bundle  # noqa: E402
 from triton_server import Connect, RealServer  # noqa: E402

@@ -26,7 +26,8 @@ from tritonclient.utils import InferenceServerException
 from histocast import __version__
 from histocast.errors import ConfigError, UsageError
 from histocast.inference.predictor import graphs_of
-from histocast.inference.triton.model_repository import RepositoryOptions, model_name
+from histocast.inference.triton.model_repository import model_name
+from histocast.inference.triton.repository_options import RepositoryOptions
 from histocast.inference.triton.server_command import COMMAND, server_options
 from histocast.inference.triton.settings import DEFAULT_PORT, TOKEN_HEADER
 from histocast.inference.triton.shared_memory import Regions

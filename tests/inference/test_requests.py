@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from histocast.inference import open_predictor
-from histocast.inference.triton.model_repository import RepositoryOptions
+from histocast.inference.triton.repository_options import RepositoryOptions
 from known_encoders import write_encoder, write_shipped_bundle
 from triton_server import Connect, RealServer
 

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-import typer
 from pydantic import BaseModel
 
 from histocast import errors
@@ -27,7 +26,7 @@ from histocast.artifacts import (
     TableSchema,
 )
 from histocast.bundle import Bundle, EncoderSpec, FusionSpec, Metric
-from histocast.cli import app
+from histocast.cli import VERBS, find_stage, option_of
 from histocast.encoders.exported_encoder import ExportedEncoder
 from histocast.evaluation.figures import Figure
 from histocast.evaluation.summary import Evaluation, GeneRow, SectionRow, SubjectSummary
@@ -42,10 +41,11 @@ from histocast.records import (
     StageError,
     StatusRecord,
 )
+from histocast.sections.protocols import PROTOCOLS
+from histocast.sections.read_training_sheet import TrainingRow
 from histocast.sections.section import SectionRecord
-from histocast.sections.training_sheet import TrainingRow
-from histocast.stages.plan import Plan, PlannedModel
 from histocast.training.history import Metrics
+from histocast.training.plan_models import Plan, PlannedModel
 from histocast.training.train_fold import TrainRecord
 
 VERB = re.compile(r"(?<![\w./-])histocast ((?:genes )?[a-z][a-z-]*) ([^`\n|#]*)")
@@ -142,7 +142,7 @@ def test_tables_of_an_evaluation_name_every_column_and_no_other(root: Path) -> N
     sentence = "`sections.parquet` and `genes.parquet` of an evaluation both have"
     text = after((root / "docs" / "output.md").read_text(), sentence)
     named = {name for name in NAME.findall(text.partition("Then")[0]) if name.isidentifier()}
-    both = named - {"strict", "paper", "model"}
+    both = named - {*PROTOCOLS, "model"}
 
     assert both | names_of_rows(text, column=1) == {*SectionRow._fields, *GeneRow._fields}
 
@@ -195,14 +195,11 @@ def manual(root: Path) -> dict[str, str]:
 
 
 def test_the_manual_gives_verbs_no_option_that_they_lack(root: Path) -> None:
-    command_line = typer.main.get_command(app)
     named, lacking = 0, set()
     for page, text in manual(root).items():
         for verb, options in VERB.findall(text):
-            command = command_line
-            for word in verb.split():
-                command = getattr(command, "commands", {}).get(word)
-            known = {name for parameter in command.params for name in parameter.opts} if command else set()
+            fields = find_stage(verb).model_fields if verb in VERBS else {}
+            known = {option_of(name, field) for name, field in fields.items()}
             used = set(OPTION.findall(options)) - {"--help"}
             named += len(used)
             lacking |= {(page, verb, option) for option in used - known}

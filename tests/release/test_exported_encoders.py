@@ -13,14 +13,15 @@ from histocast import cli
 from histocast.artifacts import FEATURES, read_table
 from histocast.bundle import read_bundle
 from histocast.errors import ConfigError, UsageError
+from histocast.evaluation.evaluate_models import evaluate
 from histocast.inference import verify_bundle
 from histocast.inference.onnx_predictor import OnnxPredictor
-from histocast.inference.triton.model_repository import RepositoryOptions, model_name, write_repository
-from histocast.stages.evaluate import evaluate
-from histocast.stages.export import export_bundle
-from histocast.stages.prepare import export_encoders
-from histocast.stages.train import train
+from histocast.inference.triton.model_repository import model_name, write_repository
+from histocast.inference.triton.repository_options import RepositoryOptions
+from histocast.release.export_bundle import export_bundle
+from histocast.stages.prepare_sections import export_encoders
 from histocast.training.recipe import read_recipe
+from histocast.training.train_fold import train
 from known_encoders import expected_embedding, write_exported_encoder
 
 SIDE, PITCH_PX, TILE_PX = 8, 120, 112

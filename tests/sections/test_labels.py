@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from histocast.sections.labels import PROTOCOLS, SCALES, Protocol, array_neighbourhood, make_labels
+from histocast.sections.labels import SCALES, array_neighbourhood, make_labels
+from histocast.sections.protocols import PROTOCOLS, Protocol
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from histocast.inference.onnx_predictor import OnnxErrors, open_session
 from histocast.progress import log
 from histocast.records import SlideRecord, read_record
 from histocast.samplesheet import read_samplesheet
-from histocast.sections.training_sheet import read_training_sheet
+from histocast.sections.read_training_sheet import read_training_sheet
 from histocast.slide import open_slide
 from histocast.stages.check_samples import check_samples
 from histocast.storage import open_source

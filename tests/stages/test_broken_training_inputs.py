@@ -14,11 +14,11 @@ from broken_inputs import MEANT, break_in_place, run, write_broken
 from histocast.artifacts import write_json
 from histocast.bundle import Bundle
 from histocast.errors import DataError
+from histocast.evaluation.evaluate_models import evaluate
 from histocast.records import RunRecord
-from histocast.stages.evaluate import evaluate
-from histocast.stages.export import export_bundle
-from histocast.stages.train import train
+from histocast.release.export_bundle import export_bundle
 from histocast.training.checkpoint import load_checkpoint
+from histocast.training.train_fold import train
 from made_sections import made_recipe, make_training_set
 from stained_sections import GENES, write_ridge_recipe, write_stained_slide
 

@@ -14,10 +14,10 @@ from histocast.bundle import read_bundle, sha256_of_file
 from histocast.errors import DataError
 from histocast.evaluation.summary import Evaluation
 from histocast.records import RunRecord, read_record
+from histocast.release.export_bundle import export_bundle
 from histocast.sections.section import SectionRecord
-from histocast.stages.export import export_bundle
-from histocast.stages.lineage import GivenFiles, write_lineage
-from histocast.stages.train import train
+from histocast.stages.describe_training import GivenFiles, write_lineage
+from histocast.training.train_fold import train
 from made_sections import made_recipe
 
 RUN = RunRecord(

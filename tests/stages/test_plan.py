@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from histocast.errors import ConfigError, DataError, UsageError
-from histocast.stages.plan import Plan, plan_models
+from histocast.training.plan_models import Plan, plan_models
 from histocast.training.recipe import read_recipe
 from histocast.training.registry import DESIGNS, read_options
 from histocast.training.variants import VARIANTS

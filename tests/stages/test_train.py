@@ -14,17 +14,17 @@ import pytest
 from histocast.artifacts import GENES, read_table
 from histocast.bundle import Bundle, read_bundle
 from histocast.errors import ConfigError, DataError, UsageError
+from histocast.evaluation.evaluate_models import evaluate, predict_section
 from histocast.evaluation.summary import Evaluation
 from histocast.inference import open_predictor, verify_bundle
 from histocast.networks.correlation import gene_pearson
 from histocast.records import read_record
+from histocast.release.export_bundle import export_bundle
 from histocast.sections.folds import split_sections
-from histocast.sections.labels import PROTOCOLS, SCALES
+from histocast.sections.labels import SCALES
+from histocast.sections.protocols import PROTOCOLS
 from histocast.sections.section import prepare_section
-from histocast.stages.evaluate import evaluate, predict_section
-from histocast.stages.export import export_bundle
-from histocast.stages.train import train
-from histocast.training.train_fold import TrainRecord
+from histocast.training.train_fold import TrainRecord, train
 from histocast.training.training_set import list_sections, open_training_set
 from made_sections import OTHERS, PANEL, made_counts, made_recipe, make_training_set, spot_names, write_counts
 

@@ -11,14 +11,14 @@ import pytest
 from histocast.artifacts import GENES, read_table
 from histocast.bundle import Bundle, read_bundle
 from histocast.errors import DataError
+from histocast.evaluation.evaluate_models import evaluate, predict_section
 from histocast.inference import open_predictor
 from histocast.networks.measured import heldout_sd, over_measured
 from histocast.networks.ridge import Decomposition, RidgeOptions, fit_ridge
-from histocast.sections.labels import PROTOCOLS
+from histocast.sections.protocols import PROTOCOLS
 from histocast.sections.section import prepare_section
-from histocast.stages.evaluate import evaluate, predict_section
-from histocast.stages.train import train
 from histocast.training.calibration import conformal_half_widths
+from histocast.training.train_fold import train
 from histocast.training.training_set import open_training_set
 from made_sections import made_counts, made_recipe, spot_names, write_counts, write_stages
 

@@ -14,19 +14,18 @@ import pytest
 from histocast.artifacts import GENES, read_table
 from histocast.bundle import Bundle, TensorSpec, read_bundle
 from histocast.errors import ConfigError, DataError, UsageError
+from histocast.evaluation.evaluate_models import evaluate, predict_section
 from histocast.expression.prediction import predict_spots
 from histocast.fusion.selected_genes import near_distance
 from histocast.inference import open_predictor, verify_bundle
 from histocast.networks.correlation import gene_pearson
+from histocast.release.export_bundle import export_bundle
 from histocast.sections.measured_panel import Panel
 from histocast.sections.section import prepare_section
-from histocast.stages.evaluate import evaluate, predict_section
-from histocast.stages.export import export_bundle
-from histocast.stages.train import train
 from histocast.training.gene_text import read_gene_text
 from histocast.training.recipe import Recipe, read_recipe
 from histocast.training.registry import read_options
-from histocast.training.train_fold import TrainRecord
+from histocast.training.train_fold import TrainRecord, train
 from histocast.training.training_set import open_training_set
 from made_sections import DIM, PANEL, made_counts, made_recipe, spot_names, write_counts, write_stages
 from spot_files import write_features

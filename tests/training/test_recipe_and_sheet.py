@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from histocast.errors import ConfigError, DataError, MissingInputError, UsageError
-from histocast.sections.training_sheet import read_training_sheet
+from histocast.sections.read_training_sheet import read_training_sheet
 from histocast.training.recipe import read_recipe, shipped_recipes
 
 RECIPE = {"name": "r", "geometry": {"tile_px": 224, "um_per_px": 0.5, "pitch_um": 100}, "panel": ["A", "B"]}

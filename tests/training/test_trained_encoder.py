@@ -14,21 +14,20 @@ from histocast.artifacts import FEATURES, PIXELS_FILE, read_table
 from histocast.bundle import read_bundle
 from histocast.encoders.target_encoder import EncoderOptions, FromPixels, TargetEncoder, Tiles, turned
 from histocast.errors import ConfigError, DataError
+from histocast.evaluation.evaluate_models import evaluate
 from histocast.inference import open_predictor, verify_bundle
 from histocast.networks.baselines import StNet, StNetConfig
 from histocast.networks.layers import Spots
 from histocast.progress import Meter
+from histocast.release.export_bundle import export_bundle
 from histocast.stages.encode import Encode
-from histocast.stages.evaluate import evaluate
-from histocast.stages.export import export_bundle
 from histocast.stages.predict import Predict
-from histocast.stages.prepare import prepare
+from histocast.stages.prepare_sections import prepare_sections
 from histocast.stages.tile import Tile
-from histocast.stages.train import train
 from histocast.training.loop import Data, LoopOptions, TrainingRegion, train_network
 from histocast.training.recipe import Recipe, read_recipe
 from histocast.training.registry import read_options
-from histocast.training.train_fold import TrainRecord
+from histocast.training.train_fold import TrainRecord, train
 from histocast.training.trained_encoder import COLUMN, TrainedEncoder, encode_with, with_tokens
 from histocast.training.training_set import open_training_set
 
@@ -40,7 +39,7 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe]:
     """Prepared sections with pixels, beside what they were made of."""
     folder = tmp_path_factory.mktemp("stripes")
     recipe = read_recipe(make_stripes(folder))
-    prepare(folder / "training.csv", recipe=recipe, outdir=folder / "set", keep_pixels=True)
+    prepare_sections(folder / "training.csv", recipe=recipe, outdir=folder / "set", keep_pixels=True)
     return folder, recipe
 
 
@@ -146,7 +145,7 @@ def test_what_cannot_be_trained_is_refused(stripes: tuple[Path, Recipe], tmp_pat
             recipe=recipe.model_copy(update={"method": "alignst", "options": {"encoder": {"name": "resnet18"}}}),
             outdir=tmp_path,
         )
-    prepare(folder / "training.csv", recipe=recipe, outdir=tmp_path / "set")
+    prepare_sections(folder / "training.csv", recipe=recipe, outdir=tmp_path / "set")
     with pytest.raises(DataError, match=r"(?s)without the pixels.*--keep-pixels"):
         train(tmp_path / "set", recipe=recipe, fold="S3", outdir=tmp_path / "model")
     (tmp_path / "set" / "S1" / PIXELS_FILE).symlink_to(folder / "set" / "S2" / PIXELS_FILE)

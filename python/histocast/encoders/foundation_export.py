@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from histocast import __version__
 from histocast.bundle import EncoderSpec, sha256_of_file
 from histocast.encoders.encoder_cards import EncoderCard
-from histocast.encoders.export_encoder import LARGEST_FILE_BYTES, EncoderRecipe, write_encoder
 from histocast.encoders.exported_encoder import ExportedEncoder, write_exported
 from histocast.encoders.foundation import FoundationEncoder, Precision
 from histocast.encoders.weights_file import load_weights
+from histocast.encoders.write_encoder import LARGEST_FILE_BYTES, EncoderRecipe, write_encoder
 from histocast.errors import ConfigError
 from histocast.inference.onnx_predictor import check_contract, open_session
 from histocast.progress import log

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from histocast.errors import DataError, MissingInputError
 from histocast.evaluation.metrics import Truth, gene_metrics, section_metrics
-from histocast.sections.labels import SCALES, Protocol, array_neighbourhood
+from histocast.sections.labels import SCALES, array_neighbourhood
+from histocast.sections.protocols import Protocol
 from histocast.sections.section import Section
 from histocast.training.recipe import Recipe
 from histocast.training.training_set import open_training_set

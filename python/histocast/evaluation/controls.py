@@ -23,7 +23,7 @@ from histocast.errors import DataError
 from histocast.networks.measured import measured_together, over_measured
 from histocast.progress import log
 from histocast.sections.folds import By
-from histocast.sections.labels import Protocol
+from histocast.sections.protocols import Protocol
 from histocast.sections.section import Section
 from histocast.training.fit import inner_split
 from histocast.training.recipe import STAIN_COLUMN

@@ -26,7 +26,7 @@ from histocast.evaluation.tables import (
 )
 from histocast.networks.correlation import gene_pearson
 from histocast.report.page import plural, write_page
-from histocast.sections.labels import Protocol
+from histocast.sections.protocols import Protocol
 
 COLUMNS = {
     "pearson": "Pearson",

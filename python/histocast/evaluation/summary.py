@@ -15,7 +15,8 @@ from histocast.evaluation.figures import Figure, Place, best_by_rank_sum, make_f
 from histocast.evaluation.metrics import mean_known
 from histocast.evaluation.zero_shot import UNSEEN
 from histocast.records import Provenance, Record
-from histocast.sections.labels import PROTOCOLS, SCALES, Protocol
+from histocast.sections.labels import SCALES
+from histocast.sections.protocols import PROTOCOLS, Protocol
 from histocast.training.section_genes import SectionGenes
 from histocast.training.train_fold import TOP_GENES, TrainRecord
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from histocast.evaluation.figures import Figure, natural_key
 from histocast.evaluation.summary import MODEL, TABLE_METRICS, Evaluation, SubjectSummary, order_summaries
 from histocast.evaluation.zero_shot import UNSEEN, UNSEEN_PROTOCOL
-from histocast.sections.labels import SCALES, Protocol
+from histocast.sections.labels import SCALES
+from histocast.sections.protocols import Protocol
 from histocast.training.section_genes import SectionGenes
 
 SHOWN_GENES = 5

@@ -27,8 +27,9 @@ from histocast.evaluation.metrics import Truth, mean_known
 from histocast.fusion.panel import gene_inputs
 from histocast.fusion.selected_genes import find_nearest, takes_descriptions
 from histocast.networks.correlation import gene_pearson
-from histocast.sections.labels import Protocol, array_neighbourhood, make_labels
+from histocast.sections.labels import array_neighbourhood, make_labels
 from histocast.sections.measured_panel import gene_columns
+from histocast.sections.protocols import Protocol
 from histocast.sections.section import Section
 from histocast.training.recipe import Recipe
 

@@ -12,8 +12,9 @@ from histocast.errors import ConfigError, UsageError
 from histocast.fusion.selected_genes import takes_descriptions
 from histocast.genes import text_encoders
 from histocast.genes.catalogue import Species
-from histocast.genes.describe import Sources, describe_genes
+from histocast.genes.describe import describe_genes
 from histocast.genes.embed import EmbedFacts, embed_genes
+from histocast.genes.gene_options import Sources
 from histocast.genes.name_tables import open_catalogue
 from histocast.genes.open_encoder import open_encoder
 from histocast.genes.resolve import resolve_genes

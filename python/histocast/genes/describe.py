@@ -11,6 +11,7 @@ from histocast.artifacts import GENE_TEXTS, write_table
 from histocast.errors import DataError
 from histocast.genes.digests import digest_of_file, digest_of_text
 from histocast.genes.gene_ontology import read_annotations
+from histocast.genes.gene_options import Sources
 from histocast.genes.journal import Journal
 from histocast.genes.ncbi import fetch_ncbi_summaries, read_ncbi_records
 from histocast.genes.published import read_refined
@@ -23,26 +24,6 @@ from histocast.records import Provenance
 TEXTS_FILE = "gene-texts.parquet"
 JOURNAL_FILE = "describe.journal.jsonl"
 OnRefused = Literal["fail", "source"]
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where texts are from; each is optional."""
-
-    ncbi: Path | None = None
-    """NCBI Gene records, a line each."""
-    entrez_email: str | None = None
-    """Ask NCBI's Entrez, as this person."""
-    uniprot: Path | None = None
-    """UniProt's JSON or TSV export."""
-    go: Path | None = None
-    """GAF file, or table of symbol, qualifier, term, aspect."""
-    go_terms: Path | None = None
-    """OBO file with the names of GO terms."""
-    keep_expression_evidence: bool = False
-    """Keep GO annotations inferred from expression."""
-    refined: Path | None = None
-    """Table of symbol and description, taken as they are."""
 
 
 @dataclass(frozen=True)

@@ -9,22 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from histocast.errors import ConfigError, DataError, DeadlineExceeded, HistocastError, ServingUnavailable
+from histocast.genes.gene_options import EndpointOptions
 
 # Servers of one's own ask for no key, but the client insists on one.
 NO_KEY = "none"
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(EndpointOptions):
     """Where a model answers, and how patiently it is asked. The key is read from ``OPENAI_API_KEY``."""
 
     model: str
-    base_url: str | None = None
-    """None: OpenAI's own."""
-    timeout_s: float = 120.0
-    """Longest wait for one answer; a model of 70 B parameters writes 200 tokens in some 20 s."""
-    tries: int = 4
-    """Requests for one answer when the endpoint fails or stalls, with growing pauses between."""
 
     def connect(self) -> Connection:
         """Open a client; no request is made.

@@ -19,36 +19,22 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from histocast.genes.digests import digest_of
 from histocast.genes.endpoint import Answer, Connection, Endpoint
+from histocast.genes.gene_options import RefineOptions
 from histocast.genes.journal import Journal
 from histocast.genes.published import OWN_SYMBOL
 from histocast.genes.resolve import NamedGene
 from histocast.progress import Meter
 
 PROMPTS = Path(__file__).parent / "prompts"
-# A description of 90 words is some 200 tokens; JSON and a verbose model take more.
-MAX_ANSWER_TOKENS = 600
 # Models count words badly: the limit they are told may be passed by as much.
 WORDS_OVER = 1.5
 _FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Refinement:
-    """How descriptions are refined."""
+class Refinement(RefineOptions):
+    """How descriptions are refined, and by which model."""
 
     endpoint: Endpoint
-    context: str = "cancer"
-    """Cancer or tissue whose phenotype is asked for, such as "HER2-positive breast cancer"."""
-    max_words: int = 90
-    """DomainST's limit; DKAN's is 120."""
-    attempts: int = 3
-    """Answers to one question before it is given up."""
-    concurrency: int = 8
-    """Questions under way at once."""
-    json_mode: bool = True
-    """Ask the endpoint to constrain the answer to JSON; some servers refuse that."""
-    max_answer_tokens: int = MAX_ANSWER_TOKENS
-    """Tokens of an answer; a model that thinks aloud before it answers needs thousands."""
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from histocast.bundle import Bundle
-from histocast.inference.predictor import Predictor, asked_precision
+if TYPE_CHECKING:
+    from histocast.bundle import Bundle
+    from histocast.inference.predictor import Predictor
 
 
 def open_predictor(
@@ -55,6 +57,7 @@ def open_predictor(
 
         return open_task_predictor(folder, bundle, names=names, threads=threads, scratch=own_server)
     from histocast.inference.onnx_predictor import OnnxPredictor
+    from histocast.inference.predictor import asked_precision
 
     return OnnxPredictor(folder, bundle, names=names, threads=threads, precision=asked_precision())
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from histocast.errors import DataError, UsageError
-from histocast.sections import labels
+from histocast.sections import protocols
 
 By = Literal["patient", "section"]
 
@@ -130,7 +130,7 @@ def describe(by: By, *, patients: int) -> str:
     return f"leave one section out of {patients} patients: sections of one patient on both sides, which flatters"
 
 
-def model_name(label: str, protocol: labels.Protocol, fold: str) -> str:
+def model_name(label: str, protocol: protocols.Protocol, fold: str) -> str:
     """Name of a model's folder; a colon is special in too many places."""
     return f"{label.replace(SEPARATOR, '-')}-{protocol}-{fold}"
 

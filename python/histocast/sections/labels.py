@@ -18,15 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histocast.bundle import ExpressionScale
+from histocast.sections.protocols import Protocol
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 MissingGenes = Literal["mask", "zero", "refuse"]
 """What becomes of a panel gene that a section did not measure: no label at all, the label of 0 counts, or an error."""
-
-Protocol = Literal["strict", "paper", "residual"]
-PROTOCOLS: tuple[Protocol, ...] = ("strict", "paper", "residual")
 
 LIBRARY = 1e4
 """Counts a spot is scaled to; about a Spatial Transcriptomics library, and the field's convention."""

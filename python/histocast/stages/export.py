@@ -2,141 +2,39 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from histocast.artifacts import write_atomically, write_json
-from histocast.bundle import Bundle, EncoderSpec, FusionSpec, read_bundle, sha256_of_file
-from histocast.errors import ConfigError, MissingInputError, UsageError
-from histocast.evaluation.summary import Evaluation
-from histocast.inference import verify_bundle
-from histocast.progress import log
-from histocast.records import read_record
-from histocast.release.model_card import render_model_card
-from histocast.training.train_fold import INTENDED_USE, TRAIN_FILE, TrainRecord
+from histocast.stages.stage import Outdir, Stage
 
-EVALUATION_FILE = "evaluation.json"
-
-Precision = Literal["fp32", "fp16"]
+if TYPE_CHECKING:
+    from histocast.bundle import Bundle
 
 
-def export_bundle(
-    model: Path,
-    *,
-    encoders: Path,
-    outdir: Path,
-    evaluation: Path | None = None,
-    name: str | None = None,
-    version: str = "1",
-    description: str | None = None,
-    precision: Precision = "fp32",
-) -> Bundle:
-    """Complete a trained model to a bundle: encoders, measured figures and a model card.
+class Export(Stage):
+    """Complete a trained model to a bundle.
 
-    Parameters
-    ----------
-    model:
-        Folder of `train`, usually trained on every section.
-    encoders:
-        Folder of `export_encoders`, whose files the sections were encoded with.
-    evaluation:
-        evaluation.json of the folds, or its folder; the figures of the model's method and protocol go in.
-    name, version, description:
-        Of the bundle; the recipe's by default.
-    precision:
-        What the fusion graph computes in.
-
-    Raises
-    ------
-    ConfigError
-        An encoder is not the one the model was trained on, the bundle does not hold together, or the graph says
-        something else in half precision.
-    UsageError
-        The evaluation does not judge this method and protocol.
+    Adds the encoders, the measured figures and a model card.
     """
-    record = read_record(model / TRAIN_FILE, TrainRecord)
-    trained = read_bundle(model)
-    fusion = _write_fusion(trained.fusion, model, outdir, precision)
-    # A file that the model's folder holds is that of an encoder it trained itself.
-    specs = tuple(_copy_encoder(spec, encoders if spec.file is None else model, outdir) for spec in trained.encoders)
-    with write_atomically(outdir / "genes.parquet") as temporary:
-        shutil.copyfile(model / "genes.parquet", temporary)
-    changes: Mapping[str, object] = {
-        "encoders": specs,
-        "fusion": fusion.model_dump(),
-        "version": version,
-        "name": name or trained.name,
-        "description": description or trained.description,
-        "intended_use": INTENDED_USE,
-        "metrics": _figures(evaluation, record) if evaluation else (),
-    }
-    bundle = Bundle.model_validate({**trained.model_dump(), **{k: _plain(v) for k, v in changes.items()}})
-    with write_atomically(outdir / "README.md") as temporary:
-        temporary.write_text(render_model_card(bundle, record), encoding="utf-8")
-    write_json(outdir / "bundle.json", bundle)
-    verify_bundle(outdir)
-    log(f"export {bundle.name} {bundle.version}: {bundle.gene_count} genes, {len(bundle.metrics)} figures")
-    return bundle
 
+    model: Path
+    """A model folder of 'train', usually trained on every section."""
+    encoders: Path
+    """The folder 'encoders' of the prepared set."""
+    evaluation: Path | None = None
+    """Folder of 'evaluate', whose figures go in."""
+    name: str | None = None
+    """Name of the bundle; default: the recipe's."""
+    version: str = "1"
+    """Version of the bundle."""
+    description: str | None = None
+    """One sentence about the bundle."""
+    precision: Literal["fp32", "fp16"] = "fp32"
+    """What the fusion graph computes in; fp16 departs from fp32 by up to 5e-3."""
+    outdir: Outdir
 
-def _write_fusion(fusion: FusionSpec, model: Path, outdir: Path, precision: Precision) -> FusionSpec:
-    """Put the fusion graph into the bundle and return its contract."""
-    file = "fusion.onnx"
-    if precision == "fp32":
-        with write_atomically(outdir / file) as temporary:
-            shutil.copyfile(model / file, temporary)
-        return fusion
-    from histocast.release.half_precision import write_half_precision
+    def run(self) -> Bundle:
+        """Do the work; return the bundle. Raises as `histocast.release.export_bundle.export_bundle` does."""
+        from histocast.release.export_bundle import export_bundle
 
-    difference = write_half_precision(model / file, outdir / file)
-    log(f"fusion graph in half precision: at most {difference:.1e} from single, relative to 1 + the value")
-    return fusion.model_copy(update={"sha256": sha256_of_file(outdir / file), "precision": precision})
-
-
-def _plain(value: object) -> object:
-    return [part.model_dump() for part in value] if isinstance(value, tuple) else value
-
-
-def _copy_encoder(spec: EncoderSpec, encoders: Path, outdir: Path) -> EncoderSpec:
-    """Copy one encoder's file and return its contract with the file's place; its digest must be the trained one."""
-    shipped = {encoder.name: encoder for encoder in read_bundle(encoders).encoders}
-    found = shipped.get(spec.name)
-    if found is None:
-        raise MissingInputError(f"no encoder {spec.name!r}", expected="the encoders of the recipe", where=str(encoders))
-    if found.file is None:
-        return spec
-    if (found.sha256, found.weights_sha256) != (spec.sha256, spec.weights_sha256):
-        raise _other_encoder(spec, f"sha256 {found.sha256}", encoders)
-    for file, expected in found.files().items():
-        source = encoders / file
-        digest = sha256_of_file(source) if source.is_file() else "absent"
-        if digest != expected:
-            raise _other_encoder(spec, f"{file} with sha256 {digest}", encoders)
-        with write_atomically(outdir / file) as temporary:
-            shutil.copyfile(source, temporary)
-    return spec.model_copy(update={"file": found.file, "weights_file": found.weights_file})
-
-
-def _other_encoder(spec: EncoderSpec, found: str, encoders: Path) -> ConfigError:
-    return ConfigError(
-        f"encoder {spec.name!r} has {found}",
-        expected=f"{spec.sha256}, with which the sections were encoded",
-        where=str(encoders),
-        advice="give the folder of encoders that prepare used, or prepare and train again",
-    )
-
-
-def _figures(path: Path, record: TrainRecord) -> tuple[object, ...]:
-    file = path / EVALUATION_FILE if path.is_dir() else path
-    evaluation = read_record(file, Evaluation)
-    metrics = evaluation.metrics(record.protocol, method=record.recipe.label)
-    if not metrics or evaluation.recipe != record.recipe.name:
-        raise UsageError(
-            f"an evaluation of {evaluation.recipe} without figures for {record.recipe.label}, {record.protocol}",
-            expected=f"folds of {record.recipe.name}, {record.recipe.label}, {record.protocol}",
-            where=str(file),
-            advice="evaluate the folds of this recipe, or export without figures",
-        )
-    return metrics
+        return export_bundle(**dict(self))

@@ -1,22 +1,36 @@
-"""The verb `repository`: a model repository for inference servers from a bundle."""
+"""The verb `repository`: a model repository for inference servers from bundles."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from histocast.resources import scratch_folder
-from histocast.stages.environment import fetch_bundle
-
-if TYPE_CHECKING:
-    from histocast.inference.triton.model_repository import RepositoryOptions
+from histocast.inference.triton.repository_options import RepositoryOptions
+from histocast.stages.stage import BundleUri, Stage
 
 
-def write_model_repository(bundle: str, *, outdir: Path, options: RepositoryOptions) -> list[str]:
-    """Add a bundle's graphs to a model repository for inference servers; return the models' names."""
-    from histocast.inference.triton.model_repository import write_repository
-    from histocast.inference.verify import verify_bundle
+class Repository(RepositoryOptions, Stage):
+    """Write the graphs of bundles as models for Triton."""
 
-    with scratch_folder(outdir) as scratch:
-        folder, _ = fetch_bundle(bundle, scratch)
-        return write_repository(folder, verify_bundle(folder), outdir, options=options)
+    bundle: tuple[BundleUri, ...]
+    """Folder or s3:// prefix of a bundle; may be repeated."""
+    outdir: Path
+    """The model repository; models of other bundles in it stay."""
+
+    def run(self) -> list[str]:
+        """Add the bundles' graphs to the repository; return the models' names."""
+        from histocast.inference.triton.model_repository import write_repository
+        from histocast.inference.verify import verify_bundle
+        from histocast.resources import scratch_folder
+        from histocast.stages.environment import fetch_bundle
+
+        names = []
+        for uri in self.bundle:
+            with scratch_folder(self.outdir) as scratch:
+                folder, _ = fetch_bundle(uri, scratch)
+                names += write_repository(folder, verify_bundle(folder), self.outdir, options=self)
+        return names
+
+    def lines(self, result: Sequence[str]) -> Sequence[str]:
+        """The models' names."""
+        return result

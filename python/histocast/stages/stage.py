@@ -14,15 +14,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
+
+from histocast.records import Options
 
 
-class Stage(BaseModel):
-    """Base of all stages: frozen, and strict about unknown names."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", defer_build=True, use_attribute_docstrings=True, validate_by_name=True
-    )
+class Stage(Options):
+    """Base of all stages."""
 
     def run(self) -> Any:
         """Do the work."""

@@ -3,56 +3,66 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from histocast.sections.labels import Protocol
-from histocast.training.recipe import Recipe
-from histocast.training.train_fold import TrainRecord, train_fold
-from histocast.training.training_set import open_training_set
+from histocast.sections.protocols import Protocol
+from histocast.stages.recipe_choices import (
+    EncoderWeights,
+    GeneText,
+    Method,
+    MethodOptions,
+    Panel,
+    RecipeName,
+    SetFolder,
+    UnseenGenes,
+)
+from histocast.stages.stage import FromEnvironment, Outdir, Stage
+
+if TYPE_CHECKING:
+    from histocast.training.train_fold import TrainRecord
 
 
-def train(
-    set_folder: Path,
-    *,
-    recipe: Recipe,
-    outdir: Path,
-    fold: str | None = None,
-    protocol: Protocol | None = None,
-    gene_text: Path | None = None,
-    checkpoints: Path | None = None,
-) -> TrainRecord:
-    """Train on every section outside ``fold`` and write the model folder ``outdir``.
+class Train(Stage):
+    """Train one method on one fold: a model folder.
 
-    The folder holds bundle.json, fusion.onnx, genes.parquet and train.json: a bundle without its encoders'
-    files, which `evaluate` judges and `export_bundle` completes.
-
-    Parameters
-    ----------
-    set_folder:
-        Folder of prepared sections.
-    fold:
-        The patient or section to hold out; ``None`` or ``all`` trains on everything.
-    protocol:
-        Labels, in place of the recipe's.
-    gene_text:
-        Embedded genes, as ``histocast genes embed`` writes them, for a method that reads descriptions. Those
-        outside the panel are put into the model too, marked as not seen in training.
-    checkpoints:
-        Folder in which a folder of the model's name holds what a training goes on from after a stop, until the model
-        stands; in ``outdir`` by default. One that outlives ``outdir`` serves tasks that are run again elsewhere.
-
-    Raises
-    ------
-    UsageError
-        There is no such fold.
-    DataError
-        The sections do not fit together or the recipe.
+    A training that was stopped continues from its last checkpoint.
     """
-    with open_training_set(set_folder, recipe) as training:
-        return train_fold(
-            training,
-            fold=fold,
-            protocol=protocol or recipe.protocol,
-            outdir=outdir,
-            gene_text=gene_text,
-            checkpoints=checkpoints,
+
+    set: SetFolder
+    recipe: RecipeName
+    method: Method = None
+    panel: Panel = None
+    protocol: Protocol | None = None
+    """How labels are made, in place of the recipe's (docs/evaluation.md)."""
+    fold: str | None = None
+    """Patient or section to hold out; default: none, so that all are trained on."""
+    gene_text: GeneText = None
+    unseen_genes: UnseenGenes = None
+    encoder_weights: EncoderWeights = None
+    option: MethodOptions = ()
+    checkpoints: Annotated[Path | None, FromEnvironment("HISTOCAST_CHECKPOINTS")] = None
+    """Folder for what a stopped training continues from; default: within outdir."""
+    outdir: Outdir = Path()
+
+    def run(self) -> TrainRecord:
+        """Do the work; return what ``train.json`` says. Raises as `histocast.training.train_fold.train` does."""
+        from histocast.training.recipe import read_recipe
+        from histocast.training.train_fold import train
+
+        chosen = read_recipe(
+            self.recipe,
+            panel=self.panel,
+            method=self.method,
+            options=self.option,
+            encoder_weights=self.encoder_weights,
+            unseen_genes=self.unseen_genes,
+        )
+        return train(
+            self.set,
+            recipe=chosen,
+            fold=self.fold,
+            protocol=self.protocol,
+            outdir=self.outdir,
+            gene_text=self.gene_text,
+            checkpoints=self.checkpoints,
         )

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from histocast.bundle import NEIGHBOUR_SIDE, FusionSpec, TensorSpec
 from histocast.errors import ConfigError, DataError
 from histocast.sections.folds import By
-from histocast.sections.labels import Protocol
+from histocast.sections.protocols import Protocol
 from histocast.sections.section import Section
 from histocast.training.gene_text import GeneText
 from histocast.training.training_set import TrainingSet, feature_tensors, section_index

@@ -26,7 +26,7 @@ from histocast.networks.measured import heldout_sd, over_measured
 from histocast.networks.network import Network
 from histocast.progress import Meter
 from histocast.sections.folds import By
-from histocast.sections.labels import Protocol
+from histocast.sections.protocols import Protocol
 from histocast.sections.section import Section
 from histocast.training.checkpoint import identity
 from histocast.training.fit import Fitted, InnerSplit, Workspace, embedding_dim, inner_split

@@ -14,7 +14,8 @@ from histocast.bundle import Spec, TileGeometry
 from histocast.errors import ConfigError, MissingInputError, UsageError
 from histocast.sections.folds import SEPARATOR
 from histocast.sections.gene_table import read_panel
-from histocast.sections.labels import PROTOCOLS, MissingGenes, Protocol
+from histocast.sections.labels import MissingGenes
+from histocast.sections.protocols import PROTOCOLS, Protocol
 from histocast.training.variants import add_nuclei, apply_variant
 
 STAIN_COLUMN = "morphology.embedding"

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from histocast.sections.counts import CountMatrix
     from histocast.sections.gene_names import GeneNames
     from histocast.sections.measured_panel import NamedCounts
+    from histocast.sections.read_training_sheet import TrainingRow
     from histocast.sections.section import SectionRecord
-    from histocast.sections.training_sheet import TrainingRow
     from histocast.training.recipe import Recipe
     from histocast.training.training_set import TrainingSet
 

@@ -28,7 +28,8 @@ from histocast.networks.measured import over_measured
 from histocast.progress import log
 from histocast.records import Provenance, Record
 from histocast.sections.folds import Fold, model_name, split_sections
-from histocast.sections.labels import SCALES, Protocol
+from histocast.sections.labels import SCALES
+from histocast.sections.protocols import Protocol
 from histocast.sections.section import Section
 from histocast.software import TRAINING_LIBRARIES, software_versions
 from histocast.training.calibration import conformal_half_widths, fit_out_of_distribution
@@ -37,7 +38,7 @@ from histocast.training.fit import OUTPUTS, Fitted, Workspace, fit
 from histocast.training.gene_text import GeneText
 from histocast.training.licences import join_licences, licence_parts
 from histocast.training.recipe import Recipe
-from histocast.training.training_set import TrainingSet
+from histocast.training.training_set import TrainingSet, open_training_set
 
 TRAIN_FILE = "train.json"
 
@@ -88,6 +89,54 @@ class TrainRecord(Record):
     """Digests of every training section."""
     software: dict[str, str] = Field(default_factory=dict)
     """Versions of what trained it, by name; see `histocast.software`."""
+
+
+def train(
+    set_folder: Path,
+    *,
+    recipe: Recipe,
+    outdir: Path,
+    fold: str | None = None,
+    protocol: Protocol | None = None,
+    gene_text: Path | None = None,
+    checkpoints: Path | None = None,
+) -> TrainRecord:
+    """Train on every section outside ``fold`` and write the model folder ``outdir``.
+
+    The folder holds bundle.json, fusion.onnx, genes.parquet and train.json: a bundle without its encoders'
+    files, which EVALUATE scores and EXPORT completes.
+
+    Parameters
+    ----------
+    set_folder:
+        Folder of prepared sections.
+    fold:
+        The patient or section to hold out; ``None`` or ``all`` trains on everything.
+    protocol:
+        Labels, in place of the recipe's.
+    gene_text:
+        Embedded genes, as ``histocast genes embed`` writes them, for a method that reads descriptions. Those
+        outside the panel are put into the model too, marked as not seen in training.
+    checkpoints:
+        Folder in which a folder of the model's name holds what a training goes on from after a stop, until the model
+        stands; in ``outdir`` by default. One that outlives ``outdir`` serves tasks that are run again elsewhere.
+
+    Raises
+    ------
+    UsageError
+        There is no such fold.
+    DataError
+        The sections do not fit together or the recipe.
+    """
+    with open_training_set(set_folder, recipe) as training:
+        return train_fold(
+            training,
+            fold=fold,
+            protocol=protocol or recipe.protocol,
+            outdir=outdir,
+            gene_text=gene_text,
+            checkpoints=checkpoints,
+        )
 
 
 def train_fold(

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from histocast.artifacts import PIXELS_FILE
 from histocast.bundle import EncoderSpec, FusionSpec, TensorSpec, sha256_of_file
-from histocast.encoders.export_encoder import EncoderRecipe, write_encoder
 from histocast.encoders.foundation_export import TOLERANCE, example_tiles, largest_difference
 from histocast.encoders.target_encoder import CHUNK, EncoderOptions, TargetEncoder
+from histocast.encoders.write_encoder import EncoderRecipe, write_encoder
 from histocast.errors import ConfigError, DataError
 from histocast.resources import scratch_array
 from histocast.sections.section import Section, refuse_exchanged

@@ -15,8 +15,9 @@ from histocast.bundle import EncoderSpec, FusionSpec, TensorSpec
 from histocast.errors import DataError, MissingInputError
 from histocast.fusion.fusion_inputs import FusionInputs
 from histocast.records import read_record
-from histocast.sections.labels import Protocol, make_labels
+from histocast.sections.labels import make_labels
 from histocast.sections.measured_panel import Panel, find_panel
+from histocast.sections.protocols import Protocol
 from histocast.sections.section import SECTION_FILE, Section, SectionRecord, open_section
 from histocast.training.recipe import Recipe
 

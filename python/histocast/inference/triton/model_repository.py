@@ -17,18 +17,16 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, Literal
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from histocast import __version__
 from histocast.bundle import Bundle, GraphSpec, TensorSpec
 from histocast.errors import ConfigError, OutputError
 from histocast.fusion.panel import GENES_PER_CALL
 from histocast.inference.graph_files import graph_path
-from histocast.inference.predictor import FUSION, Precision, choose_graphs, graphs_of
+from histocast.inference.predictor import FUSION, choose_graphs, graphs_of
 from histocast.inference.triton.protobuf_text import Word, write_lines
-from histocast.records import Record
+from histocast.inference.triton.repository_options import RepositoryOptions
 
 MODEL_VERSION = "1"
 DIGEST_DIGITS = 12
@@ -41,41 +39,6 @@ SERVER_TYPES = {
     "int64": "INT64",
     "bool": "BOOL",
 }
-
-Backend = Literal["onnxruntime", "python"]
-
-
-class RepositoryOptions(Record):
-    """How a server runs the graphs; none of it but ``precision`` changes a result by more than 1e-5."""
-
-    backend: Backend = "onnxruntime"
-    """``onnxruntime`` for GPUs, ``python`` for servers that have no other backend and no GPU."""
-    max_batch_tiles: int = Field(default=64, ge=1)
-    """Most tiles an encoder takes at once. Clients send at most this many in a request."""
-    queue_delay_us: int = Field(default=2000, ge=0)
-    """How long a request may wait for others to share its batch; far less than a batch takes."""
-    instances: int = Field(default=2, ge=1)
-    """Copies of each encoder on each GPU: one computes while the other copies."""
-    threads: int = Field(default=1, ge=1)
-    """Threads of one copy, with the Python backend."""
-    tensorrt: bool = False
-    """Whether graphs are compiled by TensorRT, which takes minutes when they are first loaded."""
-    precision: Precision = "fp32"
-    """``tf32`` and ``fp16``, which is for TensorRT, depart from the bundle's own results by more than 1e-5."""
-    engine_cache: str = "/var/cache/histocast/tensorrt"
-    """Folder on the server that keeps what TensorRT compiled."""
-    gpu_memory_mb: int | None = Field(default=None, ge=1)
-    """Most GPU memory of one copy; unlimited by default."""
-
-    @model_validator(mode="after")
-    def _fit_together(self) -> RepositoryOptions:
-        if self.precision == "fp16" and not self.tensorrt:
-            raise ValueError("precision fp16 needs tensorrt: onnxruntime alone runs a graph as it was exported")
-        if self.backend == "python" and (self.tensorrt or self.gpu_memory_mb):
-            raise ValueError("the python backend runs on CPUs: leave out tensorrt and gpu memory")
-        if self.backend == "python" and self.precision != "fp32":
-            raise ValueError("the python backend runs on CPUs, which compute in fp32")
-        return self
 
 
 def model_name(name: str, graph: GraphSpec) -> str:

@@ -24,7 +24,8 @@ from histocast.bundle import Bundle
 from histocast.errors import ConfigError, ServingUnavailable, TransientError, UsageError
 from histocast.foreign_errors import device_unavailable, is_device_fault
 from histocast.inference.predictor import asked_precision
-from histocast.inference.triton.model_repository import RepositoryOptions, write_repository
+from histocast.inference.triton.model_repository import write_repository
+from histocast.inference.triton.repository_options import RepositoryOptions
 from histocast.inference.triton.server_command import find_program, server_environment, server_options
 from histocast.inference.triton.settings import TritonSettings
 from histocast.inference.triton.shared_memory import Regions

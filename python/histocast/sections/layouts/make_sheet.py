@@ -16,7 +16,7 @@ from histocast.sections.layouts.hest1k import find_hest1k
 from histocast.sections.layouts.published_section import PublishedSection, SheetOptions, SpotRow
 from histocast.sections.layouts.spatial_transcriptomics import find_cscc, find_her2st, find_stnet
 from histocast.sections.layouts.visium import find_visium
-from histocast.sections.training_sheet import COLUMNS, TrainingRow, read_training_sheet, same_people
+from histocast.sections.read_training_sheet import COLUMNS, TrainingRow, read_training_sheet, same_people
 from histocast.tiles.spots import read_spots
 from histocast.units import check_um_per_px
 

@@ -1,16 +1,15 @@
-"""The verb doctor: what is installed on this machine, and whether a bundle, a slide and servers can be used from it."""
+"""The verb `doctor`: what is installed on this machine, and whether a bundle, a slide and servers can be used from it."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
-import typer
-
-from histocast.cli import options
 from histocast.errors import HistocastError
+from histocast.stages.stage import TEXT, Mpp, Stage
 
 TRAINING = ("torch", "onnxscript", "scikit-learn")
 GENES = ("sentence-transformers", "biopython", "openai")
@@ -30,23 +29,31 @@ class Finding(NamedTuple):
     exit_code: int = 0
 
 
-def doctor(
-    *,
-    bundle: Annotated[str | None, typer.Option(help="A bundle to verify: folder or s3:// prefix.")] = None,
-    slide: Annotated[str | None, typer.Option(help="A slide to open, from disk or s3://.")] = None,
-    mpp: options.Mpp = None,
-) -> None:
+class Doctor(Stage):
     """Say what is installed and what can be used.
 
     Prints one line for each finding: ok, note (absent, and needed only for some work) or fault. Servers are asked where
     HISTOCAST_TRITON_URL names them. Exits with the code of the first fault.
     """
-    faults = []
-    for finding in diagnose(bundle=bundle, slide=slide, mpp=mpp):
-        typer.echo(f"{finding.state:6}{finding.subject:11}{finding.text}".replace("\n", f"\n{'':17}"))
-        faults += [finding] * (finding.state == "fault")
-    if faults:
-        raise typer.Exit(faults[0].exit_code)
+
+    bundle: Annotated[str | None, TEXT] = None
+    """A bundle to verify: folder or s3:// prefix."""
+    slide: Annotated[str | None, TEXT] = None
+    """A slide to open, from disk or s3://."""
+    mpp: Mpp = None
+
+    def run(self) -> Iterator[Finding]:
+        """Yield what is found, quick answers first."""
+        return diagnose(bundle=self.bundle, slide=self.slide, mpp=self.mpp)
+
+    def lines(self, result: Iterator[Finding]) -> Iterator[str]:
+        """One line for each finding, as soon as it is known; then exit where there was a fault."""
+        codes = []
+        for finding in result:
+            yield f"{finding.state:6}{finding.subject:11}{finding.text}".replace("\n", f"\n{'':17}")
+            codes += [finding.exit_code] * (finding.state == "fault")
+        if codes:
+            sys.exit(codes[0])
 
 
 def diagnose(*, bundle: str | None, slide: str | None, mpp: float | None) -> Iterator[Finding]:

@@ -1,0 +1,239 @@
+"""What LINEAGE writes: what the bundles of a run were made of, gathered from what its stages left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from histocast.artifacts import write_json
+from histocast.bundle import Bundle, read_bundle, sha256_of_file
+from histocast.errors import DataError
+from histocast.records import RunRecord, read_record
+from histocast.ro_crate import (
+    PIPELINE,
+    RUN,
+    Crate,
+    Entity,
+    act,
+    add_file,
+    as_crate,
+    describe_engine,
+    describe_pipeline,
+    engine_files,
+    parameter_values,
+    reference,
+    references,
+    software,
+    status_of,
+)
+from histocast.sections.section import SECTION_FILE, SectionRecord
+from histocast.training.train_fold import TRAIN_FILE, TrainRecord
+
+PROVENANCE_FILE = "provenance.json"
+
+
+@dataclass(frozen=True)
+class GivenFiles:
+    """What a training run was given besides the sections."""
+
+    recipe: str
+    """Its file, or the name of a shipped one."""
+    panel: Path | None = None
+    gene_text: Path | None = None
+    unseen_genes: Path | None = None
+
+    def described(self) -> Iterator[GivenFile]:
+        """Each with its digest, where it is a file."""
+        file = Path(self.recipe)
+        yield GivenFile("recipe", f"Recipe {file.name}", _digest(file) if file.is_file() else None)
+        if self.panel:
+            yield GivenFile("genes", "Gene panel", _digest(self.panel))
+        if self.gene_text:
+            yield GivenFile("gene_text", "Embedded descriptions of genes", _digest(self.gene_text))
+        if self.unseen_genes:
+            yield GivenFile("unseen_genes", "Genes left out of training", _digest(self.unseen_genes))
+
+
+def write_lineage(
+    run: Path,
+    *,
+    parts: Path,
+    evaluation: Path,
+    given: GivenFiles,
+    outdir: Path,
+) -> None:
+    """Write ``provenance.json`` of a training run.
+
+    Parameters
+    ----------
+    run:
+        What the workflow engine knows (`RunRecord`).
+    parts:
+        Folder in which lies, at any depth, the section.json of each section, the train.json of each model and the
+        bundle.json of each bundle.
+    evaluation:
+        Folder of what EVALUATE wrote.
+    given:
+        What the run was given besides the sections.
+
+    Raises
+    ------
+    DataError, MissingInputError
+        A record cannot be read, or a bundle was trained on a section that has none.
+    """
+    sections = [read_record(path, SectionRecord) for path in sorted(parts.rglob(SECTION_FILE))]
+    models = [read_record(path, TrainRecord) for path in sorted(parts.rglob(TRAIN_FILE))]
+    bundles = _bundles(sorted(parts.rglob("bundle.json")))
+    _refuse_unknown(bundles, {found.sample for found in sections}, where=str(parts))
+    crate = describe_training(
+        read_record(run, RunRecord),
+        sections=[UsedSection(found.sample, found.digests["slide"], found.digests["counts"]) for found in sections],
+        given=list(given.described()),
+        bundles=bundles,
+        evaluation={path.name: sha256_of_file(path) for path in sorted(evaluation.iterdir())},
+        met=[model.software for model in models],
+        ended=datetime.now(UTC),
+    )
+    outdir.mkdir(parents=True, exist_ok=True)
+    write_json(outdir / PROVENANCE_FILE, crate)
+
+
+def _bundles(files: Sequence[Path]) -> list[MadeBundle]:
+    found = [(read_bundle(file.parent), sha256_of_file(file)) for file in files]
+    return [MadeBundle(f"{bundle.fusion.method}/bundle", bundle, sha256) for bundle, sha256 in found]
+
+
+def _refuse_unknown(bundles: Sequence[MadeBundle], samples: set[str], *, where: str) -> None:
+    for made in bundles:
+        if absent := sorted(set(made.bundle.training_data["samples"]) - samples):
+            raise DataError(
+                f"{made.folder} was trained on {', '.join(absent)}",
+                expected=f"a {SECTION_FILE} of each section",
+                where=where,
+                advice="give the records of the same run",
+            )
+
+
+def _digest(path: Path) -> str:
+    return f"sha256:{sha256_of_file(path)}"
+
+
+DESCRIPTION = "Models of spatial gene expression, trained on H&E slides with measured counts. Research only."
+LICENCE = "Not stated here: each bundle.json states its bundle's."
+
+
+@dataclass(frozen=True)
+class UsedSection:
+    """A section that models were trained on or judged by."""
+
+    sample: str
+    slide_digest: str
+    counts_digest: str
+    """Of what the counts say."""
+
+
+@dataclass(frozen=True)
+class MadeBundle:
+    """A bundle that the run exported."""
+
+    folder: str
+    """Its place in the results, such as ``ridge/bundle``."""
+    bundle: Bundle
+    sha256: str
+    """Of its ``bundle.json``, which is the bundle's digest."""
+
+
+@dataclass(frozen=True)
+class GivenFile:
+    """A file that decided what was trained."""
+
+    key: str
+    """``recipe``, ``genes`` or ``gene_text``, as the parameter is called."""
+    title: str
+    digest: str | None
+    """``None`` for a recipe that histocast ships, which the version of histocast decides."""
+
+
+def describe_training(
+    run: RunRecord,
+    *,
+    sections: Sequence[UsedSection],
+    given: Sequence[GivenFile],
+    bundles: Sequence[MadeBundle],
+    evaluation: Mapping[str, str],
+    met: Iterable[Mapping[str, str]],
+    ended: datetime,
+) -> Crate:
+    """Return the crate of a training run: one action for the whole, and one for each bundle.
+
+    Parameters
+    ----------
+    run:
+        What the workflow engine knows.
+    evaluation:
+        Files of the evaluation and their sha256.
+    met:
+        Versions of the software that trained each model.
+    ended:
+        When the last model had been judged.
+    """
+    graph: dict[str, Entity] = {}
+    for path, name in {"pipeline_info/plan.json": "Every model that was trained", **engine_files(run)}.items():
+        add_file(graph, path, name)
+    for name, sha256 in evaluation.items():
+        add_file(graph, f"evaluation/{name}", "How the models meet sections they did not see", sha256=sha256)
+    images, libraries = software(met)
+    values = parameter_values(run.parameters)
+    inputs = [_describe_file(file) for file in given]
+    measured = {section.sample: _describe_section(section) for section in sections}
+    actions = [_act_on_bundle(graph, made, measured, inputs) for made in bundles]
+    data = [entity for pair in measured.values() for entity in pair]
+    context = [*images, *values, *libraries, *inputs, *data]
+    context += [describe_engine(run), describe_pipeline(run, libraries), *actions]
+    graph.update({entity["@id"]: entity for entity in context})
+    graph[RUN] = act(run, graph, ended=ended) | {
+        "object": references([*inputs, *values, *data]),
+        "containerImage": references(images),
+    }
+    return as_crate(run, graph, actions, ended=ended, description=DESCRIPTION, licence=LICENCE)
+
+
+def _describe_section(section: UsedSection) -> list[Entity]:
+    parts = (("slide", "Slide", section.slide_digest), ("counts", "Counts", section.counts_digest))
+    return [
+        {
+            "@id": f"#{kind}/{section.sample}",
+            "@type": "CreativeWork",
+            "name": f"{title} of section {section.sample}",
+            "identifier": digest,
+        }
+        for kind, title, digest in parts
+    ]
+
+
+def _describe_file(given: GivenFile) -> Entity:
+    entity: Entity = {"@id": f"#{given.key}", "@type": "CreativeWork", "name": given.title}
+    return entity | ({"identifier": given.digest} if given.digest else {})
+
+
+def _act_on_bundle(
+    graph: dict[str, Entity], made: MadeBundle, measured: Mapping[str, list[Entity]], inputs: list[Entity]
+) -> Entity:
+    """The action of one bundle; its files go into the graph."""
+    bundle = made.bundle
+    title = f"{bundle.name} {bundle.version}"
+    files = {name: sha256 for spec in (*bundle.encoders, bundle.fusion) for name, sha256 in spec.files().items()}
+    files = {"bundle.json": made.sha256, **files, "genes.parquet": bundle.genes_sha256}
+    results = [add_file(graph, f"{made.folder}/{name}", title, sha256=sha256) for name, sha256 in files.items()]
+    trained_on = [entity for sample in bundle.training_data["samples"] for entity in measured[sample]]
+    return {
+        "@id": f"#run/{made.folder}",
+        "@type": "CreateAction",
+        "name": f"Bundle {title}, by {bundle.fusion.method}",
+        "instrument": reference(PIPELINE),
+        "object": references([*trained_on, *inputs]),
+        "result": references(results),
+        "actionStatus": status_of(is_ok=True),
+    }

@@ -1,0 +1,238 @@
+"""What PREPARE does: sections of a training set from slides and counts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from histocast import __version__
+from histocast.artifacts import PIXELS_FILE, write_atomically, write_json
+from histocast.bundle import Bundle, Calibration, EncoderSpec, FusionSpec, OutOfDistribution, TileGeometry
+from histocast.encoders.encode_tiles import BATCH_TILES, read_centres, stopped
+from histocast.errors import OutputError, UsageError
+from histocast.progress import Meter
+from histocast.records import SlideRecord
+from histocast.resources import available_threads, scratch_folder
+from histocast.sections.labels import SCALES
+from histocast.stages.encode import Encode
+from histocast.stages.environment import SlideLocation, opened_slide
+from histocast.stages.tile import Tile
+from histocast.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from histocast.slide import Slide
+
+
+ENCODERS = "encoders"
+"""Folder of the set that holds the encoders its sections went through; EXPORT ships them."""
+
+
+def prepare_sections(
+    sheet: Path,
+    *,
+    recipe: Recipe,
+    outdir: Path,
+    samples: Sequence[str] | None = None,
+    genes: Path | None = None,
+    encoder_names: Sequence[str] | None = None,
+    keep_pixels: bool = False,
+) -> None:
+    """Tile and encode every section of a training sheet and align it with its counts: ``outdir/<sample>/``.
+
+    The encoders stand in ``outdir/encoders``; those with weights come from where ``recipe.exported`` says.
+
+    Parameters
+    ----------
+    sheet:
+        Training sheet ``sample,slide,counts,patient[,spots][,mpp]``.
+    samples:
+        The rows to prepare; all of them where it is absent. Sections can be prepared apart and gathered.
+    genes:
+        Table ``gene_id,gene_symbol`` for counts that hold symbols only.
+    encoder_names:
+        Encoders in place of the recipe's own, for sections that several methods will take features of.
+    keep_pixels:
+        Keep the pixels of every tile, for a method that trains its encoder.
+
+    Raises
+    ------
+    UsageError
+        A sample is not in the sheet.
+    HistocastError
+        A section cannot be tiled, encoded or aligned, or its counts have too few genes of the panel.
+    """
+    from histocast.progress import log, track
+    from histocast.records import SlideRecord, read_record
+    from histocast.sections.read_counts import read_counts
+    from histocast.sections.read_training_sheet import read_training_sheet
+    from histocast.sections.section import prepare_section
+    from histocast.storage import fetch_file
+    from histocast.training.section_genes import describe_counts, describe_spots
+
+    rows = read_training_sheet(sheet)
+    if unknown := set(samples or ()) - {row.sample for row in rows}:
+        raise UsageError(
+            f"no sample {', '.join(sorted(unknown))}",
+            expected=f"some of {', '.join(row.sample for row in rows)}",
+            where=str(sheet),
+        )
+    chosen = [row for row in rows if not samples or row.sample in samples]
+    with scratch_folder(outdir) as scratch:
+        encoders = outdir / ENCODERS
+        bundle: Bundle | None = None
+        for row in track(chosen, label="prepare", total=len(chosen), unit="sections"):
+            stages = scratch / row.sample
+            stages.mkdir()
+            # A Visium folder is a folder, which only a disk has.
+            file = fetch_file(row.counts, stages) if "://" in row.counts else Path(row.counts)
+            # Before anything long: counts without genes of the panel are refused at once.
+            counts = read_counts(file, genes=genes)
+            log(f"prepare {row.sample}: {describe_counts(counts, recipe, sample=row.sample)}")
+            bundle = bundle or export_encoders(recipe, outdir=encoders, names=encoder_names)
+            given = {"slide": row.slide, "mpp": row.mpp, "bundle": encoders, "outdir": stages}
+            Tile(sample=row.sample, spots=row.spots, **given).work()
+            Encode(slide_record=stages / "slide.json", tiles=stages / "tiles.parquet", **given).work()
+            if keep_pixels:
+                record = read_record(stages / "slide.json", SlideRecord)
+                _keep_pixels(SlideLocation(row.sample, row.slide, mpp=row.mpp), record, stages, bundle.geometry)
+            section = prepare_section(stages, patient=row.patient, counts=counts, bundle=bundle, outdir=outdir)
+            log(f"prepare {row.sample}: {describe_spots(section)}")
+
+
+def _keep_pixels(location: SlideLocation, record: SlideRecord, stages: Path, geometry: TileGeometry) -> None:
+    """Read the tiles a second time: ENCODE hands no pixels on."""
+    from histocast.progress import Clock
+
+    with scratch_folder(stages) as scratch, opened_slide(location, scratch, Clock()) as (slide, _):
+        keep_pixels(
+            slide,
+            record=record,
+            tiles=stages / "tiles.parquet",
+            geometry=geometry,
+            outdir=stages,
+            threads=available_threads(),
+        )
+
+
+def export_encoders(recipe: Recipe, *, outdir: Path, names: Sequence[str] | None = None) -> Bundle:
+    """Write the encoders of a recipe as a bundle without a model, to tile and encode sections with.
+
+    The same recipe gives the same bytes, so sections prepared apart fit together. Encoders with weights are taken
+    from the folders of 'export-encoder' that the recipe names.
+
+    Parameters
+    ----------
+    names:
+        Encoders in place of the recipe's own, for sections that several methods will take features of.
+
+    Raises
+    ------
+    UsageError
+        The recipe names an encoder that histocast cannot write.
+    MissingInputError, ConfigError
+        An exported encoder is absent, or takes other tiles.
+    """
+    specs = tuple(_encoder(name, recipe, outdir) for name in names or recipe.prepared_encoders)
+    bundle = Bundle(
+        name=f"{recipe.name}-encoders",
+        version="0",
+        created_by=__version__,
+        description=f"The encoders of the recipe {recipe.name}, without a model.",
+        intended_use="Preparing training sections.",
+        licence="; ".join(dict.fromkeys(spec.licence for spec in specs)),
+        geometry=recipe.geometry,
+        encoders=specs,
+        fusion=FusionSpec(file=None, sha256="", inputs=(), outputs=(), method="none", feeds={}),
+        genes_sha256="",
+        gene_count=0,
+        scale=SCALES[recipe.protocol],
+        calibration=Calibration(method="none", sections=0),
+        ood=OutOfDistribution(column=recipe.features[0], mean=(), sd=(), threshold=0.0),
+    )
+    write_json(outdir / "bundle.json", bundle)
+    return bundle
+
+
+def _encoder(name: str, recipe: Recipe, outdir: Path) -> EncoderSpec:
+    geometry = recipe.geometry
+    if name in recipe.exported:
+        from histocast.encoders.exported_encoder import take_exported
+
+        return take_exported(recipe.exported[name], name=name, geometry=geometry, outdir=outdir)
+    from histocast.encoders.encoder_cards import card_names
+    from histocast.encoders.write_encoder import export_encoder
+
+    if name in card_names():
+        raise UsageError(
+            f"the encoder {name!r} needs weights",
+            expected="a folder of 'export-encoder'",
+            where=f"recipe {recipe.name}",
+            advice=f"run histocast export-encoder --name {name} --weights FILE --outdir DIR, and give DIR as "
+            "'exported' in the recipe or by --exported",
+        )
+    return export_encoder(name, tile_px=geometry.tile_px, um_per_px=geometry.um_per_px, folder=outdir)
+
+
+def keep_pixels(
+    slide: Slide, *, record: SlideRecord, tiles: Path, geometry: TileGeometry, outdir: Path, threads: int
+) -> None:
+    """Write ``pixels.npy``; a tile that cannot be read is black, and its features say so.
+
+    Parameters
+    ----------
+    slide:
+        Where the pixels come from.
+    record:
+        What TILE said of the slide.
+    tiles:
+        ``tiles.parquet``.
+    geometry:
+        Of a tile.
+
+    Raises
+    ------
+    DataError
+        The tiles are another slide's.
+    OutputError
+        The disk has no room.
+    """
+    tile_id, centres_level0_px = read_centres(tiles, record)
+    side = geometry.tile_px
+    shape = (len(tile_id), side, side, 3)
+    batches = slide.read_tiles(
+        centres_level0_px, tile_px=side, um_per_px=geometry.um_per_px, batch_tiles=BATCH_TILES, threads=threads
+    )
+    with (
+        write_atomically(outdir / PIXELS_FILE) as temporary,
+        Meter(f"keep pixels {record.sample}", total=len(tile_id)) as meter,
+        stopped(batches),
+    ):
+        _reserve(temporary, shape)
+        kept = np.load(temporary, mmap_mode="r+")
+        for batch in batches:
+            kept[batch.index] = batch.pixels
+            meter.advance(len(batch.index))
+        kept.flush()
+
+
+def _reserve(path: Path, shape: tuple[int, ...]) -> None:
+    """Write the header and take all the room: writing a memory map to a full disk ends the process by a signal."""
+    with path.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(
+            stream, {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
+        )
+        size_bytes = int(np.prod(shape, dtype=np.int64))
+        if size_bytes == 0:
+            return
+        try:
+            os.posix_fallocate(stream.fileno(), stream.tell(), size_bytes)
+        except OSError as error:
+            raise OutputError(
+                f"no room for {size_bytes / 1e9:.2f} GB of pixels: {error.strerror or error}",
+                where=str(path.parent),
+                advice="make room, or prepare without --keep-pixels",
+            ) from error

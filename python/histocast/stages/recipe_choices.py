@@ -1,0 +1,33 @@
+"""Which recipe, and what is chosen in place of its own: fields that stages of the train workflow share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+RecipeName = Annotated[str, Field(description="A recipe's JSON file, or the name of a shipped one.")]
+Method = Annotated[
+    str | None,
+    Field(description="In place of the recipe's method; 'dkan:no-gene-text' is one with one idea switched off or on."),
+]
+MethodOptions = Annotated[
+    tuple[str, ...],
+    Field(description="An option of the method, such as model.contrastive=false; may be repeated."),
+]
+Panel = Annotated[Path | None, Field(description="File with one gene per line, in place of the recipe's panel.")]
+GeneText = Annotated[
+    Path | None, Field(description="Embedded genes of 'genes embed', for methods that read descriptions.")
+]
+UnseenGenes = Annotated[
+    Path | None,
+    Field(
+        description="File with one gene per line: left out of training, predicted from their descriptions, and "
+        "scored apart."
+    ),
+]
+EncoderWeights = Annotated[Path | None, Field(description="Weights that a trained target encoder starts from.")]
+GeneTable = Annotated[Path | None, Field(description="Table gene_id,gene_symbol for counts that hold symbols only.")]
+Sheet = Annotated[Path, Field(description="Training sheet: sample,slide,counts,patient[,spots][,mpp].")]
+SetFolder = Annotated[Path, Field(description="Folder of prepared sections.")]

@@ -1,0 +1,216 @@
+"""What PLAN does: judge a training sheet and what is asked for, and name every model to train, before anything long starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from histocast.errors import ConfigError, DataError, ErrorCollector, MissingInputError, UsageError
+from histocast.records import Record
+from histocast.sections.folds import ALL, model_name, split_sections
+from histocast.sections.protocols import Protocol
+from histocast.sections.read_training_sheet import TrainingRow, read_training_sheet
+from histocast.slide.companions import companions_version, refuse_in_store, slide_files
+from histocast.storage import is_in_s3
+from histocast.training.recipe import Recipe, read_recipe
+from histocast.training.section_genes import SectionGenes, measure_row
+
+PLAN_FILE = "plan.json"
+
+Device = Literal["cpu", "cuda", "auto"]
+
+
+class Needs(NamedTuple):
+    """What training a method takes."""
+
+    pixels: bool = False
+    """Whether it trains an encoder."""
+    device: Device = "cpu"
+    threads: int = 1
+
+
+class PlannedModel(Record):
+    """One call of `histocast.stages.train`."""
+
+    id: str
+    """Name of the model's folder."""
+    method: str
+    """With its variant, if any."""
+    protocol: Protocol
+    fold: str
+    """What it leaves out, or ``all``: then it is not judged, and becomes a bundle."""
+    bundle: str
+    """Name of the bundle it becomes, or empty."""
+    device: Device = "cpu"
+    """Where it is trained, which decides whether its task asks for a GPU."""
+    threads: int = 1
+    """Threads it is trained with, and so processors that its task asks for."""
+
+
+class PlannedSection(Record):
+    """One row of the training sheet, which names the files that PREPARE is given."""
+
+    sample: str
+    slide: str
+    """Absolute path or URI, as are the next two."""
+    counts: str
+    spots: str | None = None
+    files: tuple[str, ...] = ()
+    """Local files and folders of the slide: the path it is opened by, then its companions. Empty for an object of a
+    store."""
+    companions_version: str | None = None
+    """What changes when a companion of a slide of several files changes."""
+    measured: SectionGenes | None = None
+    """What its counts measured of the panel, and its spots; None where PLAN does not see them."""
+
+
+class Plan(Record):
+    """``plan.json``."""
+
+    schema_version: Literal[1] = 1
+    recipe: str
+    sections: tuple[PlannedSection, ...]
+    """In the order of the sheet."""
+    split: str
+    """How folds are made, in words."""
+    encoders: tuple[str, ...]
+    """Encoders that any of the methods, or the controls beside them, takes features of."""
+    pixels: bool = False
+    """Whether any of the methods trains an encoder, so that sections have to keep the pixels of their tiles."""
+    models: tuple[PlannedModel, ...]
+
+
+def plan_models(
+    sheet: Path,
+    *,
+    recipe: str | Path,
+    methods: Sequence[str] = (),
+    panel: Path | None = None,
+    gene_text: Path | None = None,
+    unseen_genes: Path | None = None,
+    genes: Path | None = None,
+) -> Plan:
+    """Every model to train: a method on each fold under every protocol, and on all sections for its bundle.
+
+    Parameters
+    ----------
+    sheet:
+        Training sheet.
+    recipe:
+        Its file, or the name of a shipped one.
+    methods:
+        Methods and variants (``dkan:no-gene-text``), in place of the recipe's method. A variant is judged under the
+        recipe's protocol alone, and becomes no bundle.
+    unseen_genes:
+        Genes to leave out of training, a line each; see `read_recipe`.
+    genes:
+        Table ``gene_id,gene_symbol`` for counts that hold symbols only, as it is given to PREPARE.
+
+    Raises
+    ------
+    DataError
+        Every fault of the sheet, slides without their companions, sections whose counts cannot be used, or too few patients
+        or sections to hold one out.
+    ConfigError
+        There is no such method or variant, its options do not fit, or it reads gene descriptions and none are given.
+    UsageError
+        A method is asked for twice.
+    """
+    rows = read_training_sheet(sheet)
+    sections = _find_files(rows, sheet)
+    recipes = [
+        read_recipe(recipe, panel=panel, method=method, unseen_genes=unseen_genes) for method in methods or (None,)
+    ]
+    labels = [chosen.label for chosen in recipes]
+    if len(set(labels)) < len(labels):
+        raise UsageError(f"methods {', '.join(labels)}", expected="each once")
+    needs = [_judge_options(chosen, gene_text) for chosen in recipes]
+    split = split_sections(rows, by=recipes[0].folds)
+    models = []
+    for chosen, needed in zip(recipes, needs, strict=True):
+        models += [_planned(chosen, needed, p, fold.name) for p in chosen.scored_protocols for fold in split.folds]
+        if not chosen.variant:
+            models.append(_planned(chosen, needed, chosen.protocol, ALL))
+    return Plan(
+        recipe=recipes[0].name,
+        sections=_measure(rows, sections, recipes[0], genes, sheet),
+        split=split.description,
+        encoders=tuple(dict.fromkeys(name for chosen in recipes for name in chosen.prepared_encoders)),
+        pixels=any(needed.pixels for needed in needs),
+        models=tuple(models),
+    )
+
+
+def _measure(
+    rows: Sequence[TrainingRow], sections: Sequence[PlannedSection], recipe: Recipe, genes: Path | None, sheet: Path
+) -> tuple[PlannedSection, ...]:
+    """The sections with what their counts measured; all that cannot be used are refused in one message."""
+    faults = ErrorCollector(str(sheet))
+    seen = []
+    for row, section in zip(rows, sections, strict=True):
+        measured = None
+        try:
+            measured = measure_row(row, recipe, genes=genes)
+        except (DataError, MissingInputError) as error:
+            faults.add(f"section {row.sample} cannot be used: {error.message}")
+        seen.append(section.model_copy(update={"measured": measured}))
+    faults.raise_if_any("correct or leave out these sections and run again")
+    return tuple(seen)
+
+
+def _planned(recipe: Recipe, needs: Needs, protocol: Protocol, fold: str) -> PlannedModel:
+    return PlannedModel(
+        id=model_name(recipe.label, protocol, fold),
+        method=recipe.label,
+        protocol=protocol,
+        fold=fold,
+        bundle=recipe.label if fold == ALL else "",
+        device=needs.device,
+        threads=needs.threads,
+    )
+
+
+def _find_files(rows: Sequence[TrainingRow], sheet: Path) -> tuple[PlannedSection, ...]:
+    """The sections with the files of their slides; a slide that is not there is left to who brings it to a task."""
+    faults = ErrorCollector(str(sheet))
+    sections = []
+    for row in rows:
+        files: tuple[Path, ...] = ()
+        name = f"slide of sample {row.sample}"
+        try:
+            if is_in_s3(row.slide):
+                refuse_in_store(row.slide, name=name)
+            else:
+                files = slide_files(Path(row.slide), name=name) if Path(row.slide).is_file() else (Path(row.slide),)
+        except DataError as error:
+            faults.add(f"{name}: {error.found}", column="slide", expected=error.expected, advice=error.advice)
+        sections.append(
+            PlannedSection(
+                **row.model_dump(include={"sample", "slide", "counts", "spots"}),
+                files=tuple(map(str, files)),
+                companions_version=companions_version(files) if files else None,
+            )
+        )
+    faults.raise_if_any("correct the sheet and run again")
+    return tuple(sections)
+
+
+def _judge_options(recipe: Recipe, gene_text: Path | None) -> Needs:
+    """Judge a method's options now rather than after the sections were encoded; what its training takes."""
+    if recipe.method == "ridge":
+        return Needs()
+    from histocast.training.registry import read_options, refuse_target
+
+    where = f"recipe {recipe.name}, method {recipe.label}"
+    options, config = read_options(recipe.method, recipe.options, where=where)
+    refuse_target(recipe, options, where=where)
+    if getattr(config, "gene_text", False) and gene_text is None:
+        raise ConfigError(
+            "no gene descriptions",
+            expected="embedded genes",
+            where=where,
+            advice="give --gene-text (--gene_text of the pipeline), made by 'histocast genes embed', "
+            f"or take {recipe.method}:no-gene-text",
+        )
+    return Needs(options.encoder.trained, options.training.device, options.training.threads)
