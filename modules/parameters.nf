@@ -1,3 +1,5 @@
+include { executors_of_containers } from './inputs.nf'
+
 // Parameters are judged against nextflow_schema.json in the head process, so that a slip of the pen costs no task.
 
 def known_parameters(schema) {
@@ -116,10 +118,16 @@ def lack_of_effect(value, facts, given, profiles) {
         return "has no effect with -profile ${profiles.join(',')}: leave it out, or add the profile ${lacking.join(' or ')}"
     }
     def needed = facts.used_when ?: [:]
-    def acts = needed.any { name, start -> is_given(name == 'profile' ? profiles : [given[name]], start) }
+    def found = given + [profile: profiles, container: profiles.intersect(starters_of_containers())]
+    def acts = needed.any { name, start -> is_given([found[name]].flatten(), start) }
     return needed && !acts
-        ? "has no effect here: leave it out, or ${needed.collect { name, start -> advice_for(name, start) }.join(', or ')}"
+        ? "has no effect here: leave it out, or ${needed.collect { name, start -> advice_for(name, start) }.findAll().join(', or ')}"
         : null
+}
+
+// Profiles whose tasks run in containers.
+def starters_of_containers() {
+    return ['docker', 'podman', 'apptainer', 'singularity'] + executors_of_containers()
 }
 
 def is_given(values, start) {
@@ -128,8 +136,8 @@ def is_given(values, start) {
 }
 
 def advice_for(name, start) {
-    if (name == 'profile') {
-        return "add the profile ${start}"
+    if (name in ['profile', 'container']) {
+        return start ? "add the profile ${start}" : null
     }
     return start ? "give --${name}${start == '*' ? '' : " ${start}"}" : "leave out --${name}"
 }

@@ -18,6 +18,6 @@ process ENCODE {
 
     stub:
     """
-    true
+    ${task_environment(task)}true
     """
 }

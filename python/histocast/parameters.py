@@ -45,8 +45,8 @@ def _parameter(
 
     ``needed_by`` names the workflow that cannot do without it, ``used_by`` the only workflow that uses it. Of each group of
     profiles in ``used_with`` the run must have one, because the parameter has no effect without them. Nor has it where nothing
-    in ``used_when`` holds: another parameter, or ``profile``, with what its value begins with, ``*`` for any value, nothing
-    for none.
+    in ``used_when`` holds: another parameter, ``profile`` or ``container`` (what starts one), with what its value begins with,
+    ``*`` for any value, nothing for none.
     """
     extra: JsonDict = {"group": group}
     if needed_by:
@@ -162,7 +162,8 @@ class Parameters(Record):
         "serving",
         "Precision of encoders on GPUs. Servers of --triton_url must be of the same; fp16 needs servers with TensorRT.",
         used_by="predict",
-        used_when={"profile": "gpu", "triton_url": "*", "serving": "task"},
+        # Outside containers the machine's own onnxruntime may be one for GPUs.
+        used_when={"profile": "gpu", "triton_url": "*", "serving": "task", "container": ""},
         default="fp32",
     )
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -28,7 +29,7 @@ from histocast.errors import ConfigError, UsageError
 from histocast.inference.predictor import graphs_of
 from histocast.inference.triton.model_repository import model_name
 from histocast.inference.triton.repository_options import RepositoryOptions
-from histocast.inference.triton.server_command import COMMAND, server_options
+from histocast.inference.triton.server_command import COMMAND, MUTUAL_TLS, server_options
 from histocast.inference.triton.settings import DEFAULT_PORT, TOKEN_HEADER
 from histocast.inference.triton.shared_memory import Regions
 from histocast.inference.triton.task_server import free_port
@@ -238,16 +239,27 @@ class TestDeployed:
     [
         ({"grpc": "0.0.0.0:8001"}, "no token .* 0.0.0.0:8001"),
         ({"grpc": "127.0.0.1:8001", "http": "[::]:8000"}, r"no token .* \[::\]:8000"),
+        (
+            {"grpc": "0.0.0.0:8001", "http": "0.0.0.0:8000", "more": [MUTUAL_TLS]},
+            "no token for a server that other machines reach at 0.0.0.0:8000",
+        ),
+        ({"grpc": "0.0.0.0:8001", "more": ["--grpc-use-ssl=true"]}, "no token"),
         ({"grpc": "8001"}, "'8001' is no address"),
         ({"grpc": "127.0.0.1:grpc"}, "no address"),
         ({"grpc": "127.0.0.1:8001", "token": "short"}, "cannot be given"),
         ({"grpc": "127.0.0.1:8001", "token": "a,token:that=Triton_splits"}, "cannot be given"),
     ],
 )
-def test_a_server_that_others_reach_without_a_token_is_never_started(given: dict[str, str], found: str) -> None:
+def test_a_server_that_others_reach_without_a_token_is_never_started(given: dict[str, Any], found: str) -> None:
     with pytest.raises(UsageError, match=found) as raised:
         server_options("/models", **given)
     assert "splits" not in raised.value.message
+
+
+def test_a_server_that_asks_for_certificates_needs_no_token_and_has_no_secret_in_its_command_line() -> None:
+    options = server_options("/models", grpc="0.0.0.0:8001", more=[MUTUAL_TLS])
+    assert options[-1] == MUTUAL_TLS
+    assert not [option for option in options if "restricted" in option]
 
 
 def test_addresses_are_always_said() -> None:
@@ -369,6 +381,7 @@ def test_the_batch_script_publishes_an_address_that_answers_and_takes_it_back(
         ["bash", root / "containers/triton.sbatch"],
         env={
             **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "MODELS": str(server.repository),
             "URL_FILE": str(url_file),
             "TRITONSERVER": find_server(),

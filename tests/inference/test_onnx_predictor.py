@@ -254,9 +254,12 @@ def test_a_device_computes_encoders_in_the_precision_asked_for_and_the_fusion_gr
     assert {options["cudnn_conv_algo_search"] for options in given.values()} == {"HEURISTIC"}
 
 
-def test_half_precision_is_refused_within_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("precision", "told"), [("fp16", "fp16 within the task"), ("tf32", "tf32 without a CUDA")])
+def test_a_precision_that_this_machine_has_not_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, told: str
+) -> None:
     bundle = write_shipped_bundle(tmp_path)
-    monkeypatch.setenv("HISTOCAST_PRECISION", "fp16")
-    with pytest.raises(UsageError, match="fp16 within the task"):
+    monkeypatch.setenv("HISTOCAST_PRECISION", precision)
+    with pytest.raises(UsageError, match=told):
         open_predictor(tmp_path, bundle, names=("morphology",), threads=1)
     open_predictor(tmp_path, bundle, names=("fusion",), threads=1).close()

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
-from histocast.errors import ConfigError
+from histocast.errors import ConfigError, ServingUnavailable
+from histocast.inference.triton.server_command import MUTUAL_TLS
 from histocast.inference.triton.wire import read_response, write_length, write_request
 from known_encoders import write_encoder, write_shipped_bundle
 from triton_server import ENCODER, Connect, RealServer, Served
@@ -102,16 +103,18 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-def test_tls_is_used_and_the_certificate_is_checked(
-    connect: Connect, start_server: StartServer, tmp_path: Path
-) -> None:
+def test_certificates_of_both_sides_are_checked(connect: Connect, start_server: StartServer, tmp_path: Path) -> None:
     certificate, key = write_certificate(tmp_path)
-    server = start_server("--grpc-use-ssl=true", f"--grpc-server-cert={certificate}", f"--grpc-server-key={key}")
+    server = start_server(
+        *(MUTUAL_TLS, f"--grpc-server-cert={certificate}", f"--grpc-server-key={key}"),
+        f"--grpc-root-cert={certificate}",
+    )
     url = server.url.replace("grpc:", "grpcs:")
     tiles = np.zeros((2, 32, 32, 3), np.uint8)
-    assert connect(url, names=ENCODER, ca=certificate).infer("morphology", {"tiles": tiles})["embedding"].shape == (
-        2,
-        6,
-    )
+    ours = {"cert": certificate, "key": key}
+    served = connect(url, names=ENCODER, ca=certificate, **ours)
+    assert served.infer("morphology", {"tiles": tiles})["embedding"].shape == (2, 6)
     with pytest.raises(ConfigError, match="HISTOCAST_TRITON_CA"):
-        connect(url, names=ENCODER, patience_s=3)
+        connect(url, names=ENCODER, patience_s=3, **ours)
+    with pytest.raises((ConfigError, ServingUnavailable)):
+        connect(url, names=ENCODER, patience_s=3, ca=certificate)

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from described_bundle import write_descriptions
 from pipeline_runs import Launcher, count_by_process, write_samplesheet
 
 # Several whole runs of the pipeline, on a machine that may have other work to do.
@@ -173,23 +172,6 @@ def test_an_overwritten_object_runs_again_and_predictions_from_s3_are_those_from
     assert second.code == 0, second.output
     assert second.tasks("COMPLETED") == sorted([*(f"{stage} B" for stage in STAGES), "SUMMARISE"])
     assert count_by_process(second.tasks("CACHED")) == dict.fromkeys(STAGES, 2)
-
-
-def test_descriptions_of_another_text_encoder_end_the_run_before_any_slide_is_opened(
-    launch: Launcher, tmp_path: Path, bundle: Path, make_slide: Callable[..., Path]
-) -> None:
-    make_slide(tmp_path / "a.tiff", seed=1)
-    sheet = write_samplesheet(tmp_path / "sheet.csv", {"A": "a.tiff"})
-    genes = write_descriptions(tmp_path / "genes.parquet", {"ENSG00000186847": "KRT14"}, np.ones((1, 384), np.float32),
-                               encoder="biobert/lasttoken/raw/512", revision="abc")  # fmt: skip
-
-    run = launch("--input", sheet, "--bundle", bundle, "--genes", genes)
-
-    assert run.code != 0
-    assert "exit status (78)" in run.output
-    assert "biobert/lasttoken/raw/512 of revision abc" in run.output
-    assert "minilm/mean/normalised/256" in run.output
-    assert {row["process"] for row in run.trace()} == {"PREDICT_SLIDES:CHECK"}
 
 
 def test_every_fault_of_a_samplesheet_is_told_at_once_and_before_any_slide_is_opened(

@@ -49,7 +49,13 @@ workflow {{
     TILE()
 }}
 """
-SOONER = "executor { pollInterval = '200 ms'\n queueStatInterval = '200 ms' }"
+# The profile's own interval comes after what a file says of all executors, and before what one says of a single executor. Nobody
+# reads the reports.
+SOONER = """
+executor {{ ${executor} {{ pollInterval = '200 ms'
+    queueStatInterval = '200 ms' }} }}
+report.enabled = timeline.enabled = dag.enabled = false
+"""
 
 ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:triton-token"
 OF_SLURM = ("--no-requeue", "--signal B:USR2@30")
@@ -140,7 +146,7 @@ def test_a_job_asks_its_scheduler_for_queue_processors_memory_and_gpu(
     script, settings = tmp_path / "tasks.nf", tmp_path / "here.config"
     script.write_text(TASKS.format(root=root))
     settings.write_text(
-        f"includeConfig '{root}/nextflow.config'\n{SOONER}\nenv.HISTOCAST_TRITON_TOKEN_SECRET = '{ARN}'\n"
+        f"includeConfig '{root}/nextflow.config'\n{SOONER.format(executor=scheduler)}\nenv.HISTOCAST_TRITON_TOKEN_SECRET = '{ARN}'\n"
     )
     (tmp_path / "lsf.conf").write_text("LSB_JOB_MEMLIMIT=N\nLSF_UNIT_FOR_LIMITS=MB\n")
     programs = put_programs(tmp_path, scheduler)
@@ -173,60 +179,43 @@ k8s {{
 """
 
 
-def test_a_pod_asks_kubernetes_for_processors_memory_and_gpu_and_knows_its_image(
+def test_pods_ask_for_processors_memory_and_gpu_and_an_image_that_cannot_be_pulled_ends_the_run(
     launch: Launcher, root: Path, tmp_path: Path
 ) -> None:
-    script, settings = tmp_path / "tasks.nf", tmp_path / "here.config"
-    script.write_text(TASKS.format(root=root))
-    with kubernetes_api() as api:
-        settings.write_text(f"includeConfig '{root}/nextflow.config'\n{SOONER}\n{CLAIM.format(server=api.url)}")
-
-        run = launch(
-            *("-c", settings, "-profile", "k8s,gpu", "--registry", "here.org", "--node_cache", tmp_path / "cache"),
-            script=script,
-        )
-
-    assert run.code == 0, run.output
-    pods = {pod["metadata"]["labels"]["nextflow.io/processName"]: pod["spec"] for pod in api.pods}
-    containers = {name: spec["containers"][0] for name, spec in pods.items()}
-    assert containers["TILE"]["image"] == "here.org/histocast/client:0.1.0"
-    assert containers["TILE"]["resources"] == {
-        "requests": {"cpu": 2, "memory": "3072Mi"},
-        "limits": {"memory": "3072Mi"},
-    }
-    assert containers["ENCODE"]["image"] == "here.org/histocast/client-gpu:0.1.0"
-    assert containers["ENCODE"]["resources"] == {
-        "requests": {"cpu": 4, "memory": "6144Mi", "nvidia.com/gpu": 1},
-        "limits": {"memory": "6144Mi", "nvidia.com/gpu": 1},
-    }
-    for name, spec in pods.items():
-        (claim,) = (volume for volume in spec["volumes"] if "persistentVolumeClaim" in volume)
-        assert claim["persistentVolumeClaim"] == {"claimName": "lab"}
-        assert {"path": str(tmp_path / "cache")} in [volume.get("hostPath") for volume in spec["volumes"]]
-        (command,) = (
-            path.read_text()
-            for path in (tmp_path / "work").rglob(".command.sh")
-            if f"name: '{name}'" in path.with_name(".command.run").read_text()
-        )
-        assert f"HISTOCAST_IMAGE='{containers[name]['image']}' " in command
-
-
-def test_an_image_that_cannot_be_pulled_ends_the_run_at_its_first_task(
-    launch: Launcher, root: Path, tmp_path: Path
-) -> None:
+    """The whole pipeline, whose first pod of the encoders' image, PROVE_IMAGE, asks for what ENCODE would."""
     sheet = write_samplesheet(tmp_path / "sheet.csv", {"A": "a.tiff", "B": "b.tiff"})
     settings = tmp_path / "here.config"
     missing = "here.org/histocast/client-gpu:0.1.0"
     with kubernetes_api(absent_image=missing) as api:
-        settings.write_text(f"includeConfig '{root}/nextflow.config'\n{SOONER}\n{CLAIM.format(server=api.url)}")
+        settings.write_text(
+            f"includeConfig '{root}/nextflow.config'\n{SOONER.format(executor='k8s')}\n{CLAIM.format(server=api.url)}"
+        )
 
         run = launch(
             *("-stub", "-c", settings, "-profile", "k8s,gpu", "--registry", "here.org"),
-            *("--input", sheet, "--bundle", tmp_path),
+            *("--input", sheet, "--bundle", "s3://lab/bundle", "--node_cache", tmp_path / "cache"),
         )
 
     assert run.code != 0
     assert "image cannot be pulled" in run.output
     started = Counter(pod["metadata"]["labels"]["nextflow.io/processName"] for pod in api.pods)
+    assert started.keys() == {f"PREDICT_SLIDES_{name}" for name in ("CHECK", "TILE", "PROVE_IMAGE")}
     assert 1 <= started["PREDICT_SLIDES_PROVE_IMAGE"] <= 4
-    assert "PREDICT_SLIDES_ENCODE" not in started
+    pods = {pod["metadata"]["labels"]["nextflow.io/processName"]: pod["spec"] for pod in api.pods}
+    containers = {name.removeprefix("PREDICT_SLIDES_"): spec["containers"][0] for name, spec in pods.items()}
+    assert containers["TILE"]["image"] == "here.org/histocast/client:0.1.0"
+    assert containers["TILE"]["resources"] == {
+        "requests": {"cpu": 2, "memory": "3072Mi"},
+        "limits": {"memory": "3072Mi"},
+    }
+    assert containers["PROVE_IMAGE"]["image"] == missing
+    assert containers["PROVE_IMAGE"]["resources"] == {
+        "requests": {"cpu": 4, "memory": "6144Mi", "nvidia.com/gpu": 1},
+        "limits": {"memory": "6144Mi", "nvidia.com/gpu": 1},
+    }
+    for spec in pods.values():
+        (claim,) = (volume for volume in spec["volumes"] if "persistentVolumeClaim" in volume)
+        assert claim["persistentVolumeClaim"] == {"claimName": "lab"}
+        assert {"path": str(tmp_path / "cache")} in [volume.get("hostPath") for volume in spec["volumes"]]
+    commands = [path.read_text() for path in (tmp_path / "work").rglob(".command.sh")]
+    assert any(f"HISTOCAST_IMAGE='{missing}' " in command for command in commands)

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from histocast import predict_slide
 from histocast.bundle import read_bundle
 from histocast.records import SampleStatus, read_record
 from pipeline_runs import Launcher, write_samplesheet
@@ -59,10 +60,8 @@ def own_servers() -> dict[str, str]:
 
 
 @pytest.fixture
-def sheet(tmp_path: Path, make_slide: Callable[..., Path]) -> Path:
-    make_slide(tmp_path / "one.tiff", seed=1)
-    make_slide(tmp_path / "two.tiff", seed=2)
-    return write_samplesheet(tmp_path / "sheet.csv", {"S1": "one.tiff", "S2": "two.tiff"})
+def slides(tmp_path: Path, make_slide: Callable[..., Path]) -> dict[str, Path]:
+    return {f"S{seed}": make_slide(tmp_path / f"{seed}.tiff", seed=seed) for seed in (1, 2, 3)}
 
 
 @pytest.fixture
@@ -75,24 +74,33 @@ def server(tmp_path: Path, bundle: Path) -> Iterator[RealServer]:
     server.kill()
 
 
-def test_results_are_those_of_a_run_in_process_and_no_server_is_left(
-    launch: Launcher, tmp_path: Path, sheet: Path, bundle: Path, own_servers: dict[str, str], server: RealServer
+def test_results_are_those_of_the_verb_in_process_and_no_server_is_left(
+    launch: Launcher,
+    tmp_path: Path,
+    slides: dict[str, Path],
+    bundle: Path,
+    own_servers: dict[str, str],
+    server: RealServer,
 ) -> None:
-    def run(name: str, *more: str) -> Path:
+    def run(name: str, samples: tuple[str, ...], *more: str) -> Path:
+        sheet = write_samplesheet(tmp_path / f"{name}.csv", {sample: slides[sample] for sample in samples})
         folders = ("--outdir", tmp_path / name, "-work-dir", tmp_path / f"work-{name}")
         done = launch("--input", sheet, "--bundle", bundle, *folders, *more, env=own_servers)
         assert done.code == 0, done.output
         assert servers_below(tmp_path / f"work-{name}") == []
         return tmp_path / name
 
-    here = run("here")
-    for served in (run("task", "--serving", "task"), run("servers", "--triton_url", server.url)):
-        for sample in ("S1", "S2"):
-            assert_same_results(served / sample, here / sample, sample)
+    for sample in ("S1", "S2"):
+        predict_slide(slides[sample], bundle=bundle, outdir=tmp_path / "here" / sample, sample=sample)
+    # A task's own server is for encoders.
+    for served, samples, stages in (
+        (run("task", ("S1",), "--serving", "task"), ("S1",), ("encode",)),
+        (run("servers", ("S1", "S2"), "--triton_url", server.url), ("S1", "S2"), ("encode", "predict")),
+    ):
+        for sample in samples:
+            assert_same_results(served / sample, tmp_path / "here" / sample, sample)
             status = read_record(served / sample / "status.json", SampleStatus)
             facts = {stage.stage: stage.facts for stage in status.stages}
-            # A task's own server is for encoders.
-            stages = ("encode",) if served.name == "task" else ("encode", "predict")
             assert ("server_requests" in facts["predict"]) == ("predict" in stages)
             for stage in stages:
                 assert facts[stage]["server_requests"] >= 1
@@ -117,29 +125,50 @@ def assert_same_results(found: Path, expected: Path, sample: str) -> None:
 
 @pytest.fixture
 def slow_servers(tmp_path: Path, own_servers: dict[str, str]) -> dict[str, str]:
-    """A real server whose models take 15 s a batch, also to warm up, so that a task is surely at work when it is ended."""
+    """A real server whose models take two minutes a batch, also to warm up, so that a task is surely at work when it is ended."""
     program = tmp_path / "slow-tritonserver"
     program.write_text(
         "#!/bin/sh\n"
         "for argument; do case $argument in --model-repository=*) models=${argument#*=} ;; esac; done\n"
-        'sed -i "s/^        begun = /        __import__(\'time\').sleep(15); begun = /" "$models"/*/1/model.py\n'
-        'grep -q "sleep(15)" "$models"/*/1/model.py || exit 1\n'
+        'sed -i "s/^        begun = /        __import__(\'time\').sleep(120); begun = /" "$models"/*/1/model.py\n'
+        'grep -q "sleep(120)" "$models"/*/1/model.py || exit 1\n'
         f'exec {own_servers["HISTOCAST_TRITONSERVER"]} "$@"\n'
     )
     program.chmod(0o755)
     return {**own_servers, "HISTOCAST_TRITONSERVER": str(program)}
 
 
-@pytest.mark.parametrize("end", ["time limit", "aborted", "killed"])
+def encode_folder(work: Path, sample: str) -> Path | None:
+    """Where the ENCODE of a sample works, once it was started."""
+    scripts = (path for path in work.rglob(".command.run") if f"ENCODE ({sample})'" in path.read_text())
+    return next((path.parent for path in scripts), None)
+
+
+def serves(work: Path, sample: str) -> bool:
+    """Whether a sample's ENCODE has a server at this moment."""
+    folder = encode_folder(work, sample)
+    return folder is not None and bool(servers_below(folder))
+
+
+# Two at once, of whatever order. S1 is ended by its time limit; S2 and S3 by the test.
+ENDS = """
+process {
+    errorStrategy = 'ignore'
+    withName: ENCODE { time = { task.tag == 'S1' ? '40s' : '1h' } }
+}
+"""
+
+
 def test_a_task_that_is_ended_takes_its_server_along(
-    end: str, launch: Launcher, tmp_path: Path, sheet: Path, bundle: Path, slow_servers: dict[str, str]
+    launch: Launcher, tmp_path: Path, slides: dict[str, Path], bundle: Path, slow_servers: dict[str, str]
 ) -> None:
-    config = tmp_path / "more.config"
-    limit = "withName: ENCODE { time = '25s' }" if end == "time limit" else ""
-    config.write_text(f"process {{ errorStrategy = 'terminate'\n{limit} }}\n")
+    """By its time limit, killed as where memory runs out, and with the whole run."""
+    config, log, work = tmp_path / "more.config", tmp_path / "log", tmp_path / "work"
+    config.write_text(ENDS)
+    sheet = write_samplesheet(tmp_path / "sheet.csv", slides)
     run = subprocess.Popen(
         [
-            *(launch.nextflow, "run", launch.root, "-ansi-log", "false", "-c", config),
+            *(launch.nextflow, "run", launch.root, "-ansi-log", "false", "-c", config, "--max_cpus", "1"),
             *("--input", sheet, "--bundle", bundle, "--serving", "task", "--outdir", tmp_path / "results"),
         ],
         cwd=tmp_path,
@@ -150,20 +179,27 @@ def test_a_task_that_is_ended_takes_its_server_along(
             "NXF_OFFLINE": "true",
             **slow_servers,
         },
-        stdout=(tmp_path / "log").open("wb"),
+        stdout=log.open("wb"),
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
     try:
-        assert wait_until(lambda: bool(servers_below(tmp_path)), limit_s=APPEARS_WITHIN_S), (
-            tmp_path / "log"
-        ).read_text()
-        if end == "aborted":
-            run.send_signal(signal.SIGTERM)
-        elif end == "killed":
-            # As the kernel does where memory runs out: the tasks themselves, without a word.
-            for number in processes_below(tmp_path, b"\0encode\0"):
-                os.kill(number, signal.SIGKILL)
+        seen: set[str] = set()
+
+        def all_but_s3_are_ended() -> bool:
+            up = {sample for sample in slides if serves(work, sample)}
+            if "S2" in up - seen:
+                # As the kernel does: the task itself, without a word.
+                for number in processes_below(encode_folder(work, "S2"), b"\0encode\0"):
+                    os.kill(number, signal.SIGKILL)
+            seen.update(up)
+            return seen == {*slides} and up == {"S3"}
+
+        assert wait_until(all_but_s3_are_ended, limit_s=APPEARS_WITHIN_S), (seen, log.read_text())
+        assert "Process exceeded running time limit (40s)" in (tmp_path / ".nextflow.log").read_text()
+        assert "ENCODE (S2)` terminated with an error exit status (137)" in log.read_text()
+        assert run.poll() is None
+        run.send_signal(signal.SIGTERM)
         assert run.wait(timeout=240) != 0
         # Ending the tasks is Nextflow's part, which may leave one behind where it is aborted itself.
         for number in processes_below(tmp_path, b"\0encode\0"):

@@ -281,6 +281,6 @@ def test_genes_that_the_model_cannot_take_are_refused_before_any_slide_is_opened
     write_described_bundle(tmp_path / "dkan")
     record = check_samples(rows, bundle_folder=tmp_path / "dkan", genes=described)
     assert record.genes_digest is not None
-    write_descriptions(described, genes, gene_texts(2), encoder="minilm/cls/normalised/256")
-    with pytest.raises(ConfigError, match="minilm/cls"):
+    write_descriptions(described, genes, gene_texts(2), encoder="biobert/lasttoken/raw/512", revision="abc")
+    with pytest.raises(ConfigError, match=r"(?s)biobert/lasttoken/raw/512 of revision abc.*minilm/mean/normalised/256"):
         check_samples(rows, bundle_folder=tmp_path / "dkan", genes=described)

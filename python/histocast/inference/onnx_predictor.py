@@ -176,7 +176,7 @@ class OnnxPredictor:
     MissingInputError, ConfigError
         As for `graph_path`, `open_session` and `check_contract`; or a name is not one of the bundle's graphs.
     UsageError
-        ``precision`` is one that onnxruntime alone cannot compute in.
+        ``precision`` is one that onnxruntime alone, or a machine without a CUDA device, cannot compute in.
     """
 
     in_flight = 1
@@ -200,6 +200,12 @@ class OnnxPredictor:
                 precision="fp32" if name == FUSION else precision,
             )
             check_contract(session, graph, where=f"graph {name!r}")
+            if precision == "tf32" and name != FUSION and CUDA not in session.get_providers():
+                raise UsageError(
+                    "precision tf32 without a CUDA device",
+                    expected="fp32, which CPUs compute in",
+                    advice="leave out --precision, or see docs/usage.md, GPUs",
+                )
             self._sessions[name] = session
 
     def contract(self, name: str) -> GraphSpec:

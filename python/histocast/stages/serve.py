@@ -12,7 +12,7 @@ from histocast.stages.stage import Stage
 class Serve(Stage):
     """Run a Triton server that loads all models at start.
 
-    It refuses to change them, and asks for a token.
+    It refuses to change them, and asks for a token, or for certificates of clients.
     """
 
     models: str
@@ -35,13 +35,17 @@ class Serve(Stage):
         ------
         ConfigError
             There is no server here, or it cannot be started.
+        UsageError
+            Other machines would reach it without a token or certificate.
         """
         from histocast.inference.triton.server_command import COMMAND, find_program, server_environment, server_options
         from histocast.inference.triton.settings import TritonSettings
 
         token = TritonSettings.from_environment().secret()
-        options = server_options(self.models, grpc=self.grpc, http=self.http, metrics=self.metrics, token=token)
-        command = [*find_program(), *options, *self.option]
+        options = server_options(
+            self.models, grpc=self.grpc, http=self.http, metrics=self.metrics, token=token, more=self.option
+        )
+        command = [*find_program(), *options]
         try:
             os.execvpe(command[0], command, server_environment(tf32=self.tf32))  # noqa: S606 - the operator's own command
         except OSError as error:

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from histocast.errors import ConfigError, MissingInputError, UsageError
 from histocast.inference.triton.settings import TOKEN_HEADER
@@ -56,8 +56,18 @@ def find_program() -> list[str]:
     return command
 
 
+MUTUAL_TLS = "--grpc-use-ssl-mutual=true"
+"""Option by which gRPC answers only who has a certificate of the clients' authority."""
+
+
 def server_options(
-    models: str, *, grpc: str, http: str | None = None, metrics: str | None = None, token: str | None = None
+    models: str,
+    *,
+    grpc: str,
+    http: str | None = None,
+    metrics: str | None = None,
+    token: str | None = None,
+    more: Sequence[str] = (),
 ) -> list[str]:
     """Options of a server over a model repository.
 
@@ -69,18 +79,21 @@ def server_options(
         ``host:port`` to listen on. HTTP and metrics are off where ``None``.
     token:
         Needed in every call but health over HTTP, so that probes work, and metrics, which are of load alone.
+    more:
+        Options of Triton's own, which come last.
 
     Raises
     ------
     UsageError
-        An address is none; gRPC or HTTP can be reached from other machines and there is no token; or Triton could not
-        read the token.
+        An address is none; gRPC or HTTP can be reached from other machines and there is no token, nor, for gRPC, a
+        certificate asked for; or Triton could not read the token.
     """
-    if token is None and (open_to_others := [each for each in (grpc, http) if each and not _is_loopback(each)]):
+    guarded = None if MUTUAL_TLS in more else grpc
+    if token is None and (open_to_others := [each for each in (guarded, http) if each and not _is_loopback(each)]):
         raise UsageError(
             f"no token for a server that other machines reach at {', '.join(open_to_others)}",
             expected="HISTOCAST_TRITON_TOKEN or HISTOCAST_TRITON_TOKEN_FILE",
-            advice="make one with 'openssl rand -hex 32', or listen on 127.0.0.1",
+            advice=f"make one with 'openssl rand -hex 32', listen on 127.0.0.1, or ask for certificates by {MUTUAL_TLS}",
         )
     if token is not None and not TOKEN.fullmatch(token):
         raise UsageError(
@@ -98,7 +111,7 @@ def server_options(
         options.append(f"--grpc-restricted-protocol={','.join((HEALTH, *PROTOCOLS))}:{key}={token}")
         if http:
             options.append(f"--http-restricted-api={','.join(PROTOCOLS)}:{TOKEN_HEADER}={token}")
-    return options
+    return [*options, *more]
 
 
 def server_environment(*, tf32: bool, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
