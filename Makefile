@@ -245,8 +245,9 @@ COMPILE = $(UV) pip compile --quiet --upgrade --python-version 3.11 --generate-h
     --no-annotate --no-emit-index-url --no-emit-find-links
 
 lock: $(VENV)/.build.stamp
-	$(COMPILE) pyproject.toml --extra train --extra genes --group dev --output-file requirements/dev.lock
+	$(COMPILE) pyproject.toml --extra train --extra cohort --extra genes --group dev --output-file requirements/dev.lock
 	$(COMPILE) pyproject.toml --extra train --constraint requirements/dev.lock --output-file requirements/train.lock
+	$(COMPILE) pyproject.toml --extra cohort --constraint requirements/dev.lock --output-file requirements/cohort.lock
 	$(COMPILE) pyproject.toml --constraint requirements/dev.lock --output-file requirements/client.lock
 	$(COMPILE) requirements/build.in --constraint requirements/dev.lock --output-file requirements/build.lock
 	$(COMPILE) requirements/triton.in --output-file requirements/triton.lock

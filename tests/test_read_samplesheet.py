@@ -144,6 +144,7 @@ def test_all_faults_at_once(sheet):
         (b"sample,slide" + b"".join(b",m%d" % n for n in range(65)) + b"\nS1,a" + b",1" * 65, "65 columns of metadata"),
         (b"sample,slide\nS1,\n", "line 2, column 'slide': an empty cell"),
         (b"sample,slide\nS1,https://host/a.svs\n", "a https:// address"),
+        (b"sample,slide\nA,a.svs\nA.slide,b.svs\n", "'A.slide' ends like a file of another sample"),
         (b"sample,slide\nS 1,a.svs\n", "'S 1' cannot name files"),
         (
             b"sample,slide\n\n\nS1,a.svs\n\nS1,b.svs\n",

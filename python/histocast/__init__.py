@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from histocast.bundle import read_bundle
     from histocast.stages.check import Check
+    from histocast.stages.cohort import Cohort
     from histocast.stages.encode import Encode
     from histocast.stages.evaluate import Evaluate
     from histocast.stages.export import Export
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Check",
+    "Cohort",
     "Encode",
     "Evaluate",
     "Export",

@@ -261,6 +261,66 @@ SUMMARY = TableSchema(
     ),
 )
 
+SLIDES = TableSchema(
+    "slides",
+    1,
+    (
+        Column("sample", pa.string(), "the samplesheet's sample; one row each"),
+        *(
+            Column(column.name, column.dtype, column.meaning, column.nullable)
+            for column in SUMMARY.columns
+            if column.name
+            in (
+                "outcome",
+                "verdict",
+                "reservations",
+                "failed_stage",
+                "error_kind",
+                "message",
+                "advice",
+                "tissue_area_mm2",
+            )
+        ),
+        Column("in_matrix", pa.bool_(), "whether it is a row of cohort.h5ad: it has in-distribution spots"),
+        Column("vendor", pa.string(), "of the scanner, as the slide's file says", nullable=True),
+        Column("objective_power", pa.float64(), "as the slide's file says", nullable=True),
+        Column("um_per_px", pa.float64(), "of level 0", nullable=True),
+        Column("layout", pa.string(), "'grid' or 'spots'", nullable=True),
+        Column("pen_fraction", pa.float64(), "share of the slide under pen", nullable=True),
+        Column("unreadable_fraction", pa.float64(), "share of the slide that could not be read", nullable=True),
+        Column("stain_absorbance", pa.float64(), "median optical density of the tissue in green light", nullable=True),
+        Column("colourless", pa.bool_(), "whether the slide shows no colour at all", nullable=True),
+        Column("spots", pa.int64(), "in tissue", nullable=True),
+        Column("readable_spots", pa.int64(), "of these, readable", nullable=True),
+        Column("in_distribution_spots", pa.int64(), "of these, clean and like the training tissue", nullable=True),
+        Column("ood_fraction", pa.float64(), "share of readable spots unlike the training tissue", nullable=True),
+        Column("blurred_fraction", pa.float64(), "share of the spots out of focus", nullable=True),
+        Column("inked_fraction", pa.float64(), "share of the spots under ink", nullable=True),
+        Column("mean_expression", pa.float64(), "mean over the genes of the in-distribution mean", nullable=True),
+        Column("outlier", pa.bool_(), "null where its batch is too small to say", nullable=True),
+        Column("outlier_in", pa.list_(pa.string()), "columns in which it is an outlier", nullable=True),
+        Column("slide_digest", pa.string(), "of the slide's bytes", nullable=True),
+        Column("bundle_digest", pa.string(), "of the bundle", nullable=True),
+        Column("genes_digest", pa.string(), "of what --genes gave", nullable=True),
+        Column("bundle_name", pa.string(), "the bundle's name and version", nullable=True),
+        Column("method", pa.string(), "the bundle's method", nullable=True),
+        Column("picture_jpeg", pa.string(), "the overview at no more than 96 pixels, base64", nullable=True),
+    ),
+)
+"""One row per row of the samplesheets; quality is null where a slide failed before it was known."""
+
+SIGNATURES = TableSchema(
+    "signatures",
+    1,
+    (
+        Column("sample", pa.string(), "a slide of cohort.h5ad"),
+        Column("signature", pa.string(), "name of the gene set"),
+        Column("score", pa.float32(), "mean z-score of its genes; null where too few are predicted", nullable=True),
+        Column("genes", pa.int32(), "genes of the set"),
+        Column("predicted", pa.int32(), "of these, predicted"),
+    ),
+)
+
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:

@@ -31,7 +31,16 @@ ABOUT = "Predict spatial gene expression from H&E whole-slide images."
 
 GROUPS = {
     "Predict one slide": ("predict-slide",),
-    "Stages of the predict workflow": ("check", "tile", "encode", "predict", "report", "summarise", "provenance"),
+    "Stages of the predict workflow": (
+        "check",
+        "tile",
+        "encode",
+        "predict",
+        "report",
+        "summarise",
+        "cohort",
+        "provenance",
+    ),
     "Stages of the train workflow": ("plan", "prepare", "train", "evaluate", "export", "lineage"),
     "Genes": ("genes resolve", "genes describe", "genes embed", "genes ask"),
     "Encoders and published data": ("export-encoder", "training-sheet"),
@@ -100,7 +109,11 @@ def make_parser(verb: str, stage: type[Stage]) -> ArgumentParser:
     """Return what reads the options of a verb; required ones come first in its help, ``--outdir`` last."""
     from histocast.stages.stage import Positional
 
-    arguments = [name.upper() for name, field in stage.model_fields.items() if Positional() in field.metadata]
+    arguments = [
+        f"{name.upper()}{' ...' * (get_origin(field.annotation) is tuple)}"
+        for name, field in stage.model_fields.items()
+        if Positional() in field.metadata
+    ]
     parser = _Parser(
         prog=f"histocast {verb}",
         usage=" ".join(("histocast", verb, *arguments, "[options]")),
@@ -114,7 +127,8 @@ def make_parser(verb: str, stage: type[Stage]) -> ArgumentParser:
     for name, field in fields:
         about = _describe(field)
         if Positional() in field.metadata:
-            parser.add_argument(name, nargs="?", metavar=name.upper(), help=about)
+            several = get_origin(field.annotation) is tuple
+            parser.add_argument(name, nargs="*" if several else "?", metavar=name.upper(), help=about)
         elif bool in (field.annotation, *get_args(field.annotation)):
             parser.add_argument(
                 option_of(name, field), dest=_key(name, field), action=BooleanOptionalAction, help=about

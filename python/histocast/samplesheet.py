@@ -28,6 +28,8 @@ _MOST_CHARACTERS = 200
 _SAMPLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 # These stand beside the samples' folders.
 _RESERVED = {"pipeline_info", "cohort", "summary.html", "summary.parquet"}
+# <sample>.slide.parquet must not be the <sample>.parquet of another.
+_ENDINGS = (".slide", ".genes")
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,11 @@ def _judge_sample(sample: str, line: int, seen: dict[str, tuple[int, str]], faul
     elif not _SAMPLE.fullmatch(sample):
         found = f"{sample!r} cannot name files"
         expected = "at most 100 of A-Z a-z 0-9 . _ -, beginning with a letter, digit or _"
+    elif sample.casefold().endswith(_ENDINGS):
+        found, expected = (
+            f"{sample!r} ends like a file of another sample",
+            f"no name that ends in {' or '.join(_ENDINGS)}",
+        )
     elif sample.casefold() in _RESERVED:
         found, expected = f"{sample!r} is a name histocast uses itself", "another name"
     elif (first := seen.setdefault(sample.casefold(), (line, sample)))[0] != line:

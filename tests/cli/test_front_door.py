@@ -11,6 +11,7 @@ import pytest
 
 import histocast as histocast_package
 from histocast.cli import GROUPS, VERBS, find_stage, make_parser, option_of
+from histocast.stages.stage import Positional
 from stained_sections import write_stained_slide
 
 Verb = Callable[..., CompletedProcess[str]]
@@ -37,7 +38,7 @@ def test_every_option_of_a_verb_is_a_field_that_says_what_it_means(verb: str) ->
     assert [name for name, field in stage.model_fields.items() if not field.description] == []
     assert "Undefined" not in text
     assert "Annotated[" not in text
-    positional = {"slide"} if verb == "predict-slide" else set()
+    positional = {name for name, field in stage.model_fields.items() if Positional() in field.metadata}
     options = {option_of(name, field) for name, field in stage.model_fields.items() if name not in positional}
     assert options <= set(re.findall(r"--[\w-]+", text))
 

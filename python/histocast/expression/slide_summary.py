@@ -52,8 +52,8 @@ class SlideFacts(Record):
     method: str
     scale: str
     """Name of the expression scale."""
-    standardised_within_slide: bool
-    """Whether features were brought to one mean and spread within the slide: then slides cannot be compared."""
+    comparable_between_slides: bool
+    """Whether predictions of two slides can be compared; not where features are standardised within the slide."""
     reader: str
     vendor: str | None
     objective_power: float | None
@@ -195,7 +195,7 @@ def _facts(
         bundle_version=bundle.version,
         method=bundle.fusion.method,
         scale=bundle.scale.name,
-        standardised_within_slide=bundle.fusion.standardise_within_slide,
+        comparable_between_slides=not bundle.fusion.standardise_within_slide,
         **{name: getattr(record, name) for name in OF_RECORD},
         spots=len(spots),
         readable_spots=int(readable.sum()),

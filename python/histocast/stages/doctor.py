@@ -12,6 +12,7 @@ from histocast.errors import HistocastError
 from histocast.stages.stage import TEXT, Mpp, Stage
 
 TRAINING = ("torch", "onnxscript", "scikit-learn")
+COHORT = ("scanpy", "polars")
 GENES = ("sentence-transformers", "biopython", "openai")
 """What tells whether an extra of the package is installed."""
 
@@ -60,11 +61,12 @@ def diagnose(*, bundle: str | None, slide: str | None, mpp: float | None) -> Ite
     """Yield what is found, quick answers first."""
     from histocast.software import software_versions
 
-    versions = software_versions(*TRAINING, *GENES)
+    versions = software_versions(*TRAINING, *COHORT, *GENES)
     yield Finding("ok", "histocast", f"{versions['histocast']}, Python {versions['python']}")
     yield _try("processors", _processors)
     yield _gpu(versions)
     yield _packages("training", "train", TRAINING, versions)
+    yield _packages("cohorts", "cohort", COHORT, versions)
     yield _packages("genes", "genes", GENES, versions)
     for program, needed in (("nextflow", "to run the pipeline"), ("java", "by Nextflow, 17 or later")):
         yield _program(program, needed)

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -162,6 +162,16 @@ class S3Source:
             pass
         return pieces
 
+    def keys_below(self) -> Iterator[str]:
+        """Yield every key that begins with this source's, in the store's order."""
+        asked: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._key, **self._options}
+        while True:
+            answer = self._retried(partial(_list, asked=asked))
+            yield from (found["Key"] for found in answer.get("Contents", ()))
+            if not answer.get("IsTruncated"):
+                return
+            asked = {**asked, "ContinuationToken": answer["NextContinuationToken"]}
+
     def local_copy(self, scratch: Path) -> Path:
         """Download the object into ``scratch`` and return the file, whole and of the recorded version."""
 
@@ -264,6 +274,10 @@ class S3Source:
             # Full jitter: threads that were throttled together do not come back together.
             time.sleep(random.uniform(0, min(MAX_BACKOFF_S, BACKOFF_S * 2**attempt)))  # noqa: S311
         raise AssertionError(self.name)  # pragma: no cover - the last attempt returns or raises
+
+
+def _list(client: S3Client, *, asked: dict[str, Any]) -> Mapping[str, Any]:
+    return client.list_objects_v2(**asked)
 
 
 def _receive(stream: StreamingBody, into: memoryview) -> None:

@@ -1,0 +1,90 @@
+"""Find files below a folder or an ``s3://`` prefix, and bring many small ones."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+from histocast.errors import MissingInputError
+from histocast.storage.fetch import fetch_file
+from histocast.storage.open import is_in_s3
+
+AT_ONCE = 32
+"""Small objects on their way: at 30 ms each, a thousand a second."""
+
+
+def list_files(uri: str) -> Iterator[str]:
+    """Yield the path or URI of every file of a folder, or ``s3://`` prefix, and of the folders within it, but no deeper.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such folder, or it may not be read.
+    StorageUnavailable
+        The store did not answer.
+    """
+    if is_in_s3(uri):
+        yield from _list_objects(uri.rstrip("/") + "/")
+        return
+    try:
+        with os.scandir(uri) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            if not entry.is_dir():
+                yield entry.path
+                continue
+            with os.scandir(entry.path) as inner:
+                yield from sorted(file.path for file in inner if not file.is_dir())
+    except OSError as error:
+        raise MissingInputError(
+            f"cannot be read: {error.strerror or error}", expected="a folder, or an s3:// prefix", where=uri
+        ) from error
+
+
+def _list_objects(prefix: str) -> Iterator[str]:
+    from histocast.storage.s3 import S3Source
+
+    bucket = prefix.removeprefix("s3://").partition("/")[0]
+    start = prefix.removeprefix(f"s3://{bucket}/")
+    with S3Source(prefix) as source:
+        for key in source.keys_below():
+            if key.count("/") - start.count("/") <= 1:
+                yield f"s3://{bucket}/{key}"
+
+
+def fetch_files(uris: Sequence[str], folder: Path) -> Iterator[Path]:
+    """Yield a local path of each small file, in order: itself, or a copy in ``folder`` that is gone when the next is asked for.
+
+    Raises
+    ------
+    MissingInputError, StorageUnavailable, OutputError
+        As `fetch_file`.
+    """
+    if not any(is_in_s3(uri) for uri in uris):
+        yield from (fetch_file(uri, folder) for uri in uris)
+        return
+    from histocast.storage.s3 import S3Source, connect
+
+    def fetch(uri: str) -> Path:
+        if not is_in_s3(uri):
+            return fetch_file(uri, folder)
+        with S3Source(uri, client=client) as source:
+            return source.local_copy(folder)
+
+    with closing(connect(AT_ONCE)) as client, ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch") as pool:
+        coming: deque[Future[Path]] = deque()
+        try:
+            for place, uri in enumerate(uris):
+                # As many as may be on their way are asked for before the first is waited for.
+                coming.extend(pool.submit(fetch, ahead) for ahead in uris[place + len(coming) : place + AT_ONCE])
+                path = coming.popleft().result()
+                yield path
+                if is_in_s3(uri):
+                    path.unlink()
+        finally:
+            for future in coming:
+                future.cancel()
