@@ -114,6 +114,25 @@ def test_the_page_counts_and_shows_failures_first(mixed):
     assert "script" not in page.tags
 
 
+def test_a_page_of_many_rows_stays_small_and_counts_them_all(tmp_path):
+    names = [f"S{number}" for number in range(700)]
+    statuses = [
+        record
+        for number, name in enumerate(names)
+        for record in (
+            [failed(name, "tile")] if number < 250 else [*finished(name)[:-1], reported(name, "reserved", "ink")]
+        )
+    ]
+    _, table, page = run(tmp_path, [sample(name) for name in names], statuses)
+    assert len(table) == 700
+    assert "failed in tile: DataError 250 reservation: ink 450" in page.text
+    assert page.text.count("What to do: scan again") == 100
+    assert [link for link in page.links if link.startswith("S")] == [f"{n}/{n}.html" for n in names[250:350]] * 2
+    for total in (250, 450):
+        assert f"The first 100 of {total}; every row is in summary.parquet" in page.text
+    assert (tmp_path / "summary.html").stat().st_size < 200_000
+
+
 def test_pages_of_finished_samples_are_linked_from_where_the_summary_lies(mixed):
     *_, page = mixed
     assert page.links == ["A/A.html", "summary.parquet"]

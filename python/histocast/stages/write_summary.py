@@ -31,6 +31,9 @@ DID_NOT_RUN = "DidNotRun"
 
 Level = Literal["good", "reserved", "empty"]
 
+MOST_ROWS = 100
+"""Of each list of the summary page; summary.parquet has every row."""
+
 VERDICTS = {"good": "predicted", "reserved": "with reservations", "empty": "nothing predicted"}
 """Levels of a verdict as the summary page names them."""
 
@@ -204,6 +207,8 @@ def _write_summary_page(
     path: Path, check: CheckRecord, results: Sequence[SampleStatus], rows: Sequence[dict[str, Any]]
 ) -> None:
     failures = [row for row in rows if row["outcome"] == "failed"]
+    finished = [row for row in rows if row["outcome"] == "ok"]
+    reserved = [result for result in results if result.verdict and result.verdict.level != "good"]
     # A record of an older version has no verdict: such a sample counts as predicted.
     levels: Counter[Level] = Counter(
         result.verdict.level if result.verdict else "good" for result in results if result.outcome == "ok"
@@ -215,11 +220,10 @@ def _write_summary_page(
         headline=headline,
         colour="failed" if failures else "good" if levels["good"] == len(rows) else "reserved",
         sentence=_sentence(levels, failed=len(failures)),
-        reserved=[
-            {**_page_of(result.sample), "verdict": result.verdict}
-            for result in results
-            if result.verdict and result.verdict.level != "good"
-        ],
+        causes=_causes(rows),
+        most_rows=MOST_ROWS,
+        totals={"failures": len(failures), "reserved": len(reserved), "finished": len(finished)},
+        reserved=[{**_page_of(result.sample), "verdict": result.verdict} for result in reserved[:MOST_ROWS]],
         failures=[
             {
                 "sample": row["sample"],
@@ -229,14 +233,27 @@ def _write_summary_page(
                 "message": (row["message"] or "").split("\n  what to do:")[0],
                 "advice": row["advice"],
             }
-            for row in failures
+            for row in failures[:MOST_ROWS]
         ],
-        finished=[_finished(row) for row in rows if row["outcome"] == "ok"],
+        finished=[_finished(row) for row in finished[:MOST_ROWS]],
         bottlenecks=_bottlenecks(results),
         bundle_digest=check.bundle_digest,
         genes_digest=check.genes_digest,
         version=__version__,
     )
+
+
+def _causes(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """How many samples failed in which stage and why, and how many have which reservation; most frequent first."""
+    failed = Counter(
+        f"failed in {row['failed_stage']}: {row['error_kind']}" for row in rows if row["outcome"] == "failed"
+    )
+    reserved = Counter(f"reservation: {kind.replace('_', ' ')}" for row in rows for kind in row["reservations"] or ())
+    return [
+        {"cause": cause, "samples": count(number)}
+        for found in (failed, reserved)
+        for cause, number in found.most_common()
+    ]
 
 
 def _sentence(levels: Counter[Level], *, failed: int) -> str:
