@@ -22,9 +22,10 @@ from histocast.artifacts import EXPRESSION, PREDICTED_GENES, SLIDE_FACTS_KEY, SL
 from histocast.bundle import Bundle, bundle_digest, read_bundle
 from histocast.errors import ConfigError, DataError, MissingInputError, OutputError
 from histocast.expression.predict_expression import predict_expression
-from histocast.expression.slide_summary import SlideFacts
+from histocast.expression.slide_summary import SlideFacts, is_comparable
 from histocast.fusion.fusion_inputs import neighbour_index
 from histocast.inference import open_predictor
+from histocast.sections.labels import SCALES
 from sample_bundle import PITCH_PX, SlideFiles, gene_weights, write_bundle, write_slide_files
 from spot_files import SLIDE_DIGEST
 
@@ -234,6 +235,20 @@ class TestSlideSummary:
         picture = cv2.imdecode(np.frombuffer(b64decode(facts.picture_jpeg), np.uint8), cv2.IMREAD_COLOR)
         assert max(picture.shape) <= 96
         assert (done[0] / "S1.slide.parquet").stat().st_size < 50_000
+
+
+@pytest.mark.parametrize(
+    ("within_slide", "scale", "expected"),
+    [
+        (False, "log1p_cp10k", True),
+        (True, "log1p_cp10k", False),
+        *((False, scale.name, name != "residual") for name, scale in SCALES.items()),
+    ],
+)
+def test_a_bundle_that_is_relative_to_the_slide_is_not_comparable_between_slides(bundle, within_slide, scale, expected):
+    fusion = bundle.fusion.model_copy(update={"standardise_within_slide": within_slide})
+    changed = bundle.model_copy(update={"fusion": fusion, "scale": bundle.scale.model_copy(update={"name": scale})})
+    assert is_comparable(changed) is expected
 
 
 class TestRegions:

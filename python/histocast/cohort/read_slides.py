@@ -148,7 +148,7 @@ class SlideReader:
                 "a bundle that sees each slide relative to itself: what differs between slides is lost",
                 expected="a bundle whose predictions can be compared between slides",
                 where=f"{where}, bundle {facts.bundle_name} {facts.bundle_version}",
-                advice="predict with a bundle whose bundle.json has standardise_within_slide false (docs/cohort.md)",
+                advice="predict with a bundle whose bundle.json has standardise_within_slide false, and no relative scale (docs/cohort.md)",
             )
         found = Model(
             bundle_digest=provenance.inputs["bundle"],

@@ -37,6 +37,9 @@ MOST_BLOCKS = 100
 
 PICTURE_PX = 96
 
+RELATIVE_SCALES = ("pearson_residual",)
+"""Scales whose zero is what the section itself lets expect, so that a slide's mean says nothing."""
+
 OF_RECORD = (
     *("reader", "vendor", "objective_power", "um_per_px", "um_per_px_source", "layout", "tissue_area_mm2"),
     *("pen_fraction", "unreadable_fraction", "stain_absorbance", "colourless"),
@@ -53,7 +56,8 @@ class SlideFacts(Record):
     scale: str
     """Name of the expression scale."""
     comparable_between_slides: bool
-    """Whether predictions of two slides can be compared; not where features are standardised within the slide."""
+    """Whether predictions of two slides can be compared; not where features are standardised within the slide, or the scale is relative
+    to its section."""
     reader: str
     vendor: str | None
     objective_power: float | None
@@ -113,6 +117,11 @@ class SlideStatistics:
         """Take the values [spot, gene] of some rows; every row must come once."""
         self.readable.add(rows, values)
         self.in_distribution.add(rows, values)
+
+
+def is_comparable(bundle: Bundle) -> bool:
+    """Whether predictions of two slides can be compared, and not only places within one."""
+    return not bundle.fusion.standardise_within_slide and bundle.scale.name not in RELATIVE_SCALES
 
 
 def _threshold(genes: pa.Table) -> NDArray[np.float64]:
@@ -195,7 +204,7 @@ def _facts(
         bundle_version=bundle.version,
         method=bundle.fusion.method,
         scale=bundle.scale.name,
-        comparable_between_slides=not bundle.fusion.standardise_within_slide,
+        comparable_between_slides=is_comparable(bundle),
         **{name: getattr(record, name) for name in OF_RECORD},
         spots=len(spots),
         readable_spots=int(readable.sum()),
