@@ -169,8 +169,9 @@ check: $(VENV)/.dev.stamp
 	ruff format --check .
 	mypy
 	lint-imports
-	@python -m histocast.parameters | diff - nextflow_schema.json || \
-	    { echo 'nextflow_schema.json is not current: make schema' >&2; exit 1; }
+	@python -m histocast.parameters | diff - nextflow_schema.json && \
+	    python -m histocast.parameters --config | diff - conf/parameters.config || \
+	    { echo 'nextflow_schema.json or conf/parameters.config is not current: make schema' >&2; exit 1; }
 
 lint-nextflow: $(STRICT)/bin/nextflow
 	@$(STRICT)/bin/nextflow lint main.nf modules conf nextflow.config tests/nf/nextflow.config
@@ -238,6 +239,7 @@ format: $(VENV)/.dev.stamp
 
 schema: $(VENV)/.histocast.stamp
 	python -m histocast.parameters > nextflow_schema.json
+	python -m histocast.parameters --config > conf/parameters.config
 
 # --- Versions. Locks name versions and hashes, and no registry.
 

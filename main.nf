@@ -11,12 +11,13 @@ include { PROVENANCE ; facts_of_run } from './modules/provenance.nf'
 include { CONCLUDE } from './modules/conclude.nf'
 include { release_lock ; take_lock } from './modules/lock.nf'
 include { PLAN } from './modules/plan.nf'
+include { PREPARE_ENCODERS } from './modules/prepare_encoders.nf'
 include { PREPARE } from './modules/prepare.nf'
 include { TRAIN } from './modules/train.nf'
 include { EVALUATE } from './modules/evaluate.nf'
 include { EXPORT } from './modules/export.nf'
 include { LINEAGE } from './modules/lineage.nf'
-include { folders_to_open ; local_file ; local_files ; read_plan ; read_samples ; read_sections ; runs_in_containers ; whole_file } from './modules/inputs.nf'
+include { folders_to_open ; local_file ; local_files ; part_of ; read_plan ; read_samples ; read_sections ; recipe_of ; runs_in_containers ; whole_file } from './modules/inputs.nf'
 include { check_parameters ; describe_parameters ; values_of ; as_json } from './modules/parameters.nf'
 
 // From slides to expression. Every row of the samplesheet reaches the summary, whatever became of it.
@@ -82,47 +83,32 @@ workflow TRAIN_MODELS {
 
     main:
     sheet = whole_file(input)
-    staged_recipe = tuple(recipe.toString().endsWith('.json') ? whole_file(recipe) : [], recipe)
-    staged_panel = whole_file(panel)
     staged_text = whole_file(gene_text)
-    staged_unseen = whole_file(unseen_genes)
     staged_encoders = encoders ? encoders.tokenize(',').collect { folder -> whole_file(folder.trim()) } : []
     staged_weights = whole_file(encoder_weights)
 
-    named = [staged_recipe[0] ? recipe : null, panel, gene_text, unseen_genes, encoder_weights]
+    named = [recipe.toString().endsWith('.json') ? recipe : null, panel, gene_text, unseen_genes, encoder_weights]
     opened = folders_to_open(input, named + (encoders ? encoders.tokenize(',')*.trim() : []))
 
     PLAN(
         [sheet] + opened,
-        staged_recipe,
+        tuple(recipe.toString().endsWith('.json') ? whole_file(recipe) : [], recipe),
         methods ? methods.tokenize(',')*.trim() : [],
-        staged_panel,
+        whole_file(panel),
         staged_text,
-        staged_unseen,
+        whole_file(unseen_genes),
     )
     plan = PLAN.out.plan.map { json -> read_plan(json) }
     // Waits for the plan, so that nothing is encoded for a sheet with a fault.
     rows = plan.flatMap { found -> read_sections(found) }
 
-    PREPARE(
-        rows,
-        tuple(sheet, opened[1]),
-        staged_recipe,
-        staged_panel,
-        plan.map { found -> [found.encoders, found.pixels] },
-        staged_encoders,
-    )
+    prepared_by = plan.map { found -> part_of(found, ['preparation', 'encoders', 'pixels']) }
+    PREPARE_ENCODERS(prepared_by, staged_encoders)
+    PREPARE(rows, tuple(sheet, opened[1]), prepared_by, PREPARE_ENCODERS.out.encoders)
     sections = PREPARE.out.section.toSortedList()
 
-    TRAIN(
-        plan.flatMap { found -> found.models },
-        sections,
-        staged_recipe,
-        staged_panel,
-        staged_text,
-        staged_unseen,
-        staged_weights,
-    )
+    models = plan.flatMap { found -> found.models.collect { model -> tuple(model, recipe_of(found, model.method)) } }
+    TRAIN(models, sections, staged_text, staged_weights)
     trained = TRAIN.out.model.branch { model, folder ->
         bundle: model.bundle
             return tuple(model.bundle, folder)
@@ -131,7 +117,7 @@ workflow TRAIN_MODELS {
     }
     // Where planning fails the channels above end empty, and nothing must come of nothing.
     EVALUATE(trained.fold.toSortedList().filter { folders -> folders }, sections)
-    EXPORT(trained.bundle, EVALUATE.out.evaluation, PREPARE.out.encoders.first())
+    EXPORT(trained.bundle, EVALUATE.out.evaluation, PREPARE_ENCODERS.out.encoders)
 
     LINEAGE(
         run,
@@ -139,10 +125,7 @@ workflow TRAIN_MODELS {
         TRAIN.out.model.map { _model, folder -> folder.resolve('train.json') }.toList(),
         EXPORT.out.bundle.map { _name, folder -> folder.resolve('bundle.json') }.toList(),
         EVALUATE.out.evaluation.mix(EVALUATE.out.tables).flatten().toList(),
-        staged_recipe,
-        staged_panel,
-        staged_text,
-        staged_unseen,
+        plan.map { found -> recipe_of(found, found.models.first().method) },
     )
 }
 

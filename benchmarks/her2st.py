@@ -21,7 +21,8 @@ from histocast.release.export_bundle import export_bundle
 from histocast.sections.protocols import PROTOCOLS
 from histocast.stages.predict_slide import predict_slide
 from histocast.stages.prepare_sections import prepare_sections
-from histocast.training.recipe import Recipe, read_recipe
+from histocast.training.read_recipe import read_recipe
+from histocast.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = ("C2", "C3", "C4", "C5", "C6")

@@ -154,7 +154,21 @@ def read_samples(samples_json) {
         }
 }
 
-// What PLAN found: the encoders that are needed, and the models to train.
+// What PLAN found: how sections are prepared, the models to train, and the recipe of each method with every choice resolved.
 def read_plan(plan_json) {
     return new groovy.json.JsonSlurper().parse(plan_json)
+}
+
+// Parts of the plan, for a task that depends on them alone. As text: as a file they would be new in each run, and nothing
+// would be cached.
+def part_of(plan, names) {
+    return to_json(plan.subMap(names))
+}
+
+def recipe_of(plan, method) {
+    return to_json([recipes: plan.recipes.subMap([method])])
+}
+
+def to_json(value) {
+    return groovy.json.JsonOutput.toJson(value)
 }

@@ -1,4 +1,4 @@
-include { option ; quoted ; task_environment } from './inputs.nf'
+include { quoted ; task_environment } from './inputs.nf'
 
 // Writes what a training run was made of and what it made: what PROVENANCE is to the predict workflow.
 process LINEAGE {
@@ -12,10 +12,7 @@ process LINEAGE {
     path models, stageAs: 'parts/models/?/*' // train.json of each model
     path bundles, stageAs: 'parts/bundles/?/*' // bundle.json of each bundle
     path evaluation, stageAs: 'evaluation/*'
-    tuple path(recipe, stageAs: 'recipe/*'), val(recipe_name)
-    path panel, stageAs: 'panel/*'
-    path gene_text, stageAs: 'text/*'
-    path unseen_genes, stageAs: 'unseen/*'
+    val plan // JSON: a recipe, with the digest of each file that was given
 
     output:
     path 'provenance.json', emit: crate
@@ -23,14 +20,12 @@ process LINEAGE {
     script:
     """
     printf '%s' ${quoted(run)} > run.json
+    printf '%s' ${quoted(plan)} > plan.json
     ${task_environment(task)}histocast lineage \\
         --run run.json \\
         --parts parts \\
         --evaluation evaluation \\
-        ${option('--recipe', recipe, recipe_name)} \\
-        ${option('--panel', panel, null)} \\
-        ${option('--gene-text', gene_text, null)} \\
-        ${option('--unseen-genes', unseen_genes, null)}
+        --recipe plan.json
     """
 
     stub:

@@ -1,4 +1,4 @@
-include { mounts ; option ; quoted ; task_environment } from './inputs.nf'
+include { mounts ; option ; quoted ; task_environment ; to_json } from './inputs.nf'
 
 // Judges the training sheet, the recipe and the methods, and names every model to train.
 process PLAN {
@@ -43,7 +43,8 @@ process PLAN {
         NF { printf "%s{\\"sample\\": \\"%s\\", \\"slide\\": \\"s3://stub/%s\\", \\"counts\\": \\"s3://stub/counts\\", \\"spots\\": null}",
              (rows++ ? ", " : ""), \$column["sample"], \$column["slide"] }
     ' ${sheet} > sections
-    printf '{"encoders": ["morphology"], "sections": [%s], "models": %s}\n' \\
-        "\$(cat sections)" ${quoted(groovy.json.JsonOutput.toJson(models))} > plan.json
+    printf '{"encoders": ["morphology"], "preparation": {}, "pixels": false, "recipes": %s, "sections": [%s], "models": %s}\\n' \\
+        ${quoted(to_json(models.collectEntries { model -> [model.method, [:]] }))} \\
+        "\$(cat sections)" ${quoted(to_json(models))} > plan.json
     """
 }

@@ -1,4 +1,4 @@
-include { mounts ; option ; quoted ; task_environment } from './inputs.nf'
+include { mounts ; quoted ; task_environment } from './inputs.nf'
 
 // Tiles and encodes one section of a training sheet, and aligns it with its counts.
 process PREPARE {
@@ -11,31 +11,26 @@ process PREPARE {
     // slide the version is compared; the sheet names them.
     tuple val(sample), val(companions_version), path(slide, stageAs: 'slide/*'), path(counts, stageAs: 'counts/*'), path(spots, stageAs: 'spots/*')
     tuple path(sheet), val(link_folders)
-    tuple path(recipe, stageAs: 'recipe/*'), val(recipe_name)
-    path panel, stageAs: 'panel/*'
-    tuple val(encoders), val(keep_pixels) // those that the methods take features of; whether a method trains one
-    path exported, stageAs: 'exported/*' // folders of encoders with weights
+    val plan // JSON: how sections are prepared
+    path encoders
 
     output:
     path "set/${sample}", emit: section
-    path 'set/encoders', emit: encoders
 
     script:
     """
+    printf '%s' ${quoted(plan)} > plan.json
     ${task_environment(task)}histocast prepare \\
         --input ${sheet} \\
         --sample ${quoted(sample)} \\
-        ${option('--recipe', recipe, recipe_name)} \\
-        ${option('--panel', panel, null)} \\
-        ${encoders.collect { name -> "--encoder ${quoted(name)}" }.join(' ')} \\
-        ${[exported].flatten().collect { folder -> option('--exported', folder, null) }.join(' ')} \\
-        ${keep_pixels ? '--keep-pixels' : ''} \\
+        --recipe plan.json \\
+        --encoders ${quoted(encoders)} \\
         --outdir set
     """
 
     stub:
     """
-    mkdir -p set/${sample} set/encoders
-    touch set/${sample}/section.json set/encoders/bundle.json
+    mkdir -p set/${sample}
+    touch set/${sample}/section.json
     """
 }

@@ -8,12 +8,9 @@ process TRAIN {
     ext device: { model.device ?: 'cpu' }, threads: { model.threads ?: 1 }
 
     input:
-    val model // id, method, protocol, fold, bundle, device, threads
+    tuple val(model), val(plan) // id, method, protocol, fold, bundle, device, threads; JSON: its recipe
     path sections, stageAs: 'set/*'
-    tuple path(recipe, stageAs: 'recipe/*'), val(recipe_name)
-    path panel, stageAs: 'panel/*'
     path gene_text, stageAs: 'text/*'
-    path unseen_genes, stageAs: 'unseen/*'
     path encoder_weights, stageAs: 'weights/*'
 
     output:
@@ -22,15 +19,13 @@ process TRAIN {
 
     script:
     """
+    printf '%s' ${quoted(plan)} > plan.json
     ${task_environment(task)}histocast train \\
         --set set \\
-        ${option('--recipe', recipe, recipe_name)} \\
-        --method ${quoted(model.method)} \\
+        --recipe plan.json \\
         --protocol ${model.protocol} \\
         --fold ${quoted(model.fold)} \\
-        ${option('--panel', panel, null)} \\
         ${option('--gene-text', gene_text, null)} \\
-        ${option('--unseen-genes', unseen_genes, null)} \\
         ${option('--encoder-weights', encoder_weights, null)} \\
         --outdir ${quoted(model.id)}
     mkdir -p training/${quoted(model.id)}

@@ -96,7 +96,7 @@ def s3_endpoint(_s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the encoders of `made_recipe`."""
     pytest.importorskip("torch")
-    from histocast.stages.prepare_sections import export_encoders
+    from histocast.training.export_encoders import export_encoders
     from made_sections import made_recipe
 
     folder = tmp_path_factory.mktemp("encoders")

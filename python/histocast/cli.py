@@ -41,7 +41,7 @@ GROUPS = {
         "cohort",
         "provenance",
     ),
-    "Stages of the train workflow": ("plan", "prepare", "train", "evaluate", "export", "lineage"),
+    "Stages of the train workflow": ("plan", "prepare-encoders", "prepare", "train", "evaluate", "export", "lineage"),
     "Genes": ("genes resolve", "genes describe", "genes embed", "genes ask"),
     "Encoders and published data": ("export-encoder", "training-sheet"),
     "Inference servers": ("repository", "serve"),

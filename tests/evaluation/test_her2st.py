@@ -14,7 +14,8 @@ from histocast.evaluation.compare import compare_expression
 from histocast.evaluation.evaluate_models import cross_validate
 from histocast.evaluation.summary import Evaluation
 from histocast.stages.prepare_sections import prepare_sections
-from histocast.training.recipe import Recipe, read_recipe
+from histocast.training.read_recipe import read_recipe
+from histocast.training.recipe import Recipe
 
 # Ten models of real sections: a minute on two free cores, several where other work shares them.
 pytestmark = pytest.mark.timeout(1200)

@@ -26,7 +26,7 @@ from histocast.evaluation.zero_shot import (
     shuffled_text_pearson,
 )
 from histocast.inference import open_predictor
-from histocast.training.recipe import hold_out_genes
+from histocast.training.read_recipe import hold_out_genes
 from histocast.training.train_fold import train
 from histocast.training.training_set import open_training_set
 from made_sections import OTHERS, PANEL, gene_weights, made_recipe

@@ -15,7 +15,7 @@ from threading import Event
 import pytest
 import torch
 
-from histocast.stages.prepare_sections import export_encoders
+from histocast.training.export_encoders import export_encoders
 from made_sections import made_recipe, make_training_set
 from pipeline_runs import Launcher
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from histocast.parameters import Parameters, pipeline_schema
+from histocast.parameters import Parameters, pipeline_config, pipeline_schema
 from pipeline_runs import Launcher, write_samplesheet
 
 
-def test_the_schema_is_the_one_of_the_model(root: Path) -> None:
+def test_the_schema_and_the_defaults_are_those_of_the_model(root: Path) -> None:
     assert json.loads((root / "nextflow_schema.json").read_text()) == pipeline_schema()
+    assert (root / "conf" / "parameters.config").read_text() == f"{pipeline_config()}\n"
 
 
 def test_the_configuration_has_the_defaults_of_the_model(launch: Launcher, root: Path) -> None:

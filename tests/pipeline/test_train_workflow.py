@@ -49,6 +49,7 @@ def test_a_bundle_is_trained_judged_and_exported_and_predicts(
     assert trained.code == 0, trained.output
     assert count_by_process(trained.tasks("COMPLETED")) == {
         "PLAN": 1,
+        "PREPARE_ENCODERS": 1,
         "PREPARE": SECTIONS,
         "TRAIN": SECTIONS + 1,  # every fold under the one protocol of the recipe, and the model of all sections
         "EVALUATE": 1,
@@ -213,7 +214,7 @@ def test_each_method_gets_its_bundle(launch: Launcher, training_sheet: Path) -> 
 
     assert run.code == 0, run.output
     tasks = count_by_process(run.tasks("COMPLETED"))
-    assert tasks == {"PLAN": 1, "PREPARE": SECTIONS, "TRAIN": 4, "EVALUATE": 1, "EXPORT": 2}
+    assert tasks == {"PLAN": 1, "PREPARE_ENCODERS": 1, "PREPARE": SECTIONS, "TRAIN": 4, "EVALUATE": 1, "EXPORT": 2}
     assert {path.parent.parent.name for path in run.outdir.glob("*/bundle/bundle.json")} == {"a", "b"}
     told = {path.relative_to(run.outdir / "training").as_posix() for path in run.outdir.glob("training/*/*")}
     files = ("train.json", "metrics.csv", "metrics.json")

@@ -277,7 +277,7 @@ TRAIN_ASKS = (
 )
 MODELS = "[[device: 'cpu', threads: 1], [device: 'cuda', threads: 3], [device: 'auto', threads: 1]]"
 TRAIN_LABELS = {
-    **dict.fromkeys(("PREPARE", "EVALUATE", "EXPORT"), "process_train"),
+    **dict.fromkeys(("PREPARE_ENCODERS", "PREPARE", "EVALUATE", "EXPORT"), "process_train"),
     **dict.fromkeys(("PLAN", "LINEAGE", "CHECK"), "process_light"),
     "PREDICT": "process_fusion",
 }
@@ -303,6 +303,7 @@ def test_a_fold_asks_for_its_threads_and_a_gpu_is_asked_for_by_what_can_use_one(
         "PREDICT": [["4", "6 GB", CLIENT, "null"]],
         "PLAN": [["1", "2 GB", image, "null"]],
         "LINEAGE": [["1", "2 GB", image, "null"]],
+        "PREPARE_ENCODERS": [["4", "8 GB", image, "null"]],
         "PREPARE": [["4", "8 GB", image, gpu]],
         "EVALUATE": [["4", "8 GB", image, "null"]],
         "EXPORT": [["4", "8 GB", image, "null"]],
@@ -423,7 +424,7 @@ def test_image_files_of_the_site_take_the_place_of_a_registry(launch: Launcher, 
 
     assert run.code == 0, run.output
     used = {name: sent(tmp_path / "work", name)[0][2] for name in names}
-    train = {"PREPARE", "EVALUATE", "EXPORT", "PLAN", "LINEAGE"}
+    train = {"PREPARE_ENCODERS", "PREPARE", "EVALUATE", "EXPORT", "PLAN", "LINEAGE"}
     image = "/shared/images/histocast-{}-0.1.0.sif"
     assert used == {name: image.format("train" if name in train else "client") for name in names}
 

@@ -19,8 +19,8 @@ from histocast.inference.onnx_predictor import OnnxPredictor
 from histocast.inference.triton.model_repository import model_name, write_repository
 from histocast.inference.triton.repository_options import RepositoryOptions
 from histocast.release.export_bundle import export_bundle
-from histocast.stages.prepare_sections import export_encoders
-from histocast.training.recipe import read_recipe
+from histocast.training.export_encoders import export_encoders
+from histocast.training.read_recipe import read_recipe
 from histocast.training.train_fold import train
 from known_encoders import expected_embedding, write_exported_encoder
 

@@ -23,7 +23,7 @@ from histocast.errors import DataError, MissingInputError, UsageError
 from histocast.sections.layouts import SheetOptions, make_training_sheet
 from histocast.sections.read_training_sheet import read_training_sheet
 from histocast.sections.section import open_section
-from histocast.training.recipe import read_recipe, shipped_recipes
+from histocast.training.read_recipe import read_recipe, shipped_recipes
 from histocast.training.training_set import list_sections
 from known_encoders import write_exported_encoder
 

@@ -33,7 +33,7 @@ from histocast.stages.check_samples import check_samples
 from histocast.storage import open_source
 from histocast.tiles import spot_table
 from histocast.tiles.spots import read_spots
-from histocast.training.recipe import read_recipe
+from histocast.training.read_recipe import read_recipe
 from known_encoders import write_encoder, write_shipped_bundle
 from sample_bundle import write_bundle
 

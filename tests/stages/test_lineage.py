@@ -16,7 +16,8 @@ from histocast.evaluation.summary import Evaluation
 from histocast.records import RunRecord, read_record
 from histocast.release.export_bundle import export_bundle
 from histocast.sections.section import SectionRecord
-from histocast.stages.describe_training import GivenFiles, write_lineage
+from histocast.stages.describe_training import write_lineage
+from histocast.training.read_recipe import read_recipe
 from histocast.training.train_fold import train
 from made_sections import made_recipe
 
@@ -48,7 +49,8 @@ def run_folder(
         copy(made_set / sample / "section.json", folder / "parts" / sample / "section.json")
     copy(folder / "ridge" / "bundle" / "bundle.json", folder / "parts" / "1" / "bundle.json")
     write_json(folder / "run.json", RUN)
-    (folder / "panel.txt").write_text("GENE1\n")
+    (folder / "panel.txt").write_text("GENE1\nGENE2\n")
+    (folder / "unseen.txt").write_text("GENE2\n")
     return folder
 
 
@@ -63,7 +65,7 @@ def graph(run_folder: Path) -> dict[str, dict[str, Any]]:
         run_folder / "run.json",
         parts=run_folder / "parts",
         evaluation=run_folder / "evaluation",
-        given=GivenFiles(recipe="her2st", panel=run_folder / "panel.txt", unseen_genes=run_folder / "panel.txt"),
+        recipe=read_recipe("her2st", panel=run_folder / "panel.txt", unseen_genes=run_folder / "unseen.txt"),
         outdir=run_folder / "pipeline_info",
     )
     crate = json.loads((run_folder / "pipeline_info" / "provenance.json").read_text())
@@ -103,8 +105,8 @@ def test_a_bundle_says_what_it_was_trained_on_and_by_what(
     section = read_record(made_set / "A1" / "section.json", SectionRecord)
     assert graph["#slide/A1"]["identifier"] == section.digests["slide"]
     assert graph["#counts/A1"]["identifier"] == section.digests["counts"]
-    assert graph["#unseen_genes"]["identifier"] == graph["#genes"]["identifier"]
-    assert graph["#genes"]["identifier"] == f"sha256:{sha256_of_file(run_folder / 'panel.txt')}"
+    for key, file in (("genes", "panel.txt"), ("unseen_genes", "unseen.txt")):
+        assert graph[f"#{key}"]["identifier"] == f"sha256:{sha256_of_file(run_folder / file)}"
     assert "identifier" not in graph["#recipe"], "a shipped recipe has no file of its own"
     software = {graph[name]["name"] for name in named_in(graph["#pipeline"]["softwareRequirements"])}
     assert {"histocast", "python", "numpy", "torch"} <= software
@@ -129,6 +131,6 @@ def test_a_bundle_of_sections_that_are_not_there_is_refused(run_folder: Path, tm
             run_folder / "run.json",
             parts=tmp_path / "parts",
             evaluation=run_folder / "evaluation",
-            given=GivenFiles(recipe="her2st"),
+            recipe=made_recipe(),
             outdir=tmp_path,
         )

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from histocast.artifacts import write_json
 from histocast.errors import ConfigError, DataError, UsageError
 from histocast.training.plan_models import Plan, plan_models
-from histocast.training.recipe import read_recipe
+from histocast.training.read_recipe import read_preparation, read_recipe
 from histocast.training.registry import DESIGNS, read_options
 from histocast.training.variants import VARIANTS
 from several_files import write_mirax
@@ -51,7 +52,7 @@ def test_a_method_is_trained_on_every_fold_and_on_all_sections(sheet: Path, reci
     assert len({model.id for model in plan.models}) == len(plan.models)
 
 
-def test_a_model_says_what_its_task_has_to_ask_for(sheet: Path, recipe: Path, tmp_path: Path) -> None:
+def test_a_model_says_what_its_task_has_to_ask_for(sheet: Path, recipe: Path) -> None:
     content = {
         **json.loads(recipe.read_text()),
         "method": "dkan",
@@ -59,19 +60,52 @@ def test_a_model_says_what_its_task_has_to_ask_for(sheet: Path, recipe: Path, tm
     }
     recipe.write_text(json.dumps(content))
 
-    plan = plan_models(sheet, recipe=recipe, gene_text=tmp_path / "genes.parquet")
+    plan = plan_models(sheet, recipe=recipe, gene_text=sheet)
 
     assert {(model.device, model.threads) for model in plan.models} == {("cuda", 3)}
     ridge = plan_models(sheet, recipe=recipe, methods=["ridge"])
     assert {(model.device, model.threads) for model in ridge.models} == {("cpu", 1)}
 
 
-def test_a_variant_is_judged_and_becomes_no_bundle(sheet: Path, recipe: Path, tmp_path: Path) -> None:
-    plan = plan_models(sheet, recipe=recipe, methods=["alignst:nuclei"], gene_text=tmp_path / "genes.parquet")
+def test_a_variant_is_judged_and_becomes_no_bundle(sheet: Path, recipe: Path) -> None:
+    plan = plan_models(sheet, recipe=recipe, methods=["alignst:nuclei"], gene_text=sheet)
 
     assert folds_of(plan, "alignst:nuclei") == [("strict", "A", ""), ("strict", "B", "")]
     assert plan.encoders == ("morphology", "nuclei")
     assert all(":" not in model.id for model in plan.models)
+
+
+def test_a_plan_is_all_that_later_stages_need_of_the_choices(sheet: Path, recipe: Path, tmp_path: Path) -> None:
+    for name, genes in (("panel.txt", "KRT8\nVIM\n"), ("unseen.txt", "VIM\n"), ("texts.parquet", "texts")):
+        (tmp_path / name).write_text(genes)
+    files = {"panel": tmp_path / "panel.txt", "gene_text": tmp_path / "texts.parquet"}
+    options = ("training.epochs=3",)
+    asked = {**files, "unseen_genes": tmp_path / "unseen.txt", "options": options}
+
+    plan = plan_models(sheet, recipe=recipe, methods=["dkan", "alignst:nuclei"], **asked)  # type: ignore[arg-type]
+
+    write_json(tmp_path / "plan.json", plan)
+    for method in ("dkan", "alignst:nuclei"):
+        found = read_recipe(tmp_path / "plan.json", method=method, gene_text=files["gene_text"])
+        assert found == plan.recipes[method] == read_recipe(recipe, method=method, **asked)  # type: ignore[arg-type]
+        assert (found.panel, found.unseen_genes) == (("KRT8",), ("VIM",))
+        assert set(found.given) == {"recipe", "genes", "gene_text", "unseen_genes"}
+    prepared, encoders, pixels = read_preparation(tmp_path / "plan.json")
+    assert (prepared.panel, prepared.method, prepared.given) == (("KRT8", "VIM"), "ridge", {})
+    assert (encoders, pixels) == (("morphology", "nuclei"), False)
+    assert read_preparation(recipe)[1:] == (("morphology",), False)
+
+
+def test_a_plan_is_not_followed_with_other_files_or_methods(sheet: Path, recipe: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    write_json(plan, plan_models(sheet, recipe=recipe, methods=["dkan", "ridge"], gene_text=sheet))
+
+    with pytest.raises(ConfigError, match=r"(?s)gene_text with sha256 .*with which it was planned"):
+        read_recipe(plan, method="dkan", gene_text=recipe)
+    with pytest.raises(UsageError, match="one of those that were planned: dkan, ridge"):
+        read_recipe(plan)
+    with pytest.raises(UsageError, match="the method 'bleep'"):
+        read_recipe(plan, method="bleep")
 
 
 @pytest.mark.parametrize(("method", "name"), [(method, name) for method in VARIANTS for name in VARIANTS[method]])

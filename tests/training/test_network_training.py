@@ -23,7 +23,8 @@ from histocast.release.export_bundle import export_bundle
 from histocast.sections.measured_panel import Panel
 from histocast.sections.section import prepare_section
 from histocast.training.gene_text import read_gene_text
-from histocast.training.recipe import Recipe, read_recipe
+from histocast.training.read_recipe import read_recipe
+from histocast.training.recipe import Recipe
 from histocast.training.registry import read_options
 from histocast.training.train_fold import TrainRecord, train
 from histocast.training.training_set import open_training_set

@@ -9,7 +9,7 @@ import pytest
 
 from histocast.errors import ConfigError, DataError, MissingInputError, UsageError
 from histocast.sections.read_training_sheet import read_training_sheet
-from histocast.training.recipe import read_recipe, shipped_recipes
+from histocast.training.read_recipe import read_recipe, shipped_recipes
 
 RECIPE = {"name": "r", "geometry": {"tile_px": 224, "um_per_px": 0.5, "pitch_um": 100}, "panel": ["A", "B"]}
 HEADER = "sample,slide,counts,patient,spots,mpp\n"
@@ -31,7 +31,7 @@ def test_a_recipe_takes_its_panel_from_itself_a_file_beside_it_or_the_caller(tmp
 def test_shipped_recipes_are_read_by_name(tmp_path: Path) -> None:
     (tmp_path / "panel.txt").write_text("ERBB2\n")
     for name in shipped_recipes():
-        assert read_recipe(name, panel=tmp_path / "panel.txt", protocol="paper").protocol == "paper"
+        assert read_recipe(name, panel=tmp_path / "panel.txt").panel == ("ERBB2",)
     assert "her2st" in shipped_recipes()
 
 

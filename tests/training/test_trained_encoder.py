@@ -25,7 +25,8 @@ from histocast.stages.predict import Predict
 from histocast.stages.prepare_sections import prepare_sections
 from histocast.stages.tile import Tile
 from histocast.training.loop import Data, LoopOptions, TrainingRegion, train_network
-from histocast.training.recipe import Recipe, read_recipe
+from histocast.training.read_recipe import read_recipe
+from histocast.training.recipe import Recipe
 from histocast.training.registry import read_options
 from histocast.training.train_fold import TrainRecord, train
 from histocast.training.trained_encoder import COLUMN, TrainedEncoder, encode_with, with_tokens

@@ -26,7 +26,7 @@ from histocast.progress import log, track
 from histocast.records import read_record
 from histocast.resources import scratch_folder
 from histocast.sections.folds import model_name, split_sections
-from histocast.sections.protocols import PROTOCOLS, Protocol
+from histocast.sections.protocols import Protocol
 from histocast.sections.section import Section
 from histocast.training.recipe import Recipe
 from histocast.training.section_genes import describe_sections
@@ -181,7 +181,8 @@ class _Sets:
 
     def open(self, recipe: Recipe) -> TrainingSet:
         """The sections with the recipe's features and panel."""
-        key, shared = _without_method(recipe)
+        shared = recipe.without_method()
+        key = shared.model_dump_json()
         if key not in self._opened:
             self._opened[key] = self._stack.enter_context(open_training_set(self._folder, shared))
         return self._opened[key]
@@ -189,7 +190,7 @@ class _Sets:
     def controls(self, record: TrainRecord) -> dict[str, dict[str, Floats]]:
         """Predictions of the controls for the fold that a model left out."""
         training = self.open(record.recipe)
-        key = (_without_method(record.recipe)[0], record.protocol, record.fold)
+        key = _fold_of(record)
         if key not in self._controls:
             self._controls[key] = predict_controls(
                 training,
@@ -202,13 +203,12 @@ class _Sets:
 
     def measures(self, record: TrainRecord) -> Measures:
         """Metrics of the same controls, as far as they are known."""
-        return self._measures.setdefault((_without_method(record.recipe)[0], record.protocol, record.fold), {})
+        return self._measures.setdefault(_fold_of(record), {})
 
 
-def _without_method(recipe: Recipe) -> tuple[str, Recipe]:
-    """What sections and controls depend on, and a key of it: neither the labels nor the method."""
-    shared = recipe.model_copy(update={"protocol": PROTOCOLS[0], "method": "ridge", "variant": "", "options": {}})
-    return shared.model_dump_json(), shared
+def _fold_of(record: TrainRecord) -> tuple[str, Protocol, str]:
+    """What the controls of a model's fold depend on."""
+    return record.recipe.without_method().model_dump_json(), record.protocol, record.fold
 
 
 def _judge(sets: _Sets, model: JudgedModel, *, threads: int) -> SectionJudge:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,31 +29,18 @@ from histocast.ro_crate import (
     status_of,
 )
 from histocast.sections.section import SECTION_FILE, SectionRecord
+from histocast.training.recipe import Recipe
 from histocast.training.train_fold import TRAIN_FILE, TrainRecord
 
 PROVENANCE_FILE = "provenance.json"
 
 
-@dataclass(frozen=True)
-class GivenFiles:
-    """What a training run was given besides the sections."""
-
-    recipe: str
-    """Its file, or the name of a shipped one."""
-    panel: Path | None = None
-    gene_text: Path | None = None
-    unseen_genes: Path | None = None
-
-    def described(self) -> Iterator[GivenFile]:
-        """Each with its digest, where it is a file."""
-        file = Path(self.recipe)
-        yield GivenFile("recipe", f"Recipe {file.name}", _digest(file) if file.is_file() else None)
-        if self.panel:
-            yield GivenFile("genes", "Gene panel", _digest(self.panel))
-        if self.gene_text:
-            yield GivenFile("gene_text", "Embedded descriptions of genes", _digest(self.gene_text))
-        if self.unseen_genes:
-            yield GivenFile("unseen_genes", "Genes left out of training", _digest(self.unseen_genes))
+GIVEN = {
+    "genes": "Gene panel",
+    "gene_text": "Embedded descriptions of genes",
+    "unseen_genes": "Genes left out of training",
+}
+"""Files that a training run may be given besides its recipe, as the parameters are called."""
 
 
 def write_lineage(
@@ -61,7 +48,7 @@ def write_lineage(
     *,
     parts: Path,
     evaluation: Path,
-    given: GivenFiles,
+    recipe: Recipe,
     outdir: Path,
 ) -> None:
     """Write ``provenance.json`` of a training run.
@@ -75,8 +62,8 @@ def write_lineage(
         bundle.json of each bundle.
     evaluation:
         Folder of what EVALUATE wrote.
-    given:
-        What the run was given besides the sections.
+    recipe:
+        Of any model of the run, with the digests of what the run was given.
 
     Raises
     ------
@@ -90,7 +77,7 @@ def write_lineage(
     crate = describe_training(
         read_record(run, RunRecord),
         sections=[UsedSection(found.sample, found.digests["slide"], found.digests["counts"]) for found in sections],
-        given=list(given.described()),
+        given=_given_files(recipe),
         bundles=bundles,
         evaluation={path.name: sha256_of_file(path) for path in sorted(evaluation.iterdir())},
         met=[model.software for model in models],
@@ -116,8 +103,11 @@ def _refuse_unknown(bundles: Sequence[MadeBundle], samples: set[str], *, where: 
             )
 
 
-def _digest(path: Path) -> str:
-    return f"sha256:{sha256_of_file(path)}"
+def _given_files(recipe: Recipe) -> list[GivenFile]:
+    """The recipe, which is no file where histocast ships it, and the other files that were given."""
+    digests = {key: f"sha256:{sha256}" for key, sha256 in recipe.given.items()}
+    files = [GivenFile(key, title, digests[key]) for key, title in GIVEN.items() if key in digests]
+    return [GivenFile("recipe", f"Recipe {recipe.name}", digests.get("recipe")), *files]
 
 
 DESCRIPTION = "Models of spatial gene expression, trained on H&E slides with measured counts. Research only."

@@ -53,7 +53,7 @@ class Evaluate(Stage):
         """
         from histocast.evaluation.evaluate_models import cross_validate, evaluate
         from histocast.resources import available_threads
-        from histocast.training.recipe import read_recipe
+        from histocast.training.read_recipe import read_recipe
 
         if bool(self.model) == (self.recipe is not None):
             raise UsageError("both or none of --model and --recipe", expected="one of them")
@@ -67,5 +67,6 @@ class Evaluate(Stage):
             options=self.option,
             encoder_weights=self.encoder_weights,
             unseen_genes=self.unseen_genes,
+            gene_text=self.gene_text,
         )
         return cross_validate(self.set, recipe=chosen, outdir=self.outdir, threads=threads, gene_text=self.gene_text)

@@ -27,9 +27,8 @@ class Lineage(Stage):
 
     def run(self) -> None:
         """Do the work. Raises as `histocast.stages.describe_training.write_lineage` does."""
-        from histocast.stages.describe_training import GivenFiles, write_lineage
+        from histocast.stages.describe_training import write_lineage
+        from histocast.training.read_recipe import read_recipe
 
-        given = GivenFiles(
-            recipe=self.recipe, panel=self.panel, gene_text=self.gene_text, unseen_genes=self.unseen_genes
-        )
-        write_lineage(self.run_file, parts=self.parts, evaluation=self.evaluation, given=given, outdir=self.outdir)
+        recipe = read_recipe(self.recipe, panel=self.panel, gene_text=self.gene_text, unseen_genes=self.unseen_genes)
+        write_lineage(self.run_file, parts=self.parts, evaluation=self.evaluation, recipe=recipe, outdir=self.outdir)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from histocast.stages.recipe_choices import GeneTable, GeneText, Panel, RecipeName, Sheet, UnseenGenes
+from histocast.stages.recipe_choices import GeneTable, GeneText, MethodOptions, Panel, RecipeName, Sheet, UnseenGenes
 from histocast.stages.stage import Outdir, Stage
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Plan(Stage):
     """Check a training sheet and list the models to train.
 
-    Writes <outdir>/plan.json.
+    Writes <outdir>/plan.json, which every other verb takes as its --recipe: it holds all choices, resolved.
     """
 
     input: Sheet
@@ -23,6 +23,7 @@ class Plan(Stage):
     method: tuple[str, ...] = ()
     """A method or variant in place of the recipe's method; may be repeated."""
     panel: Panel = None
+    option: MethodOptions = ()
     gene_text: GeneText = None
     unseen_genes: UnseenGenes = None
     genes: GeneTable = None
@@ -41,6 +42,7 @@ class Plan(Stage):
             gene_text=self.gene_text,
             unseen_genes=self.unseen_genes,
             genes=self.genes,
+            options=self.option,
         )
         self.outdir.mkdir(parents=True, exist_ok=True)
         write_json(self.outdir / PLAN_FILE, planned)

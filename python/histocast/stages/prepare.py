@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from histocast.stages.recipe_choices import GeneTable, Panel, RecipeName, Sheet
+from histocast.stages.recipe_choices import EncoderNames, ExportedEncoders, GeneTable, Panel, RecipeName, Sheet
 from histocast.stages.stage import Outdir, Stage
 
 
@@ -20,10 +20,10 @@ class Prepare(Stage):
     sample: tuple[str, ...] = ()
     """A row to prepare; may be repeated; default: all."""
     genes: GeneTable = None
-    encoder: tuple[str, ...] = ()
-    """An encoder in place of the recipe's; may be repeated."""
-    exported: tuple[Path, ...] = ()
-    """A folder of 'export-encoder', besides those of the recipe; may be repeated."""
+    encoder: EncoderNames = ()
+    exported: ExportedEncoders = ()
+    encoders: Path | None = None
+    """Folder of 'prepare-encoders'; default: they are written to <outdir>/encoders."""
     keep_pixels: bool = False
     """Keep the tiles' pixels, for a method that trains its encoder."""
     outdir: Outdir = Path()
@@ -31,14 +31,16 @@ class Prepare(Stage):
     def run(self) -> None:
         """Do the work. Raises as `histocast.stages.prepare_sections.prepare_sections` does."""
         from histocast.stages.prepare_sections import prepare_sections
-        from histocast.training.recipe import read_recipe
+        from histocast.training.read_recipe import read_preparation
 
+        recipe, encoders, pixels = read_preparation(self.recipe, panel=self.panel, exported=self.exported)
         prepare_sections(
             self.input,
-            recipe=read_recipe(self.recipe, panel=self.panel, exported=self.exported),
+            recipe=recipe,
             outdir=self.outdir,
             samples=self.sample,
             genes=self.genes,
-            encoder_names=self.encoder,
-            keep_pixels=self.keep_pixels,
+            encoder_names=self.encoder or encoders,
+            encoders=self.encoders,
+            keep_pixels=self.keep_pixels or pixels,
         )

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from histocast import __version__
-from histocast.artifacts import PIXELS_FILE, write_atomically, write_json
-from histocast.bundle import Bundle, Calibration, EncoderSpec, FusionSpec, OutOfDistribution, TileGeometry
+from histocast.artifacts import PIXELS_FILE, write_atomically
+from histocast.bundle import TileGeometry, read_bundle
 from histocast.encoders.encode_tiles import BATCH_TILES, read_centres, stopped
 from histocast.errors import OutputError, UsageError
 from histocast.progress import Meter
 from histocast.records import SlideRecord
 from histocast.resources import available_threads, scratch_folder
-from histocast.sections.labels import SCALES
 from histocast.stages.encode import Encode
 from histocast.stages.environment import SlideLocation, opened_slide
 from histocast.stages.tile import Tile
+from histocast.training.export_encoders import export_encoders
 from histocast.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -39,11 +38,10 @@ def prepare_sections(
     samples: Sequence[str] | None = None,
     genes: Path | None = None,
     encoder_names: Sequence[str] | None = None,
+    encoders: Path | None = None,
     keep_pixels: bool = False,
 ) -> None:
     """Tile and encode every section of a training sheet and align it with its counts: ``outdir/<sample>/``.
-
-    The encoders stand in ``outdir/encoders``; those with weights come from where ``recipe.exported`` says.
 
     Parameters
     ----------
@@ -55,6 +53,8 @@ def prepare_sections(
         Table ``gene_id,gene_symbol`` for counts that hold symbols only.
     encoder_names:
         Encoders in place of the recipe's own, for sections that several methods will take features of.
+    encoders:
+        Folder of `export_encoders`; they are written to ``outdir/encoders`` where none is given.
     keep_pixels:
         Keep the pixels of every tile, for a method that trains its encoder.
 
@@ -82,8 +82,8 @@ def prepare_sections(
         )
     chosen = [row for row in rows if not samples or row.sample in samples]
     with scratch_folder(outdir) as scratch:
-        encoders = outdir / ENCODERS
-        bundle: Bundle | None = None
+        folder = encoders or outdir / ENCODERS
+        bundle = read_bundle(encoders) if encoders else None
         for row in track(chosen, label="prepare", total=len(chosen), unit="sections"):
             stages = scratch / row.sample
             stages.mkdir()
@@ -92,8 +92,8 @@ def prepare_sections(
             # Before anything long: counts without genes of the panel are refused at once.
             counts = read_counts(file, genes=genes)
             log(f"prepare {row.sample}: {describe_counts(counts, recipe, sample=row.sample)}")
-            bundle = bundle or export_encoders(recipe, outdir=encoders, names=encoder_names)
-            given = {"slide": row.slide, "mpp": row.mpp, "bundle": encoders, "outdir": stages}
+            bundle = bundle or export_encoders(recipe, outdir=folder, names=encoder_names)
+            given = {"slide": row.slide, "mpp": row.mpp, "bundle": folder, "outdir": stages}
             Tile(sample=row.sample, spots=row.spots, **given).work()
             Encode(slide_record=stages / "slide.json", tiles=stages / "tiles.parquet", **given).work()
             if keep_pixels:
@@ -116,65 +116,6 @@ def _keep_pixels(location: SlideLocation, record: SlideRecord, stages: Path, geo
             outdir=stages,
             threads=available_threads(),
         )
-
-
-def export_encoders(recipe: Recipe, *, outdir: Path, names: Sequence[str] | None = None) -> Bundle:
-    """Write the encoders of a recipe as a bundle without a model, to tile and encode sections with.
-
-    The same recipe gives the same bytes, so sections prepared apart fit together. Encoders with weights are taken
-    from the folders of 'export-encoder' that the recipe names.
-
-    Parameters
-    ----------
-    names:
-        Encoders in place of the recipe's own, for sections that several methods will take features of.
-
-    Raises
-    ------
-    UsageError
-        The recipe names an encoder that histocast cannot write.
-    MissingInputError, ConfigError
-        An exported encoder is absent, or takes other tiles.
-    """
-    specs = tuple(_encoder(name, recipe, outdir) for name in names or recipe.prepared_encoders)
-    bundle = Bundle(
-        name=f"{recipe.name}-encoders",
-        version="0",
-        created_by=__version__,
-        description=f"The encoders of the recipe {recipe.name}, without a model.",
-        intended_use="Preparing training sections.",
-        licence="; ".join(dict.fromkeys(spec.licence for spec in specs)),
-        geometry=recipe.geometry,
-        encoders=specs,
-        fusion=FusionSpec(file=None, sha256="", inputs=(), outputs=(), method="none", feeds={}),
-        genes_sha256="",
-        gene_count=0,
-        scale=SCALES[recipe.protocol],
-        calibration=Calibration(method="none", sections=0),
-        ood=OutOfDistribution(column=recipe.features[0], mean=(), sd=(), threshold=0.0),
-    )
-    write_json(outdir / "bundle.json", bundle)
-    return bundle
-
-
-def _encoder(name: str, recipe: Recipe, outdir: Path) -> EncoderSpec:
-    geometry = recipe.geometry
-    if name in recipe.exported:
-        from histocast.encoders.exported_encoder import take_exported
-
-        return take_exported(recipe.exported[name], name=name, geometry=geometry, outdir=outdir)
-    from histocast.encoders.encoder_cards import card_names
-    from histocast.encoders.write_encoder import export_encoder
-
-    if name in card_names():
-        raise UsageError(
-            f"the encoder {name!r} needs weights",
-            expected="a folder of 'export-encoder'",
-            where=f"recipe {recipe.name}",
-            advice=f"run histocast export-encoder --name {name} --weights FILE --outdir DIR, and give DIR as "
-            "'exported' in the recipe or by --exported",
-        )
-    return export_encoder(name, tile_px=geometry.tile_px, um_per_px=geometry.um_per_px, folder=outdir)
 
 
 def keep_pixels(

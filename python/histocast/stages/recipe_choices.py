@@ -27,6 +27,13 @@ UnseenGenes = Annotated[
         "scored apart."
     ),
 ]
+EncoderNames = Annotated[
+    tuple[str, ...], Field(description="An encoder in place of those of the recipe; may be repeated.")
+]
+ExportedEncoders = Annotated[
+    tuple[Path, ...],
+    Field(description="A folder of 'export-encoder', besides those of the recipe; may be repeated."),
+]
 EncoderWeights = Annotated[Path | None, Field(description="Weights that a trained target encoder starts from.")]
 GeneTable = Annotated[Path | None, Field(description="Table gene_id,gene_symbol for counts that hold symbols only.")]
 Sheet = Annotated[Path, Field(description="Training sheet: sample,slide,counts,patient[,spots][,mpp].")]

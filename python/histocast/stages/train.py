@@ -46,7 +46,7 @@ class Train(Stage):
 
     def run(self) -> TrainRecord:
         """Do the work; return what ``train.json`` says. Raises as `histocast.training.train_fold.train` does."""
-        from histocast.training.recipe import read_recipe
+        from histocast.training.read_recipe import read_recipe
         from histocast.training.train_fold import train
 
         chosen = read_recipe(
@@ -56,6 +56,7 @@ class Train(Stage):
             options=self.option,
             encoder_weights=self.encoder_weights,
             unseen_genes=self.unseen_genes,
+            gene_text=self.gene_text,
         )
         return train(
             self.set,

@@ -13,7 +13,8 @@ from histocast.sections.protocols import Protocol
 from histocast.sections.read_training_sheet import TrainingRow, read_training_sheet
 from histocast.slide.companions import companions_version, refuse_in_store, slide_files
 from histocast.storage import is_in_s3
-from histocast.training.recipe import Recipe, read_recipe
+from histocast.training.read_recipe import read_recipe
+from histocast.training.recipe import Recipe
 from histocast.training.section_genes import SectionGenes, measure_row
 
 PLAN_FILE = "plan.json"
@@ -70,6 +71,11 @@ class Plan(Record):
 
     schema_version: Literal[1] = 1
     recipe: str
+    """Its name."""
+    preparation: Recipe
+    """What sections are prepared by: the recipe without its method, and with every gene."""
+    recipes: dict[str, Recipe]
+    """The resolved recipe of each method, by the method's name and variant."""
     sections: tuple[PlannedSection, ...]
     """In the order of the sheet."""
     split: str
@@ -90,6 +96,7 @@ def plan_models(
     gene_text: Path | None = None,
     unseen_genes: Path | None = None,
     genes: Path | None = None,
+    options: Sequence[str] = (),
 ) -> Plan:
     """Every model to train: a method on each fold under every protocol, and on all sections for its bundle.
 
@@ -106,6 +113,8 @@ def plan_models(
         Genes to leave out of training, a line each; see `read_recipe`.
     genes:
         Table ``gene_id,gene_symbol`` for counts that hold symbols only, as it is given to PREPARE.
+    options:
+        ``key.key=value`` each, which change single options of every method.
 
     Raises
     ------
@@ -120,7 +129,8 @@ def plan_models(
     rows = read_training_sheet(sheet)
     sections = _find_files(rows, sheet)
     recipes = [
-        read_recipe(recipe, panel=panel, method=method, unseen_genes=unseen_genes) for method in methods or (None,)
+        read_recipe(recipe, panel=panel, method=method, options=options, unseen_genes=unseen_genes, gene_text=gene_text)
+        for method in methods or (None,)
     ]
     labels = [chosen.label for chosen in recipes]
     if len(set(labels)) < len(labels):
@@ -134,6 +144,8 @@ def plan_models(
             models.append(_planned(chosen, needed, chosen.protocol, ALL))
     return Plan(
         recipe=recipes[0].name,
+        preparation=read_recipe(recipe, panel=panel).without_method(),
+        recipes={chosen.label: chosen for chosen in recipes},
         sections=_measure(rows, sections, recipes[0], genes, sheet),
         split=split.description,
         encoders=tuple(dict.fromkeys(name for chosen in recipes for name in chosen.prepared_encoders)),
