@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Cohort(Stage):
-    """Gather slides of one or several runs: questions across slides.
+    """Gather slides of one or several runs as one data set.
 
     Writes slides.parquet, cohort.h5ad and, with --signatures, signatures.parquet. A folder that an earlier cohort was
     written to counts as results, so that adding slides reads the new ones alone.
