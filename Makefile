@@ -1,4 +1,4 @@
-# make setup | demo | triton | test | test-strict | system-test | check | lint-nextflow | format | lock | schema | clean
+# make setup | demo | triton | test | test-strict | system-test | check | lint-nextflow | docs | format | lock | schema | clean
 #
 # Everything is pinned in requirements/, with hashes. A stamp file stands for each finished step, so that a
 # second call does only what changed.
@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # As pip does: trust what the machine trusts, also behind an inspecting proxy.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup demo triton test test-strict system-test root-on-debian check lint-nextflow nf-test images try-images pin-images pinned-images wheel publish-wheel format lock schema clean
+.PHONY: help setup demo triton test test-strict system-test root-on-debian check lint-nextflow nf-test images try-images pin-images pinned-images wheel publish-wheel docs format lock schema clean
 
 help:
 	@echo 'make setup   .venv/ with histocast, and .tools/bin/nextflow where PATH has no nextflow'
@@ -37,7 +37,8 @@ help:
 	echo 'make test-strict     the pipeline under its strict parser: profiles, parameters and a whole run'
 	echo 'make nf-test modules and workflows, where PATH has nf-test'
 	echo 'make images  containers of the tasks, with docker, podman or buildah'
-	echo 'make format  mend style'
+	echo 'make docs    the documentation as a site, under .site/'
+	echo 'make format  fix style'
 	echo 'make lock    choose new versions for requirements/'
 	echo 'make schema  write nextflow_schema.json again'
 	echo 'make clean   remove what make demo made'
@@ -232,6 +233,10 @@ publish-wheel: $(VENV)/.build.stamp
 	@$(UV) publish --trusted-publishing always $(WHEEL)
 
 # --- Style
+
+docs: $(VENV)/.dev.stamp
+	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=python $(VENV)/bin/mkdocs build --strict --quiet
+	echo 'open .site/index.html, or: mkdocs serve'
 
 format: $(VENV)/.dev.stamp
 	ruff check --fix .

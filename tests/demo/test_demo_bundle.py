@@ -45,18 +45,55 @@ def run_verb(root: Path, *words: str | Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def follow(root: Path, page: str, folder: Path) -> str:
+    """Run the commands and then the Python of a tutorial in a folder of its own; return what they print."""
+    (folder / "assets").symlink_to(root / "assets")
+    blocks = re.findall(r"```(bash|python)\n(.*?)```", (root / "docs" / "tutorials" / page).read_text(), re.DOTALL)
+    commands, code = ("".join(text for kind, text in blocks if kind == wanted) for wanted in ("bash", "python"))
+    environment = {
+        **os.environ,
+        "PATH": f"{root / '.venv' / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(root / "python"),
+    }
+    printed = ""
+    for command in (["bash", "-euc", commands], [sys.executable, "-c", code]):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        printed += done.stdout
+    return printed
+
+
 @pytest.fixture(scope="module")
-def made_again(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of the script's commands, but for the figures on the slide left out."""
-    folder, recipe = tmp_path_factory.mktemp("again"), root / "assets" / "demo-recipe.json"
+def own_model(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Folder of the tutorial that trains a model, and what it printed."""
+    folder = tmp_path_factory.mktemp("own-model")
+    return folder, follow(root, "own-model.md", folder)
+
+
+def test_the_tutorial_of_ones_own_model_ends_with_a_bundle(own_model: tuple[Path, str]):
+    folder, printed = own_model
+    assert verify_bundle(folder / "bundle").fusion.method == "ridge"
+    assert "ok    bundle     demo-ridge 1" in printed
+    assert (folder / "scored" / "evaluation.html").is_file()
+
+
+def test_the_tutorial_of_one_slide_reads_what_it_predicted(root: Path, tmp_path: Path):
+    printed = follow(root, "one-slide.md", tmp_path)
+    assert "log1p_cp10k" in printed
+    assert "tiles unlike the training tissue: 0" in printed
+    assert (tmp_path / "results" / "D1" / "D1.html").is_file()
+
+
+@pytest.fixture(scope="module")
+def made_again(root: Path, own_model: tuple[Path, str]) -> Path:
+    """The bundle of the script's commands, but for the figures on the slide left out; the tutorial prepared its sections."""
+    folder, recipe = own_model[0], root / "assets" / "demo-recipe.json"
     texts = root / "assets" / "demo-genes" / "genes.parquet"
-    run_verb(root, "demo-data", "--training", "--seed", "0", "--outdir", folder / "data")
-    run_verb(root, "prepare", "--input", folder / "data/training.csv", "--recipe", recipe, "--outdir", folder / "set")
     run_verb(root, "train", "--set", folder / "set", "--recipe", recipe, "--gene-text", texts,
-             "--fold", "T1", "--outdir", folder / "model")  # fmt: skip
-    run_verb(root, "export", "--model", folder / "model", "--encoders", folder / "set/encoders",
-             "--outdir", folder / "bundle")  # fmt: skip
-    return folder / "bundle"
+             "--fold", "T1", "--outdir", folder / "again")  # fmt: skip
+    run_verb(root, "export", "--model", folder / "again", "--encoders", folder / "set/encoders",
+             "--outdir", folder / "shipped")  # fmt: skip
+    return folder / "shipped"
 
 
 def run_graph(path: Path, seed: int, fixed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
