@@ -172,23 +172,40 @@ def test_the_exit_code_decides_about_a_retry_and_about_memory(
     assert (run.code == 0) == all(ends[-1][0] == "COMPLETED" for ends in attempts.values())
 
 
-def flat_configuration(launch: Launcher, root: Path, profiles: str) -> str:
-    done = launch.execute([launch.nextflow, "config", root, "-flat", "-profile", profiles])
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+# As `nextflow config -flat -profile` prints it, of many profiles at once.
+CONFIGURATIONS = """
+workflow {
+    def folder = java.nio.file.Path.of(params.folder)
+    params.profiles.tokenize(':').each { profiles ->
+        def builder = new nextflow.config.ConfigBuilder().setBaseDir(folder).setProfile(profiles).setShowClosures(true)
+        println "== ${profiles}"
+        println nextflow.util.ConfigHelper.toFlattenString(builder.buildGivenFiles(folder.resolve('nextflow.config')), false)
+    }
+}
+"""
 
 
 @pytest.fixture(scope="module")
-def plain_configuration(root: Path, nextflow: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The configuration without any profile."""
-    return flat_configuration(Launcher(root, tmp_path_factory.mktemp("plain"), nextflow), root, "standard")
+def configurations(root: Path, nextflow: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Flat settings by profiles: of none, and of each engine and executor with GPUs."""
+    folder = tmp_path_factory.mktemp("profiles")
+    profiles = ["standard", *(f"{profile},gpu" for profile in (*ENGINES, *EXECUTORS))]
+    (folder / "configurations.nf").write_text(CONFIGURATIONS)
+    run = Launcher(root, folder, nextflow)(
+        *("--folder", root, "--profiles", ":".join(profiles)), script=folder / "configurations.nf"
+    )
+    assert run.code == 0, run.output
+    parts = re.split(r"^== (.*)$", run.output, flags=re.MULTILINE)
+    found = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert list(found) == profiles
+    return found
 
 
 @pytest.mark.parametrize("profile", [*ENGINES, *EXECUTORS])
 def test_a_profile_sets_its_own_engine_alone_and_gpus_only_with_the_gpu_profile(
-    launch: Launcher, root: Path, plain_configuration: str, profile: str
+    root: Path, configurations: dict[str, str], profile: str
 ) -> None:
-    configuration = flat_configuration(launch, root, f"{profile},gpu")
+    plain, configuration = configurations["standard"], configurations[f"{profile},gpu"]
 
     for engine in ENGINES:
         assert (f"\n{engine}.enabled = true" in configuration) == (engine == profile)
@@ -197,12 +214,12 @@ def test_a_profile_sets_its_own_engine_alone_and_gpus_only_with_the_gpu_profile(
         assert (f"process.executor = '{executor}'" in configuration) == (executor == profile)
     for line in ("\naws.batch.maxSpotAttempts = 0\n", "\naws.batch.jobRole = null\n", "\naws."):
         assert (line in configuration) == (profile == "awsbatch")
-    assert "accelerator = " not in plain_configuration
+    assert "accelerator = " not in plain
     assert "accelerator = " not in (root / "conf" / f"{profile}.config").read_text()
     asking = [line.partition(" = ")[0] for line in configuration.splitlines() if "accelerator = " in line]
     assert asking == ["process.'withName:ENCODE|PREPARE|TRAIN'.accelerator"]
     # A profile that repeated a selector of the base would replace all that the base says there.
-    assert set(of_selectors(plain_configuration)) <= set(of_selectors(configuration))
+    assert set(of_selectors(plain)) <= set(of_selectors(configuration))
 
 
 def of_selectors(configuration: str) -> list[str]:
@@ -227,7 +244,7 @@ process ENCODE {
     label 'process_gpu'
     script:
     \"\"\"
-    : sent ${task.attempt} '${task.queue}' '${task.container}' '${task.containerOptions}' '${task.accelerator?.request}' '${task.clusterOptions ?: ''}'
+    : sent ${task.attempt} '${task.queue}' '${task.container}' '${task.containerOptions}' '${task.accelerator?.request}' '${task.clusterOptions ?: ''}' '${task.maxForks}'
     [ ${task.attempt} = 3 ] || exit 143
     \"\"\"
 }
@@ -354,7 +371,7 @@ BATCH_QUEUES = (
             [["null", CLIENT_GPU, "${HISTOCAST_DOCKER_GPU:---gpus all}", "1", ""]] * 3,
             [["null", CLIENT, "", "null", ""]] * 3,
         ),
-        ("docker", (), *[[["null", CLIENT, "", "null", ""]] * 3] * 2),
+        ("docker", ("--triton_url", "grpc://a:8001,b:8001"), *[[["null", CLIENT, "", "null", ""]] * 3] * 2),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -380,7 +397,10 @@ def test_what_a_task_asks_for_follows_its_label_its_gpu_and_its_attempt(
 
     assert run.code == 0, run.output
     assert "undefined parameter" not in run.output
-    assert sent(tmp_path / "work", "ENCODE") == [[str(attempt), *row] for attempt, row in enumerate(graphs, start=1)]
+    # A server gets a few tasks at once, and without one nothing is bounded.
+    most = "8" if "--triton_url" in given else "0"
+    encodes = [[str(attempt), *row, most] for attempt, row in enumerate(graphs, start=1)]
+    assert sent(tmp_path / "work", "ENCODE") == encodes
     assert sent(tmp_path / "work", "TILE") == [[str(attempt), *row] for attempt, row in enumerate(slides, start=1)]
 
 
@@ -499,16 +519,3 @@ def sent(work: Path, process: str) -> list[list[str]]:
         for line in path.read_text().splitlines()
         if line.startswith(": sent")
     )
-
-
-@pytest.mark.parametrize(("given", "most"), [((), "0"), (("--triton_url", "grpc://a:8001,b:8001"), "8")])
-def test_a_server_gets_a_few_tasks_at_once(
-    launch: Launcher, root: Path, tmp_path: Path, given: tuple[str, ...], most: str
-) -> None:
-    script = tmp_path / "forks.nf"
-    script.write_text(LOSES_TWO_MACHINES.replace(": sent ${task.attempt}", ": sent '${task.maxForks}'"))
-
-    run = launch("-c", root / "nextflow.config", *given, "--max_cpus", "1", script=script)
-
-    assert run.code == 0, run.output
-    assert {row[0] for row in sent(tmp_path / "work", "ENCODE")} == {most}
