@@ -21,7 +21,7 @@ COLUMNS = TableColumns(required=("sample", "slide"), optional=("mpp", "spots"), 
 
 MOST_METADATA = 64
 """Columns of metadata: more than a study has, and few enough for every row to be a table's row."""
-_METADATA_NAME = re.compile(r"[^/\x00-\x1f\x7f]{1,60}")
+_METADATA_NAME = re.compile(r"[^/]{1,60}")
 _MOST_CHARACTERS = 200
 
 # A sample names a folder and files, locally and in object stores.
@@ -85,8 +85,9 @@ def _judge_metadata_names(header: Sequence[str], allowed: Sequence[str], faults:
             listed = ", ".join(map(repr, names)) or "none"
             faults.add(f"no column {name!r}, which --allow_metadata names", expected=f"one of its columns: {listed}")
     for name in names:
-        if not _METADATA_NAME.fullmatch(name):
-            faults.add("a name that no table can have", column=name, expected="at most 60 characters, none of them /")
+        if not (_METADATA_NAME.fullmatch(name) and name.isprintable()):
+            expected = "at most 60 characters that can be printed, none of them /"
+            faults.add("a name that no table can have", column=name, expected=expected)
         elif name not in allowed and (kind := find_personal(name)):
             faults.add(
                 f"the column's name suggests {kind}",

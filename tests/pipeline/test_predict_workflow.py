@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipeline_runs import Launcher, count_by_process, write_samplesheet
 pytestmark = pytest.mark.timeout(900)
 
 STAGES = ("TILE", "ENCODE", "PREDICT", "REPORT")
-RESULTS = ("h5ad", "parquet", "html")
+RESULTS = ("h5ad", "parquet", "genes.parquet", "slide.parquet", "html")
 
 
 @pytest.fixture
@@ -60,6 +61,7 @@ def test_a_bad_slide_is_accounted_for_and_resuming_recomputes_only_what_changed(
     assert "S3" in (failed.outdir / "summary.html").read_text()
     assert_crate_tells_the_truth(failed.outdir)
     assert_manual_knows(failed.outdir, manual=(launch.root / "docs" / "output.md").read_text())
+    assert_slides_are_named_where_the_manual_says(failed.outdir, manual=(launch.root / "docs" / "usage.md").read_text())
 
     done = [f"{stage} {sample}" for stage in STAGES for sample in ("S1", "S2")] + ["SUMMARISE", "TILE S3"]
     whole = damage(failed.outdir, "S1/S1.h5ad", "S1/S1.html", "S1/status.json", "summary.html", "summary.parquet")
@@ -136,6 +138,19 @@ def assert_manual_knows(outdir: Path, *, manual: str) -> None:
     terms |= {*made.layers, *made.obsm}
     unknown = {term for term in terms if f"`{term}`" not in manual and f"['{term}']" not in manual}
     assert unknown == set()
+
+
+def assert_slides_are_named_where_the_manual_says(outdir: Path, *, manual: str) -> None:
+    """Names of slides' files can be those of patients: whoever shares results must know which files hold them."""
+    names = (b"first slide", b"second.tiff", b"third.svs")
+    found = {
+        re.sub(r"_\d{4}-[\d_-]+", "_*", str(path.relative_to(outdir)))
+        for path in outdir.rglob("*")
+        if path.is_file() and any(name in path.read_bytes() for name in names)
+    }
+    table = manual.partition("Paths of slides are\nwritten to:\n")[2].partition("\n\nSo share")[0]
+    assert found == {"pipeline_info/samples.json", "pipeline_info/report_*.html"}
+    assert all(f"| `{name}` | " in table for name in found)
 
 
 def test_an_overwritten_object_runs_again_and_predictions_from_s3_are_those_from_disk(
@@ -217,9 +232,16 @@ def test_a_slide_whose_task_crashes_every_time_costs_that_slide_alone(
     here.write_text(f"process.beforeScript = \"export PATH='{crashing.parent}':'{root}/.venv/bin':\\\"\\$PATH\\\"\"\n")
     given = ("--input", sheet, "--bundle", bundle, "-c", here)
 
-    run = launch(*given)
+    before = os.umask(0o077)
+    try:
+        run = launch(*given)
+    finally:
+        os.umask(before)
 
     assert run.code != 0
+    # As the manual says of the umask.
+    written = [tmp_path / ".nextflow.log", *(tmp_path / "work").rglob("*"), *run.outdir.rglob("*")]
+    assert [path for path in written if not path.is_symlink() and path.stat().st_mode & 0o077] == []
     assert run.tasks("FAILED") == ["ENCODE S2"] * 4 + ["TILE S1"]
     assert "1 slide failed; every other one is done" in run.output
     assert "S2, encode: its task failed each time it was tried" in run.output

@@ -168,6 +168,12 @@ def test_the_manual_names_the_images_that_tasks_run_in() -> None:
 
     assert set(re.findall(r"`(client-gpu|client|train|triton)`", table)) == used
     assert set(read("release.yml")["jobs"]["images"]["strategy"]["matrix"]["image"]) == used
+    # All that stand on a public base are built and started for each change, too.
+    tried = read("ci.yml")["jobs"]["images"]
+    assert set(tried["strategy"]["matrix"]["image"]) == used - {"triton"}
+    assert "make images try-images ENGINE=docker IMAGES=${{ matrix.image }}" in [
+        step.get("run") for step in tried["steps"]
+    ]
 
 
 @pytest.fixture

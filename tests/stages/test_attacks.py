@@ -27,7 +27,8 @@ from histocast.inference.onnx_predictor import OnnxErrors, open_session
 from histocast.progress import log
 from histocast.records import SlideRecord, read_record
 from histocast.samplesheet import read_samplesheet
-from histocast.sections.read_training_sheet import read_training_sheet
+from histocast.sections.read_counts import read_counts
+from histocast.sections.read_training_sheet import TrainingRow, read_training_sheet
 from histocast.slide import open_slide
 from histocast.stages.check_samples import check_samples
 from histocast.storage import open_source
@@ -79,15 +80,46 @@ def test_cells_of_a_samplesheet(tmp_path: Path, column: str, attack: str) -> Non
 
 
 @pytest.mark.parametrize("attack", CELLS)
-@pytest.mark.parametrize("column", ["sample", "patient", "mpp", "a column"])
+@pytest.mark.parametrize("place", ["name", "cell"])
+def test_metadata_of_a_samplesheet(tmp_path: Path, place: str, attack: str) -> None:
+    """Any text that can be shown is taken, because it goes into JSON, Parquet and pages that escape it; no other."""
+    name, cell = (CELLS[attack], "x") if place == "name" else ("stage", CELLS[attack])
+    quoted = [
+        ['"' + part.replace('"', '""') + '"' for part in row]
+        for row in (("sample", "slide", name), ("S1", "a.svs", cell))
+    ]
+    (tmp_path / "sheet.csv").write_text("\n".join(map(",".join, quoted)) + "\n")
+    rows, faults = read_samplesheet(str(tmp_path / "sheet.csv"))
+    if not len(faults):
+        assert rows[0].metadata == {name: cell}
+        assert not CONTROL.search(name + cell)
+    else:
+        with pytest.raises(HistocastError) as caught:
+            faults.raise_if_any()
+        assert_harmless(caught.value)
+
+
+# What opens the file of a cell that the sheet itself cannot refuse.
+OPENS: dict[str, Callable[[TrainingRow], Any]] = {
+    "slide": lambda row: open_slide(
+        open_source(row.slide, name="slide of sample S1").__enter__(), sample="S1", mpp=None, scratch=Path()
+    ),
+    "counts": lambda row: read_counts(Path(row.counts)),
+    "spots": lambda row: read_spots(Path(str(row.spots))),
+}
+
+
+@pytest.mark.parametrize("attack", CELLS)
+@pytest.mark.parametrize("column", ["sample", "slide", "counts", "patient", "spots", "mpp", "a column"])
 def test_cells_of_a_training_sheet(tmp_path: Path, column: str, attack: str) -> None:
-    cells = {"sample": "S1", "slide": "a.svs", "counts": "c.h5ad", "patient": "P1", "mpp": "0.5"}
+    cells = {"sample": "S1", "slide": "a.svs", "counts": "c.h5ad", "patient": "P1", "spots": "s.csv", "mpp": "0.5"}
     header = [*cells, *([CELLS[attack]] if column == "a column" else [])]
     cells[column] = CELLS[attack]
     rows = [['"' + cell.replace('"', '""') + '"' for cell in row] for row in (header, cells.values())]
     (tmp_path / "sheet.csv").write_text("\n".join(map(",".join, rows)) + "\n")
+    opens = OPENS.get(column, lambda _: None)
     with pytest.raises(HistocastError) as caught:
-        read_training_sheet(tmp_path / "sheet.csv")
+        opens(read_training_sheet(tmp_path / "sheet.csv")[0])
     assert_harmless(caught.value)
 
 
