@@ -12,9 +12,9 @@ PYTHON ?= python3
 VENV := .venv
 TOOLS := .tools
 DEMO := demo
-# Two workers more than cores, because tests wait for Nextflow and for servers; workers that finish early take over tests
+# One worker more than cores, because tests wait for Nextflow and for servers; workers that finish early take over tests
 # of the others.
-PYTEST_ARGS ?= --numprocesses $(shell echo $$(($$(nproc) + 2))) --dist worksteal
+PYTEST_ARGS ?= --numprocesses $(shell echo $$(($$(nproc) + 1))) --dist worksteal
 UV := $(VENV)/bin/uv
 NEXTFLOW := $(shell command -v nextflow || echo $(TOOLS)/bin/nextflow)
 

@@ -89,7 +89,7 @@ def read_stage(arguments: Sequence[str]) -> Stage:
         _print(parser.format_help())
     if unknown:
         name = unknown[0].partition("=")[0]
-        close = get_close_matches(name, [option_of(*field) for field in stage.model_fields.items()], n=1)
+        close = get_close_matches(name, _written(stage), n=1)
         parser.error(f"no option {name}" + (f", did you mean {close[0]}?" if close else ""))
     values = {**_from_environment(stage), **vars(given)}
     from pydantic import ValidationError
@@ -145,6 +145,16 @@ def make_parser(verb: str, stage: type[Stage]) -> ArgumentParser:
 def option_of(name: str, field: FieldInfo) -> str:
     """Return the option that a field is given by."""
     return f"--{_key(name, field).replace('_', '-')}"
+
+
+def _written(stage: type[Stage]) -> list[str]:
+    """How each field is written: as an option, or in capitals where it is an argument."""
+    from histocast.stages.stage import Positional
+
+    return [
+        name.upper() if Positional() in field.metadata else option_of(name, field)
+        for name, field in stage.model_fields.items()
+    ]
 
 
 class _Parser(ArgumentParser):

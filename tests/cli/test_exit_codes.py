@@ -20,9 +20,8 @@ from faulty_proxy import BUCKET, bucket, proxy
 from histocast import cli
 from histocast.errors import DataError
 from histocast.inference.onnx_predictor import OnnxPredictor
-from histocast.stages.predict_slide import PredictSlide
 from histocast.stages.serve import Serve
-from histocast.stages.stage import Stage
+from histocast.stages.stage import Positional, Stage
 from small_disk import small_disk
 
 __all__ = ["bucket", "proxy"]
@@ -264,9 +263,7 @@ def required_options(stage: type[Stage]) -> list[str]:
         word
         for name, field in stage.model_fields.items()
         if field.is_required()
-        for word in (
-            (cli.option_of(name, field), "given") if name != "slide" or stage is not PredictSlide else ("given",)
-        )
+        for word in (("given",) if Positional() in field.metadata else (cli.option_of(name, field), "given"))
     ]
 
 
@@ -275,6 +272,7 @@ def required_options(stage: type[Stage]) -> list[str]:
     [
         ("chek", "no verb 'chek', did you mean check?"),
         ("genes descibe", "did you mean genes describe?"),
+        ("cohort --results there", "no option --results\n"),
         ("encode --thread 2", "no option --thread, did you mean --threads?"),
         ("encode --threads", "--threads: expected one argument"),
         ("encode", "--tiles is missing: tiles.parquet of 'tile'."),

@@ -29,11 +29,8 @@ include { TRAIN } from 'ROOT/modules/train.nf'
 
 workflow {
     TRAIN(
-        [id: 'MODEL', method: 'stnet', protocol: 'strict', fold: 'B', bundle: ''],
+        [[id: 'MODEL', method: 'stnet', protocol: 'strict', fold: 'B', bundle: ''], file(params.recipe).text],
         files("${params.sections}/[AB]*", type: 'dir'),
-        [file(params.recipe), 'recipe.json'],
-        [],
-        [],
         [],
         [],
     )
