@@ -43,6 +43,10 @@ class TableSchema:
     version: int
     columns: tuple[Column, ...]
 
+    def provenance_like(self, other: Provenance) -> Provenance:
+        """The provenance of this artifact, made of the same inputs as another one."""
+        return other.model_copy(update={"artifact": self.artifact, "schema_version": self.version})
+
     def arrow(self, *extra: pa.Field) -> pa.Schema:
         """The arrow schema, with the columns that depend on the data appended."""
         fixed = [pa.field(column.name, column.dtype, nullable=column.nullable) for column in self.columns]

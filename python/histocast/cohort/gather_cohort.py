@@ -1,4 +1,4 @@
-"""Gather slides of one or several runs: ``slides.parquet``, ``cohort.h5ad``, ``signatures.parquet`` and the page over them."""
+"""Gather slides of one or several runs: ``slides.parquet``, ``cohort.h5ad`` and ``signatures.parquet``."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def gather_cohort(
         (outdir / SIGNATURES_FILE).unlink(missing_ok=True)
         if scored:
             samples = kept["sample"].to_list()
-            with parquet_writer(outdir / SIGNATURES_FILE, SIGNATURES.arrow(), _of(provenance, SIGNATURES)) as writer:
+            with parquet_writer(
+                outdir / SIGNATURES_FILE, SIGNATURES.arrow(), SIGNATURES.provenance_like(provenance)
+            ) as writer:
                 for start, values in matrix.blocks():
                     scores = score_slides(values, scored, mean=mean, sd=sd)
                     writer.write_table(signature_rows(samples[start : start + BATCH], scored, scores))
@@ -117,7 +119,7 @@ def gather_cohort(
             uns=_uns(provenance, model, embedding),
         )
         check()
-    _write_slides(outdir / SLIDES_FILE, rows, slides, _of(provenance, SLIDES))
+    _write_slides(outdir / SLIDES_FILE, rows, slides, SLIDES.provenance_like(provenance))
     return Cohort(slides, model, embedding, scored)
 
 
@@ -219,10 +221,6 @@ def _provenance(model: Model, *, batch: str | None, signatures: Sequence[Signatu
         },
         software=software_versions(*COHORT_LIBRARIES),
     )
-
-
-def _of(provenance: Provenance, schema: Any) -> Provenance:
-    return provenance.model_copy(update={"artifact": schema.artifact, "schema_version": schema.version})
 
 
 def _uns(provenance: Provenance, model: Model, embedding: Embedding) -> dict[str, Any]:

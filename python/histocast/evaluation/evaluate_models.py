@@ -1,4 +1,4 @@
-"""What EVALUATE does: judge trained models on the sections they did not see, beside controls."""
+"""What EVALUATE does: score trained models on the sections they did not see, next to controls."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Floats = NDArray[np.float64]
 
 
 def evaluate(set_folder: Path, *, models: Sequence[Path], outdir: Path, threads: int = 1) -> Evaluation:
-    """Judge model folders of `train` on their held-out sections.
+    """Score model folders of `train` on their held-out sections.
 
     Writes evaluation.json, evaluation.md, evaluation.html, sections.parquet (one row per section, subject and metric)
     and genes.parquet (one row per gene of a section).
@@ -63,10 +63,10 @@ def evaluate(set_folder: Path, *, models: Sequence[Path], outdir: Path, threads:
     examples: list[Example] = []
     with _Sets(set_folder) as sets:
         for model in track(found, label="evaluate", total=len(found), unit="models"):
-            judge = _judge(sets, model, threads=threads)
-            sections += judge.sections
-            genes += judge.genes
-            examples += judge.examples
+            scored = _score(sets, model, threads=threads)
+            sections += scored.sections
+            genes += scored.genes
+            examples += scored.examples
         measured = describe_sections(sets.open(found[0].record.recipe))
     evaluation = summarise_rows(sections, genes, [model.record for model in found], measured=measured)
     outdir.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ def _refuse_unfit(models: Sequence[JudgedModel]) -> None:
 
 
 class _Sets:
-    """Prepared sections and the controls on them, each made once for all the methods that are judged."""
+    """Prepared sections and the controls on them, each made once for all the methods that are scored."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -211,7 +211,7 @@ def _fold_of(record: TrainRecord) -> tuple[str, Protocol, str]:
     return record.recipe.without_method().model_dump_json(), record.protocol, record.fold
 
 
-def _judge(sets: _Sets, model: JudgedModel, *, threads: int) -> SectionJudge:
+def _score(sets: _Sets, model: JudgedModel, *, threads: int) -> SectionJudge:
     from histocast.inference import open_predictor
 
     record = model.record

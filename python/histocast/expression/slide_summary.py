@@ -163,8 +163,7 @@ def write_slide_summary(
     schema = SLIDE_SUMMARY.arrow().with_metadata({SLIDE_FACTS_KEY: facts.model_dump_json().encode()})
     columns = {**_known(prediction), **_measured(statistics)}
     table = pa.table([columns[column.name] for column in SLIDE_SUMMARY.columns], schema=schema)
-    of_slide = {"artifact": SLIDE_SUMMARY.artifact, "schema_version": SLIDE_SUMMARY.version}
-    write_table(path, table, provenance.model_copy(update=of_slide))
+    write_table(path, table, SLIDE_SUMMARY.provenance_like(provenance))
 
 
 def _known(prediction: Prediction) -> dict[str, Any]:

@@ -92,5 +92,4 @@ def write_gene_table(path: Path, prediction: Prediction, provenance: Provenance)
         "interval_half_width_sd": pa.array(prediction.half_width, from_pandas=True),
     }
     table = pa.table({column.name: columns[column.name] for column in PREDICTED_GENES.columns})
-    of_genes = {"artifact": PREDICTED_GENES.artifact, "schema_version": PREDICTED_GENES.version}
-    write_table(path, table.cast(PREDICTED_GENES.arrow()), provenance.model_copy(update=of_genes))
+    write_table(path, table.cast(PREDICTED_GENES.arrow()), PREDICTED_GENES.provenance_like(provenance))
