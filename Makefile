@@ -1,4 +1,4 @@
-# make setup | demo | triton | test | test-strict | system-test | check | lint-nextflow | docs | format | lock | schema | clean
+# make setup | setup-train | demo | triton | test | test-strict | system-test | check | lint-nextflow | docs | format | lock | schema | clean
 #
 # Everything is pinned in requirements/, with hashes. A stamp file stands for each finished step, so that a
 # second call does only what changed.
@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # As pip does: trust what the machine trusts, also behind an inspecting proxy.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup demo triton test test-strict system-test root-on-debian check lint-nextflow nf-test images try-images pin-images pinned-images wheel publish-wheel docs format lock schema clean
+.PHONY: help setup setup-train demo triton test test-strict system-test root-on-debian check lint-nextflow nf-test images try-images pin-images pinned-images wheel publish-wheel docs format lock schema clean
 
 help:
 	@echo 'make setup   .venv/ with histocast, and .tools/bin/nextflow where PATH has no nextflow'
@@ -47,6 +47,8 @@ help:
 
 setup: $(VENV)/.histocast.stamp $(NEXTFLOW)
 
+setup-train: $(VENV)/.train.stamp $(NEXTFLOW)
+
 $(VENV)/.build.stamp: requirements/build.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "histocast needs Python 3.11 or later; say which: make PYTHON=python3.12 ...")'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -61,6 +63,11 @@ $(VENV)/.client.stamp: requirements/client.lock $(VENV)/.build.stamp
 
 $(VENV)/.histocast.stamp: pyproject.toml $(VENV)/.client.stamp
 	@$(UV) pip install --quiet --python $(VENV) --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.train.stamp: requirements/train.lock $(VENV)/.histocast.stamp
+	@echo 'installing what training needs'
+	$(UV) pip install --quiet --compile-bytecode --python $(VENV) --require-hashes -r requirements/train.lock
 	touch $@
 
 $(VENV)/.dev.stamp: requirements/dev.lock $(VENV)/.histocast.stamp
@@ -153,7 +160,7 @@ test-strict: $(VENV)/.dev.stamp $(STRICT)/bin/nextflow
 # Real containers, a cluster of one node that the tests start on loopback and stop again, and pages in a real browser.
 SYSTEM_PACKAGES := podman buildah runc mmdebstrap slurm-wlm munge procps chromium chromium-driver
 
-system-test: root-on-debian $(VENV)/.dev.stamp $(NEXTFLOW) $(DEMO)/archive/samplesheet.csv
+system-test: root-on-debian $(VENV)/.dev.stamp $(NEXTFLOW)
 	@export DEBIAN_FRONTEND=noninteractive
 	apt-get update --quiet=2
 	apt-get install --quiet=2 --yes --no-install-recommends $(SYSTEM_PACKAGES)

@@ -1,4 +1,4 @@
-"""Two runs over the demo archive, held against each other."""
+"""Two runs of ``-profile test``, held against each other."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pyarrow.parquet as pq
 
 from pipeline_runs import Run
 
-SAMPLES = ("D1", "D2", "D3")
+SAMPLES = ("A", "B")
 
 
 def assert_same_results(found: Run, expected: Run) -> None:
     """Every number of every sample's AnnData and Parquet is the same, and so is what became of each sample."""
     for sample in SAMPLES:
         mine, other = (anndata.read_h5ad(run.outdir / sample / f"{sample}.h5ad") for run in (found, expected))
-        assert mine.n_obs > 100
+        assert mine.n_obs > 30
         assert list(mine.var_names) == list(other.var_names)
         np.testing.assert_array_equal(mine.X, other.X)
         np.testing.assert_array_equal(mine.obsm["spatial"], other.obsm["spatial"])

@@ -6,6 +6,7 @@ Standard library alone, so that it works where a library cannot be imported.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -70,5 +71,7 @@ def _without_slide(message: str, arguments: Sequence[str]) -> str:
     for option, value in pairwise(arguments):
         if option == "--slide":
             for location in (value, PurePosixPath(value).name):
-                message = message.replace(location, "the slide") if location else message
+                if location:
+                    # Not within a word: a slide may be named by one letter.
+                    message = re.sub(rf"(?<!\w){re.escape(location)}(?!\w)", "the slide", message)
     return message

@@ -9,8 +9,10 @@ import errno
 import os
 import re
 from collections.abc import Iterator
+from importlib import metadata
 
 from histocast.errors import (
+    ConfigError,
     DataError,
     DeviceUnavailable,
     HistocastError,
@@ -60,6 +62,9 @@ _DEVICE = re.compile(
     r"\b(?:CUDA|cuDNN|cuBLAS|cuSOLVER|cuFFT) (?:failure|error)\b|\bCU(?:DNN|BLAS|SOLVER|FFT)_STATUS_", re.IGNORECASE
 )
 _LONGEST_LINE = 300
+
+# Libraries that are imported by another name than they are installed by.
+_INSTALLED_AS = {"sklearn": "scikit-learn", "Bio": "biopython"}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -111,7 +116,21 @@ def known_error(error: BaseException) -> HistocastError | None:
         return DataError(
             f"a file cannot be read: {one_line(error)}", advice="copy it again, or run again what has written it"
         )
-    return _of_system(error)
+    return _of_absent_extra(error) or _of_system(error)
+
+
+def _of_absent_extra(error: BaseException) -> ConfigError | None:
+    """The error for a library that an extra of the package brings, or None where none does."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    library = error.name.partition(".")[0]
+    library = _INSTALLED_AS.get(library, library.replace("_", "-"))
+    extras = []
+    for requirement in metadata.requires("histocast") or ():
+        name, extra = re.match(r"[\w.-]+", requirement), re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
+        if name and extra and name[0] == library:
+            extras.append(f"pip install 'histocast[{extra[1]}]'")
+    return ConfigError(f"{library} is not installed, which this needs", advice=" or ".join(extras)) if extras else None
 
 
 def machine_fault_behind(error: Exception) -> HistocastError | None:

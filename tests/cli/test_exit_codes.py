@@ -18,7 +18,9 @@ from PIL import Image
 
 from faulty_proxy import BUCKET, bucket, proxy
 from histocast import cli
-from histocast.errors import DataError
+from histocast.errors import ConfigError, DataError, UsageError
+from histocast.failures import end_with
+from histocast.foreign_errors import known_error
 from histocast.inference.onnx_predictor import OnnxPredictor
 from histocast.stages.serve import Serve
 from histocast.stages.stage import Positional, Stage
@@ -291,6 +293,16 @@ def test_a_slip_of_the_pen_is_told_before_anything_is_done(run, arguments: str, 
     assert "Traceback" not in ended.said
 
 
+def test_the_slide_is_not_named_and_no_other_word_suffers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for slide in ("x", "archive/x"):
+        monkeypatch.setattr(sys, "argv", ["histocast", "tile", "--slide", slide])
+        with pytest.raises(SystemExit):
+            end_with(UsageError(f"prefix of '{slide}': x, {slide}.", where=f"/of/{slide}"))
+        assert capsys.readouterr().err == "error: /of/the slide: prefix of 'the slide': the slide, the slide.\n"
+
+
 def test_a_value_may_begin_with_a_dash_and_an_option_may_be_repeated() -> None:
     stage = cli.read_stage(["serve", "--models", "-m", "--option", "--exit-timeout-secs=4", "--option=-x", "--tf32"])
     assert stage == Serve(models="-m", option=("--exit-timeout-secs=4", "-x"), tf32=True)
@@ -320,22 +332,59 @@ def test_a_traceback_is_never_lost(run, work: Work, log: str, monkeypatch: pytes
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.log")] == places
 
 
-@pytest.mark.parametrize("library", ["pydantic", "histocast.stages.tile"])
-def test_a_library_that_cannot_be_imported(root: Path, tmp_path: Path, library: str) -> None:
-    code = f"import sys; sys.modules[{library!r}] = None; sys.argv += ['tile']; from histocast.__main__ import main; main()"
-    ended = subprocess.run(
+def run_without(library: str, root: Path, folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run the command line where a library cannot be imported."""
+    code = (
+        f"import sys; sys.modules[{library!r}] = None; sys.argv += {arguments}; "
+        "from histocast.__main__ import main; main()"
+    )
+    return subprocess.run(
         [sys.executable, "-c", code],
-        cwd=tmp_path,
+        cwd=folder,
         env={"PYTHONPATH": str(root / "python")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
+
+
+@pytest.mark.parametrize("library", ["pydantic", "histocast.stages.tile"])
+def test_a_library_that_cannot_be_imported(root: Path, tmp_path: Path, library: str) -> None:
+    ended = run_without(library, root, tmp_path, ["tile"])
     assert ended.returncode == UNFORESEEN
     assert len(ended.stderr.splitlines()) == 1
     assert library in ended.stderr
     assert "Traceback" in (tmp_path / "histocast.log").read_text()
+
+
+def test_a_verb_without_its_extra_says_how_to_install_it(root: Path, tmp_path: Path) -> None:
+    ended = run_without("torch", root, tmp_path, ["train", "--set", ".", "--recipe", "her2st"])
+    assert ended.returncode == ConfigError.exit_code, ended.stderr
+    assert "torch is not installed" in ended.stderr
+    assert "pip install 'histocast[train]'" in ended.stderr
+
+
+@pytest.mark.parametrize("library", ["torch", "sklearn.linear_model", "Bio", "sentence_transformers"])
+def test_every_extra_is_known_by_what_is_imported(library: str) -> None:
+    error = known_error(ModuleNotFoundError(f"No module named {library!r}", name=library))
+    assert "pip install 'histocast[" in str(error)
+
+
+def test_where_no_environment_is_the_program_of_the_checkout_says_what_to_do(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "python").symlink_to(sys.executable)
+    # -S: a Python that sees no installed packages.
+    (tmp_path / "histocast").write_text((root / "bin" / "histocast").read_text().replace("python -c", "python -S -c"))
+    for place in (str(tmp_path), ""):
+        ended = subprocess.run(
+            ["/bin/bash", tmp_path / "histocast", "--version"],
+            env={"PATH": place},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == ConfigError.exit_code
+        assert "make setup" in ended.stderr
 
 
 def test_a_full_disk_behind_standard_output(histocast, work: Work, root: Path) -> None:

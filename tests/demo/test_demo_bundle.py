@@ -81,7 +81,7 @@ def test_the_tutorial_of_one_slide_reads_what_it_predicted(root: Path, tmp_path:
     printed = follow(root, "one-slide.md", tmp_path)
     assert "log1p_cp10k" in printed
     assert "tiles unlike the training tissue: 0" in printed
-    assert (tmp_path / "results" / "D1" / "D1.html").is_file()
+    assert (tmp_path / "results" / "A" / "A.html").is_file()
 
 
 @pytest.fixture(scope="module")

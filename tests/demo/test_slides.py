@@ -108,3 +108,14 @@ def test_memory_does_not_grow_with_the_pixels(root: Path, tmp_path: Path):
         peak_bytes[height_px] = int(done.stdout)
     # Ten times the image (94 MB of pixels) may cost its coarse fields and its quarter-size level, no more.
     assert peak_bytes[20480] - peak_bytes[2048] < 50e6
+
+
+def test_the_slides_of_the_test_profile_are_those_of_their_script(root: Path, tmp_path: Path):
+    sys.path.insert(0, str(root / "assets"))
+    from make_test_slides import make_test_slides
+
+    make_test_slides(tmp_path)
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (root / "assets" / "test" / path.name).read_bytes()
+    committed = sum(path.stat().st_size for path in (root / "assets" / "test").iterdir())
+    assert committed < 2_000_000

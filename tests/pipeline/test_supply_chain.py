@@ -141,7 +141,7 @@ def test_every_image_stands_on_a_digest_or_on_another_stage() -> None:
 
 
 def test_the_images_of_the_tasks_differ_only_in_what_is_installed() -> None:
-    """What the system tests find of `client`, its user and folder among them, is so of `train` too, which is 8 GB."""
+    """So what the system tests find of `client` in a whole run is so of `train` too."""
     parts = stages((ROOT / "containers" / "Dockerfile").read_text())
 
     for name in ("client", "train"):

@@ -1,4 +1,4 @@
-"""The demo archive run on this machine itself: what containers and the cluster must give again."""
+"""``-profile test`` run on this machine itself: what containers and the cluster must give again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def new_launcher(root: Path, tmp_path_factory: pytest.TempPathFactory) -> NewLau
 
 @pytest.fixture(scope="session")
 def on_this_machine(new_launcher: NewLauncher) -> Run:
-    """The demo archive without containers and without a cluster."""
-    run = new_launcher("plain")("-profile", "demo", "--max_cpus", "2")
+    """Without containers and without a cluster."""
+    run = new_launcher("plain")("-profile", "test")
     assert run.code == 0, run.output
     return run

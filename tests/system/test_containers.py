@@ -115,9 +115,16 @@ def triton(call: Call, base: str) -> str:
     return IMAGE.replace("client", "triton")
 
 
-@pytest.mark.parametrize("name", ["client", "triton"])
+@pytest.fixture(scope="module")
+def train(call: Call, base: str) -> str:
+    """The image of the train workflow, as `make images` builds it."""
+    call("make", "images", "ENGINE=podman", "IMAGES=train", f"BUILD_ARGS=--build-arg BASE={base}")
+    return IMAGE.replace("client", "train")
+
+
+@pytest.mark.parametrize("name", ["client", "triton", "train"])
 def test_an_image_works_as_schedulers_start_it(call: Call, request: pytest.FixtureRequest, name: str) -> None:
-    """Any user, a read-only root, and the commands of a job of AWS Batch. For `train`, tests/pipeline/test_supply_chain.py."""
+    """Any user, a read-only root, and the commands of a job of AWS Batch."""
     image = request.getfixturevalue(name)
 
     lines = call("containers/try-image", "podman", image).splitlines()
@@ -179,7 +186,7 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_the_demo_archive_gives_the_same_in_containers_of_a_user_who_can_write_nowhere_else(
+def test_slides_give_the_same_in_containers_of_a_user_who_can_write_nowhere_else(
     root: Path,
     new_launcher: Callable[[str], Launcher],
     on_this_machine: Run,
@@ -192,14 +199,14 @@ def test_the_demo_archive_gives_the_same_in_containers_of_a_user_who_can_write_n
     launch = Launcher(root, open_folder, new_launcher("nextflow").nextflow)
     # The checkout may lie where that user may not look.
     archive, bundle = open_folder / "archive", open_folder / "bundle"
-    shutil.copytree(root / "demo" / "archive", archive)
+    shutil.copytree(root / "assets" / "test", archive)
     shutil.copytree(root / "assets" / "demo-bundle", bundle)
     several = add_slides_of_several_files(archive)
-    given = ("--input", archive / "samplesheet.csv", "--bundle", bundle, "--max_cpus", "2")
+    given = ("--input", archive / "samplesheet.csv", "--bundle", bundle)
     settings = launch.folder / "here.config"
     settings.write_text(f"podman.runOptions = '--user {SOME_USER} --read-only'\n")
 
-    run = launch("-profile", "podman,demo", "-c", settings, *given, env=engine)
+    run = launch("-profile", "podman,test", "-c", settings, *given, env=engine)
 
     assert run.code == 0, run.output
     scripts = [path.read_text() for path in (launch.folder / "work").rglob(".command.run")]
@@ -245,5 +252,5 @@ def assert_it_says_which_image(run: Run, digest: str) -> None:
     (entity,) = (entity for entity in graph if entity["@type"] == "ContainerImage")
     assert (entity["registry"], entity["name"], entity["tag"]) == ("localhost", "histocast/client", __version__)
     assert f"sha256:{entity['sha256']}" == digest
-    data = anndata.read_h5ad(run.outdir / "D1" / "D1.h5ad", backed="r")
+    data = anndata.read_h5ad(run.outdir / "A" / "A.h5ad", backed="r")
     assert data.uns["histocast"]["software"]["image_digest"] == digest

@@ -55,7 +55,7 @@ def name_of(header: str) -> str:
     return header.partition("#SBATCH -J ")[2].split()[0].rpartition("-")[2].rpartition("PREDICT_SLIDES_")[2]
 
 
-def test_the_demo_archive_gives_the_same_as_jobs_of_which_one_is_cancelled(
+def test_slides_give_the_same_as_jobs_of_which_one_is_cancelled(
     new_launcher: Callable[[str], Launcher], on_this_machine: Run, cluster: SlurmCluster
 ) -> None:
     launch = new_launcher("slurm")
@@ -63,11 +63,11 @@ def test_the_demo_archive_gives_the_same_as_jobs_of_which_one_is_cancelled(
     settings.write_text(SOONER)
     cancelled: list[str] = []
     over = threading.Event()
-    canceller = threading.Thread(target=cancel_while_running, args=(cluster, "ENCODE_(D2)", cancelled, over))
+    canceller = threading.Thread(target=cancel_while_running, args=(cluster, "ENCODE_(B)", cancelled, over))
     canceller.start()
 
     run = launch(
-        *("-profile", "slurm,demo,gpu", "-c", settings, "--queue", "work", "--max_cpus", str(CPUS)),
+        *("-profile", "slurm,test,gpu", "-c", settings, "--queue", "work", "--max_cpus", str(CPUS)),
         "--cluster_options=--time=30",
         env=cluster.environment,
     )
@@ -76,8 +76,8 @@ def test_the_demo_archive_gives_the_same_as_jobs_of_which_one_is_cancelled(
 
     assert run.code == 0, f"{run.output}\n{cluster.logs()}"
     assert len(cancelled) == 1, "no job could be cancelled while it ran"
-    assert run.tasks("FAILED") == ["ENCODE D2"]
-    assert "ENCODE D2" in run.tasks("COMPLETED")
+    assert run.tasks("FAILED") == ["ENCODE B"]
+    assert "ENCODE B" in run.tasks("COMPLETED")
     again = [
         row["attempt"] for row in run.trace() if row["process"].endswith("ENCODE") and row["status"] == "COMPLETED"
     ]
