@@ -195,7 +195,7 @@ ENGINE ?= $(shell for engine in docker podman buildah; do \
     if command -v $$engine && $$engine info; then echo "engine: $$engine"; break; fi; done 2> /dev/null | sed -n 's/^engine: //p')
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' python/histocast/__init__.py)
 REVISION = $(shell git rev-parse HEAD 2> /dev/null || echo unknown)
-# Also: client-gpu, triton.
+# Also: client-gpu, cohort, triton.
 IMAGES ?= client train
 
 images:

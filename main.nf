@@ -7,6 +7,7 @@ include { ENCODE as PROVE_IMAGE } from './modules/prove_image.nf'
 include { PREDICT } from './modules/predict.nf'
 include { REPORT } from './modules/report.nf'
 include { SUMMARISE } from './modules/summarise.nf'
+include { COHORT } from './modules/cohort.nf'
 include { PROVENANCE ; facts_of_run } from './modules/provenance.nf'
 include { CONCLUDE } from './modules/conclude.nf'
 include { release_lock ; take_lock } from './modules/lock.nf'
@@ -30,6 +31,9 @@ workflow PREDICT_SLIDES {
     max_unreadable
     on_slide_error
     allow_metadata // columns with commas between them, or null
+    cohort // whether slides are gathered as one data set
+    signatures // GMT file of gene sets, or null
+    batch // column of the samplesheet, or null
     outdir
     run // JSON: what the head process alone knows of this run
 
@@ -44,6 +48,7 @@ workflow PREDICT_SLIDES {
         report_genes ?: '',
         on_slide_error,
         allow_metadata ?: '',
+        cohort,
     )
     samples = CHECK.out.samples.flatMap { file -> read_samples(file) }
     slides = samples.map { meta -> tuple(meta, local_files(meta.files ?: [])) }
@@ -63,6 +68,11 @@ workflow PREDICT_SLIDES {
     // Sorted, because an order that changes between runs would make -resume summarise again.
     status = TILE.out.status.mix(ENCODE.out.status, PREDICT.out.status, REPORT.out.status).toSortedList()
     SUMMARISE(CHECK.out.samples.map { file -> file.text }, status)
+    if (cohort) {
+        // Where no slide was predicted there is nothing to gather.
+        gathered = PREDICT.out.summary.map { _meta, file -> file }.toSortedList().filter { files -> files }
+        COHORT(SUMMARISE.out.table, gathered, tuple(local_file(signatures), signatures), batch ?: '')
+    }
     PROVENANCE(run, CHECK.out.samples, SUMMARISE.out.outcomes)
     ended = SUMMARISE.out.failures.combine(SUMMARISE.out.outcomes).combine(PROVENANCE.out.crate)
     CONCLUDE(ended.map { failures, outcomes, _crate -> tuple(failures, outcomes) }, on_slide_error, outdir)
@@ -163,6 +173,9 @@ workflow {
                 params.max_unreadable,
                 params.on_slide_error,
                 params.allow_metadata,
+                params.cohort,
+                params.signatures,
+                params.batch,
                 params.outdir,
                 facts_of_run(parameters),
             )

@@ -15,6 +15,7 @@ process CHECK {
     val report_genes // with commas between them, or empty
     val on_slide_error
     val allow_metadata // columns with commas between them, or empty
+    val cohort // whether slides will be gathered as one data set
 
     output:
     path 'samples.json', emit: samples
@@ -27,6 +28,7 @@ process CHECK {
         ${option('--genes', genes, genes_uri)} \\
         ${option('--report-genes', null, report_genes)} \\
         ${option('--allow-metadata', null, allow_metadata)} \\
+        ${cohort ? '--cohort' : ''} \\
         --on-slide-error ${on_slide_error}
     """
 

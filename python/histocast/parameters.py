@@ -19,6 +19,7 @@ from pydantic.config import JsonDict
 
 from histocast.records import Record
 from histocast.stages.check import Check
+from histocast.stages.cohort import Cohort
 from histocast.stages.encode import Encode
 from histocast.stages.stage import Stage
 from histocast.stages.train import Train
@@ -143,6 +144,16 @@ class Parameters(Record):
         used_by="predict",
     )
     allow_metadata: str | None = _option("decisions", Check, "allow_metadata", used_by="predict")
+    cohort: bool = _option(
+        "decisions",
+        Check,
+        "cohort",
+        "Gather the slides of the run as one data set under cohort/. Refused where the bundle's predictions cannot be "
+        "compared between slides.",
+        used_by="predict",
+    )
+    signatures: str | None = _option("inputs", Cohort, "signatures", used_by="predict", used_when={"cohort": "true"})
+    batch: str | None = _option("decisions", Cohort, "batch", used_by="predict", used_when={"cohort": "true"})
     report_genes: str | None = _option("decisions", Check, "report_genes", used_by="predict")
     max_unreadable: float = _option("decisions", Encode, "max_unreadable", used_by="predict")
 

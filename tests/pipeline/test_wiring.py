@@ -33,7 +33,7 @@ def test_a_stub_run_writes_every_file_and_a_moved_server_keeps_the_cache(launch:
     sheet = write_samplesheet(tmp_path / "sheet.csv", {"A": "a.tiff", "B": "b.tiff"})
     bundle = tmp_path / "bundle"
     bundle.mkdir()
-    given = ("-stub", "--input", sheet, "--bundle", bundle)
+    given = ("-stub", "--input", sheet, "--bundle", bundle, "--cohort", "true")
     # Another run's, which crashed on another machine and has been silent since.
     lock = tmp_path / "results" / "pipeline_info" / "run.lock"
     lock.parent.mkdir(parents=True)
@@ -61,7 +61,7 @@ def test_a_stub_run_writes_every_file_and_a_moved_server_keeps_the_cache(launch:
             for suffix in ("h5ad", "parquet", "genes.parquet", "slide.parquet", "html")
         ),
         *(f"{sample}/status.json" for sample in "AB"),
-        *("summary.html", "summary.parquet"),
+        *("summary.html", "summary.parquet", "cohort/slides.parquet", "cohort/cohort.h5ad"),
         *(f"pipeline_info/{name}" for name in ("samples.json", "params.json", "provenance.json", "trace_first.txt")),
         *(f"pipeline_info/{name}_first.html" for name in ("report", "timeline", "dag")),
     }
@@ -75,6 +75,7 @@ def test_a_stub_run_writes_every_file_and_a_moved_server_keeps_the_cache(launch:
     assert count_by_process(moved.tasks("CACHED")) == {
         **dict.fromkeys(("TILE", "ENCODE", "PREDICT", "REPORT"), 2),
         "SUMMARISE": 1,
+        "COHORT": 1,
     }
     assert moved.tasks("COMPLETED") == []
     scripts = [path.read_text() for path in (tmp_path / "work").rglob(".command.run")]

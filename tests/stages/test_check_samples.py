@@ -14,6 +14,7 @@ import pytest
 from described_bundle import gene_texts, write_described_bundle, write_descriptions
 from histocast.bundle import bundle_digest
 from histocast.errors import ConfigError, DataError, MissingInputError, StorageUnavailable
+from histocast.stages.check import Check
 from histocast.stages.check_samples import check_samples
 from histocast.storage import s3
 from sample_bundle import write_bundle
@@ -42,6 +43,22 @@ def bucket(s3_endpoint):
     client.create_bucket(Bucket="slides")
     yield client
     client.close()
+
+
+@pytest.mark.parametrize("within_slide", [False, True])
+def test_a_bundle_that_cannot_compare_slides_is_refused_before_the_first_one_where_a_cohort_is_wanted(
+    tmp_path, sheet, within_slide
+):
+    (tmp_path / "a.svs").write_bytes(b"x")
+    write_bundle(tmp_path / "bundle", standardise_within_slide=within_slide)
+    asked = {"input": sheet("S1,a.svs,0.5,"), "bundle": tmp_path / "bundle", "outdir": tmp_path / "out"}
+    Check(**asked).run()
+    wanted = Check(**asked, cohort=True)
+    if not within_slide:
+        assert wanted.run().samples[0].sample == "S1"
+        return
+    with pytest.raises(ConfigError, match=r"bundle tiny 1\.2\.0: a bundle that sees each slide relative to itself"):
+        wanted.run()
 
 
 def test_local_rows_get_version_and_size(tmp_path, bundle, sheet):

@@ -25,8 +25,8 @@ from histocast.artifacts import (
     read_table,
 )
 from histocast.cohort.find_results import MATRIX_FILE, SLIDES_FILE, EarlierCohort, Results
-from histocast.errors import ConfigError, DataError, StaleInputError
-from histocast.expression.slide_summary import SlideFacts
+from histocast.errors import DataError, StaleInputError
+from histocast.expression.slide_summary import SlideFacts, incomparable
 from histocast.parquet_damage import refuse_damaged_parquet
 from histocast.storage.listing import fetch_files
 
@@ -144,12 +144,7 @@ class SlideReader:
                 f"the summary of sample {provenance.sample!r}", expected=f"of {sample!r}", where=where
             )
         if not facts.comparable_between_slides:
-            raise ConfigError(
-                "a bundle that sees each slide relative to itself: what differs between slides is lost",
-                expected="a bundle whose predictions can be compared between slides",
-                where=f"{where}, bundle {facts.bundle_name} {facts.bundle_version}",
-                advice="predict with a bundle whose bundle.json has standardise_within_slide false, and no relative scale (docs/cohort.md)",
-            )
+            raise incomparable(f"{where}, bundle {facts.bundle_name} {facts.bundle_version}")
         found = Model(
             bundle_digest=provenance.inputs["bundle"],
             genes_digest=provenance.inputs.get("genes"),

@@ -25,6 +25,7 @@ from histocast.artifacts import (
     write_table,
 )
 from histocast.bundle import Bundle
+from histocast.errors import ConfigError
 from histocast.expression.prediction import Prediction
 from histocast.expression.running_statistics import RunningStatistics
 from histocast.records import Provenance, Record, SlideRecord
@@ -122,6 +123,23 @@ class SlideStatistics:
 def is_comparable(bundle: Bundle) -> bool:
     """Whether predictions of two slides can be compared, and not only places within one."""
     return not bundle.fusion.standardise_within_slide and bundle.scale.name not in RELATIVE_SCALES
+
+
+def refuse_incomparable(bundle: Bundle) -> None:
+    """Raise `ConfigError` where predictions of two slides cannot be compared."""
+    if not is_comparable(bundle):
+        raise incomparable(f"bundle {bundle.name} {bundle.version}")
+
+
+def incomparable(where: str) -> ConfigError:
+    """The error for a bundle that cannot compare slides."""
+    return ConfigError(
+        "a bundle that sees each slide relative to itself: what differs between slides is lost",
+        expected="a bundle whose predictions can be compared between slides",
+        where=where,
+        advice="predict with a bundle whose bundle.json has standardise_within_slide false, and no relative scale "
+        "(docs/cohort.md)",
+    )
 
 
 def _threshold(genes: pa.Table) -> NDArray[np.float64]:

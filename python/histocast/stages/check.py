@@ -28,18 +28,22 @@ class Check(Stage):
     allow_metadata: str | None = None
     """Columns of metadata, with commas between them, that are taken although their names suggest an identifier of a
     person."""
+    cohort: bool = False
+    """Whether the slides will be gathered as one data set: then a bundle is refused whose predictions cannot be compared
+    between slides."""
     outdir: Outdir = Path()
 
     def run(self) -> CheckRecord:
         """Do the work; return the record that was written."""
         from histocast.artifacts import write_json
+        from histocast.expression.slide_summary import refuse_incomparable
         from histocast.progress import log
         from histocast.resources import scratch_folder
         from histocast.stages.check_samples import check_samples
         from histocast.storage import fetch_file
 
         with scratch_folder(self.outdir) as scratch:
-            folder, _ = fetch_bundle(self.bundle, self.outdir)
+            folder, bundle = fetch_bundle(self.bundle, self.outdir)
             record = check_samples(
                 self.input,
                 bundle_folder=folder,
@@ -49,6 +53,8 @@ class Check(Stage):
                 triton_url=triton_url(),
                 allow_metadata=self.allow_metadata,
             )
+            if self.cohort:
+                refuse_incomparable(bundle)
         write_json(self.outdir / "samples.json", record)
         log(f"check: {len(record.samples)} samples, bundle {record.bundle_digest[:19]}")
         return record
