@@ -149,6 +149,8 @@ class ExpressionScale(Spec):
     smoothing: str
     minimum: float | None = None
     """Smallest value the scale can take, 0 for logarithms of 1 + counts; ``None`` where there is none."""
+    relative_to_section: bool = False
+    """Whether a value says where in its section a gene is high, and not how high it is: then slides cannot be compared."""
 
 
 class OutOfDistribution(Spec):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,10 +38,21 @@ def three_slides(tmp_path: Path, make_slide: Callable[..., Path]) -> Path:
     )
 
 
+@pytest.fixture
+def comparable_bundle(bundle: Path, tmp_path: Path) -> Path:
+    """That bundle, but it sees slides on one scale, so that a cohort takes its predictions."""
+    shutil.copytree(bundle, tmp_path / "comparable")
+    path = tmp_path / "comparable" / "bundle.json"
+    record = json.loads(path.read_text())
+    record["fusion"]["standardise_within_slide"] = False
+    path.write_text(json.dumps(record))
+    return path.parent
+
+
 def test_a_bad_slide_is_accounted_for_and_resuming_recomputes_only_what_changed(
-    launch: Launcher, three_slides: Path, bundle: Path, make_slide: Callable[..., Path]
+    launch: Launcher, three_slides: Path, comparable_bundle: Path, make_slide: Callable[..., Path]
 ) -> None:
-    given = ("--input", three_slides, "--bundle", bundle)
+    given = ("--input", three_slides, "--bundle", comparable_bundle, "--cohort", "true")
 
     failed = launch(*given)
 
@@ -59,12 +71,21 @@ def test_a_bad_slide_is_accounted_for_and_resuming_recomputes_only_what_changed(
     assert status["stages"][-1]["error"]["exit_code"] == 65
     assert pq.read_table(failed.outdir / "summary.parquet")["sample"].to_pylist() == ["S1", "S2", "S3"]
     assert "S3" in (failed.outdir / "summary.html").read_text()
+    assert_cohort_is_of_the_run(failed.outdir)
     assert_crate_tells_the_truth(failed.outdir)
     assert_manual_knows(failed.outdir, manual=(launch.root / "docs" / "output.md").read_text())
     assert_slides_are_named_where_the_manual_says(failed.outdir, manual=(launch.root / "docs" / "usage.md").read_text())
 
-    done = [f"{stage} {sample}" for stage in STAGES for sample in ("S1", "S2")] + ["SUMMARISE", "TILE S3"]
-    whole = damage(failed.outdir, "S1/S1.h5ad", "S1/S1.html", "S1/status.json", "summary.html", "summary.parquet")
+    done = [f"{stage} {sample}" for stage in STAGES for sample in ("S1", "S2")] + ["SUMMARISE", "COHORT", "TILE S3"]
+    whole = damage(
+        failed.outdir,
+        "S1/S1.h5ad",
+        "S1/S1.html",
+        "S1/status.json",
+        "summary.html",
+        "summary.parquet",
+        "cohort/cohort.h5ad",
+    )
     (failed.outdir / "S2" / "S2.parquet").unlink()
     resumed = launch(*given, "--on_slide_error", "skip", "-resume")
 
@@ -80,7 +101,9 @@ def test_a_bad_slide_is_accounted_for_and_resuming_recomputes_only_what_changed(
     changed = launch(*given, "--on_slide_error", "skip", "-resume")
 
     assert changed.code == 0, changed.output
-    assert changed.tasks("COMPLETED") == sorted([*(f"{stage} S2" for stage in STAGES), "SUMMARISE", "TILE S1"])
+    assert changed.tasks("COMPLETED") == sorted(
+        [*(f"{stage} S2" for stage in STAGES), "SUMMARISE", "COHORT", "TILE S1"]
+    )
     assert changed.tasks("CACHED") == ["TILE S3"]
     # What is left of the slide that was good is no result of this run.
     assert {path.name for path in (failed.outdir / "S1").iterdir()} == {
@@ -89,6 +112,18 @@ def test_a_bad_slide_is_accounted_for_and_resuming_recomputes_only_what_changed(
     assert (failed.outdir / "S1" / "S1.h5ad.stale").read_bytes() == whole[failed.outdir / "S1" / "S1.h5ad"]
     assert "S1 failed: what an earlier run made of it is now S1/S1.h5ad.stale" in changed.output
     assert not (failed.outdir / "pipeline_info" / "run.lock").exists()
+
+
+def assert_cohort_is_of_the_run(outdir: Path) -> None:
+    """Every row of the samplesheet is a row of the cohort, and what was predicted is in its matrix."""
+    slides = pq.read_table(outdir / "cohort" / "slides.parquet").to_pydict()
+    assert slides["sample"] == ["S1", "S2", "S3"]
+    assert slides["outcome"] == ["ok", "ok", "failed"]
+    gathered = anndata.read_h5ad(outdir / "cohort" / "cohort.h5ad")
+    assert list(gathered.obs_names) == ["S1", "S2"]
+    for row, sample in enumerate(gathered.obs_names):
+        made = anndata.read_h5ad(outdir / sample / f"{sample}.h5ad")
+        np.testing.assert_allclose(gathered.layers["readable_mean"][row], np.nanmean(made.X, axis=0), rtol=1e-4)
 
 
 def damage(outdir: Path, *names: str) -> dict[Path, bytes]:

@@ -163,10 +163,10 @@ def test_compose_names_the_images_of_others_by_digest() -> None:
 def test_the_manual_names_the_images_that_tasks_run_in() -> None:
     """Those of the table of AWS Batch, which says what to push, are those of the settings, and a release makes them all."""
     settings = "".join(path.read_text() for path in (ROOT / "conf").glob("*.config"))
-    used = set(re.findall(r"\b(client-gpu|client|train|triton):\d", settings))
+    used = set(re.findall(r"\b(client-gpu|client|cohort|train|triton):\d", settings))
     table = (ROOT / "docs" / "deployment.md").read_text().partition("| run | images |")[2].partition("\n\n")[0]
 
-    assert set(re.findall(r"`(client-gpu|client|train|triton)`", table)) == used
+    assert set(re.findall(r"`(client-gpu|client|cohort|train|triton)`", table)) == used
     assert set(read("release.yml")["jobs"]["images"]["strategy"]["matrix"]["image"]) == used
     # All that stand on a public base are built and started for each change, too.
     tried = read("ci.yml")["jobs"]["images"]

@@ -230,7 +230,9 @@ def of_selectors(configuration: str) -> list[str]:
 def test_the_pipeline_names_images_of_its_own_version(root: Path) -> None:
     files = [root / "nextflow.config", *(root / "conf").glob("*.config"), root / "containers" / "Dockerfile"]
     tags = {
-        tag for path in files for tag in re.findall(r"/?(?:client|client-gpu|train|triton):([\w.]+)", path.read_text())
+        tag
+        for path in files
+        for tag in re.findall(r"/?(?:client|client-gpu|cohort|train|triton):([\w.]+)", path.read_text())
     }
     assert tags == {__version__}
     assert f"version = '{__version__}'" in (root / "nextflow.config").read_text()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from histocast.cohort.replace_files import finish_replacing
 from histocast.errors import DataError, MissingInputError
 from histocast.storage.listing import list_files
 
-SLIDES_FILE, MATRIX_FILE, SUMMARY_FILE = "slides.parquet", "cohort.h5ad", "summary.parquet"
+SLIDES_FILE, MATRIX_FILE, SIGNATURES_FILE = "slides.parquet", "cohort.h5ad", "signatures.parquet"
+COHORT_FILES = (MATRIX_FILE, SIGNATURES_FILE, SLIDES_FILE)
+"""What a cohort consists of."""
+SUMMARY_FILE = "summary.parquet"
 SLIDE_ENDING = ".slide.parquet"
 
 
@@ -35,6 +39,8 @@ class EarlierCohort:
 def find_results(uri: str) -> Results | EarlierCohort:
     """Look into a folder, or ``s3://`` prefix, and the folders within it.
 
+    Where writing a cohort was interrupted after its files were whole, it is finished first.
+
     Raises
     ------
     MissingInputError
@@ -44,6 +50,7 @@ def find_results(uri: str) -> Results | EarlierCohort:
     StorageUnavailable
         The store did not answer.
     """
+    finish_replacing(Path(uri), COHORT_FILES)
     root = uri.rstrip("/")
     files = list(list_files(root))
     known = {SLIDES_FILE: "", MATRIX_FILE: "", SUMMARY_FILE: ""}

@@ -21,11 +21,21 @@ from histocast.artifacts import (
     parquet_writer,
     write_atomically,
 )
+from histocast.cohort.choose_sources import choose_sources
 from histocast.cohort.embed_slides import FEWEST_FOR_MAP, MOST_GENES, NEIGHBOURS, Embedding, embed_slides
 from histocast.cohort.find_outliers import FEWEST_SLIDES, MEASURES, THRESHOLD, find_outliers
-from histocast.cohort.find_results import MATRIX_FILE, SLIDES_FILE, EarlierCohort, Results, find_results
+from histocast.cohort.find_results import (
+    COHORT_FILES,
+    MATRIX_FILE,
+    SIGNATURES_FILE,
+    SLIDES_FILE,
+    EarlierCohort,
+    Results,
+    find_results,
+)
 from histocast.cohort.matrix_file import MatrixFile, variables
-from histocast.cohort.read_slides import BATCH, Model, SlideReader, choose_sources, metadata_columns
+from histocast.cohort.read_slides import BATCH, Model, SlideReader, metadata_columns
+from histocast.cohort.replace_files import replace_files
 from histocast.cohort.score_signatures import (
     LEAST_SHARE,
     Signature,
@@ -41,7 +51,6 @@ from histocast.records import Provenance
 from histocast.software import software_versions
 from histocast.storage.listing import fetch_files
 
-SIGNATURES_FILE = "signatures.parquet"
 COHORT_LIBRARIES = ("polars", "scanpy", "scikit-learn", "umap-learn")
 
 
@@ -93,34 +102,38 @@ def gather_cohort(
     schema = SLIDES.arrow(*(pa.field(name, pa.string()) for name in _metadata(found, scratch)))
     column = _batch_column(batch, schema)
     rows = scratch / "rows.parquet"
-    outdir.mkdir(parents=True, exist_ok=True)
-    with write_atomically(outdir / MATRIX_FILE) as temporary, create_hdf5(temporary) as (file, check):
-        matrix = MatrixFile(file)
-        model = _gather(found, skip, matrix, rows=rows, schema=schema, scratch=scratch, check=check)
-        slides = _with_outliers(rows, column)
-        scored = find_signatures(sets, model.genes) if sets else ()
-        mean, sd = matrix.moments()
-        embedding = embed_slides(matrix.values, sd=sd, scratch=scratch)
-        kept = slides.filter(pl.col("in_matrix"))
-        provenance = _provenance(model, batch=batch, signatures=scored)
-        (outdir / SIGNATURES_FILE).unlink(missing_ok=True)
-        if scored:
-            samples = kept["sample"].to_list()
-            with parquet_writer(
-                outdir / SIGNATURES_FILE, SIGNATURES.arrow(), SIGNATURES.provenance_like(provenance)
-            ) as writer:
-                for start, values in matrix.blocks():
-                    scores = score_slides(values, scored, mean=mean, sd=sd)
-                    writer.write_table(signature_rows(samples[start : start + BATCH], scored, scores))
-        matrix.finish(
-            obs=kept,
-            var=variables(model.genes, mean=mean, sd=sd),
-            embedding=embedding,
-            uns=_uns(provenance, model, embedding),
-        )
-        check()
-    _write_slides(outdir / SLIDES_FILE, rows, slides, SLIDES.provenance_like(provenance))
+    with replace_files(outdir, COHORT_FILES) as folder:
+        with write_atomically(folder / MATRIX_FILE) as temporary, create_hdf5(temporary) as (file, check):
+            matrix = MatrixFile(file)
+            model = _gather(found, skip, matrix, rows=rows, schema=schema, scratch=scratch, check=check)
+            slides = _with_outliers(rows, column)
+            scored = find_signatures(sets, model.genes) if sets else ()
+            provenance = _provenance(model, batch=batch, signatures=scored)
+            kept = slides.filter(pl.col("in_matrix"))
+            if scored:
+                _write_signatures(folder / SIGNATURES_FILE, matrix, scored, kept["sample"].to_list(), provenance)
+            mean, sd = matrix.moments()
+            embedding = embed_slides(matrix.values, sd=sd, scratch=scratch)
+            matrix.finish(
+                obs=kept,
+                var=variables(model.genes, mean=mean, sd=sd),
+                embedding=embedding,
+                uns=_uns(provenance, model, embedding),
+            )
+            check()
+        _write_slides(folder / SLIDES_FILE, rows, slides, SLIDES.provenance_like(provenance))
     return Cohort(slides, model, embedding, scored)
+
+
+def _write_signatures(
+    path: Path, matrix: MatrixFile, scored: Sequence[Signature], samples: Sequence[str], provenance: Provenance
+) -> None:
+    """``signatures.parquet``: a score of each set on each slide, batch by batch."""
+    mean, sd = matrix.moments()
+    with parquet_writer(path, SIGNATURES.arrow(), SIGNATURES.provenance_like(provenance)) as writer:
+        for start, values in matrix.blocks():
+            scores = score_slides(values, scored, mean=mean, sd=sd)
+            writer.write_table(signature_rows(samples[start : start + BATCH], scored, scores))
 
 
 def _metadata(found: Sequence[Results | EarlierCohort], scratch: Path) -> list[str]:

@@ -38,9 +38,6 @@ MOST_BLOCKS = 100
 
 PICTURE_PX = 96
 
-RELATIVE_SCALES = ("pearson_residual",)
-"""Scales whose zero is what the section itself lets expect, so that a slide's mean says nothing."""
-
 OF_RECORD = (
     *("reader", "vendor", "objective_power", "um_per_px", "um_per_px_source", "layout", "tissue_area_mm2"),
     *("pen_fraction", "unreadable_fraction", "stain_absorbance", "colourless"),
@@ -122,7 +119,7 @@ class SlideStatistics:
 
 def is_comparable(bundle: Bundle) -> bool:
     """Whether predictions of two slides can be compared, and not only places within one."""
-    return not bundle.fusion.standardise_within_slide and bundle.scale.name not in RELATIVE_SCALES
+    return not (bundle.fusion.standardise_within_slide or bundle.scale.relative_to_section)
 
 
 def refuse_incomparable(bundle: Bundle) -> None:

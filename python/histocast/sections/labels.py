@@ -58,6 +58,7 @@ SCALES: dict[Protocol, ExpressionScale] = {
         normalisation="expected count mu: library over all genes x the gene's share of the section's counts",
         transform="(count - mu) / sqrt(mu + mu^2 / 100), at most sqrt(spots) from 0",
         smoothing="none",
+        relative_to_section=True,
     ),
 }
 
