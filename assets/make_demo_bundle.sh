@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes assets/demo-bundle again: five synthetic slides with measured spots; DKAN on morphology and the gene texts of
-# assets/demo-genes, trained on four slides and judged on the one left out. About two minutes; needs the extra `train`.
+# assets/demo-genes, trained on four slides and scored on the one left out. About two minutes; needs the extra `train`.
 #
 #   assets/make_demo_bundle.sh [OUTDIR]
 set -euo pipefail

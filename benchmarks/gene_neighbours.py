@@ -59,7 +59,7 @@ def family_auroc(vectors: np.ndarray, families: list[set[str]]) -> dict[str, Any
     }
 
 
-def judge(panel: Path, *, sources: Sources, head: bool, scratch: Path, encoder: SentenceEncoder) -> dict[str, Any]:
+def score(panel: Path, *, sources: Sources, head: bool, scratch: Path, encoder: SentenceEncoder) -> dict[str, Any]:
     """Describe and embed a panel, and say what lies where."""
     names = resolve_genes(panel, catalogue=open_catalogue(), outdir=scratch, on_unknown="keep")
     texts = describe_genes(names.path, outdir=scratch, sources=sources, head=head)
@@ -117,7 +117,7 @@ def main() -> None:
                 ("published: GO alone", panel, Sources(go=both.go), False),
             ]
         for label, wanted, sources, head in runs:
-            figures[label] = judge(wanted, sources=sources, head=head, scratch=scratch, encoder=encoder)
+            figures[label] = score(wanted, sources=sources, head=head, scratch=scratch, encoder=encoder)
     print(json.dumps(figures, indent=2))
 
 

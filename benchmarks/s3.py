@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from far_store import far_store, part_cores, servers_cpu_s, traffic_since
 from histocast.slide import open_slide
 from histocast.slide.tiff import open_reader
 from histocast.storage import open_source
 from make_slide import make_slide
+from remote_store import part_cores, remote_store, servers_cpu_s, traffic_since
 from tile_readers import LEVEL_PX, TILE_PX, UM_PER_PX, Corners, decode_blocks, grid, touched_blocks
 from tiling import scanner_slide
 
@@ -135,7 +135,10 @@ def main() -> None:
             "tissue on over half": tissue(everywhere, options.side_px, radius=0.25),
             "tissue everywhere": everywhere,
         }
-        with far_store(path, folder, latency_s=options.latency_ms / 1000, endpoint=options.endpoint) as (uri, counter):
+        with remote_store(path, folder, latency_s=options.latency_ms / 1000, endpoint=options.endpoint) as (
+            uri,
+            counter,
+        ):
             if not options.shared_cores:
                 part_cores(options.threads)
             settings = {"counter": counter, "threads": options.threads, "rounds": options.rounds}

@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from far_store import BUCKET, proxy, versitygw
+from remote_store import BUCKET, proxy, versitygw
 
 ROOT = Path(__file__).resolve().parents[1]
 # Live heap in MiB after a pause: "[12.3s][info][gc] GC(4) Pause Young (...) 60M->21M(128M) 3.2ms"

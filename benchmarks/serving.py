@@ -44,7 +44,7 @@ Figures = dict[str, float]
 
 
 def write_slow_bundle(folder: Path, *, tile_px: int = 256) -> None:
-    """A bundle whose one encoder takes more than 5 ms of one core a tile, with weights of no meaning."""
+    """A bundle whose one encoder takes more than 5 ms of one core per tile, with weights of no meaning."""
     import torch
     from torch import nn
 

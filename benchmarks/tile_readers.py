@@ -128,7 +128,7 @@ def decode_blocks(
 
 
 def prepare_one_by_one(path: Path, threads: int) -> Run:
-    """OpenSlide, a call a tile."""
+    """OpenSlide, one call per tile."""
     slide = openslide.OpenSlide(path)
     corners = _few(grid(*slide.dimensions, "even"))
 

@@ -5,7 +5,7 @@ has a process of its own, as in a pipeline, so that none meets another's threads
 rounds, and each is given its best: a shared machine then slows all of them alike. The ceiling decodes every block the
 tiles touch once, from memory, and does nothing else: into an array as numpy gives it, and into one that begins where those
 of histocast do, which is faster. Processor time a tile is given as well: it does not depend on who
-else uses the machine. With ``--memory`` the peak of one process a slide size is measured instead.
+else uses the machine. With ``--memory`` the peak of one process per slide size is measured instead.
 """
 
 from __future__ import annotations

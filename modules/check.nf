@@ -1,6 +1,6 @@
 include { mounts ; option ; precision ; task_environment } from './inputs.nf'
 
-// Judges every row of the samplesheet, the bundle and the gene panel before the first slide is opened.
+// Validates every row of the samplesheet, the bundle and the gene panel before the first slide is opened.
 process CHECK {
     tag "${samplesheet_uri.toString().tokenize('/').last()}"
     label 'process_light'

@@ -56,7 +56,7 @@ def conclude(failures, on_slide_error) {
     def shown = failures.take(20).collect { line -> "  ${line}" }
     def message = (["${title}; every other one is done, and summary.html accounts for all"] + shown).join('\n')
     if (on_slide_error == 'fail') {
-        error("${message}\nwhat to do: mend them and run again with -resume, or give --on_slide_error skip")
+        error("${message}\nwhat to do: fix them and run again with -resume, or give --on_slide_error skip")
     }
     log.warn(message)
 }

@@ -1,6 +1,6 @@
 include { quoted ; task_environment } from './inputs.nf'
 
-// Judges every model on the sections it did not see, beside controls.
+// Scores every model on the sections it did not see, beside controls.
 process EVALUATE {
     label 'process_train'
 

@@ -130,7 +130,7 @@ def read_sections(plan) {
     }
 }
 
-// What decides a sample's results, one map a sample that can be processed: it is part of each task's inputs,
+// What decides a sample's results, one map per sample that can be processed: it is part of each task's inputs,
 // so that -resume runs again exactly the slides that changed.
 def read_samples(samples_json) {
     def record = new groovy.json.JsonSlurper().parse(samples_json)

@@ -1,6 +1,6 @@
 include { executors_of_containers } from './inputs.nf'
 
-// Parameters are judged against nextflow_schema.json in the head process, so that a slip of the pen costs no task.
+// Parameters are validated against nextflow_schema.json in the head process, so that a slip of the pen costs no task.
 
 def known_parameters(schema) {
     def groups = new groovy.json.JsonSlurper().parse(schema)['$defs']

@@ -1,6 +1,6 @@
 include { mounts ; option ; quoted ; task_environment ; to_json } from './inputs.nf'
 
-// Judges the training sheet, the recipe and the methods, and names every model to train.
+// Validates the training sheet, the recipe and the methods, and names every model to train.
 process PLAN {
     label 'process_light'
     // It looks at the files of every slide, which its inputs do not name.

@@ -125,7 +125,7 @@ def watch(child: int) -> tuple[int, int, float, str | None]:
         time.sleep(POLL_S)
 
 
-def judge(code: int, ended_for: str | None, said: str, folder: Path) -> str:
+def check(code: int, ended_for: str | None, said: str, folder: Path) -> str:
     """Name how a variant ended."""
     from pyarrow import parquet
 
@@ -152,7 +152,7 @@ def try_variant(data: bytes) -> End:
         slide.write_bytes(data)
         code, peak_bytes, took_s, ended_for = watch(fork_verbs(slide, folder))
         said = (folder / "said").read_text(errors="replace")
-        return End(judge(code, ended_for, said, folder), peak_bytes, took_s, said)
+        return End(check(code, ended_for, said, folder), peak_bytes, took_s, said)
 
 
 def main() -> None:

@@ -151,7 +151,7 @@ def dicom_instance(
 def write_dicom_series(
     folder: Path, levels: Sequence[Pixels], *, um_per_px: float = 0.5, series: str = "1.2.3"
 ) -> list[Path]:
-    """Write ``<series>.level0.dcm`` and so on, one file a level."""
+    """Write ``<series>.level0.dcm`` and so on, one file per level."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{series}.level{number}.dcm" for number in range(len(levels))]
     for number, (path, pixels) in enumerate(zip(paths, levels, strict=True)):

@@ -65,7 +65,7 @@ TILES = TableSchema(
         Column("array_col", pa.int32(), "column on the grid or the capture array"),
         Column("tissue_fraction", pa.float32(), "share of the tile's area that is tissue, 0 to 1"),
         Column("pen_fraction", pa.float32(), "share of the tile's area under pen marks, 0 to 1"),
-        Column("blur", pa.float32(), "0 sharp to 1 blurred, judged on the thumbnail's scale"),
+        Column("blur", pa.float32(), "0 sharp to 1 blurred, measured on the thumbnail's scale"),
         Column("in_tissue", pa.bool_(), "whether the tile is encoded and predicted"),
     ),
 )
@@ -111,7 +111,9 @@ PREDICTED_GENES = TableSchema(
         Column("gene_id", pa.string(), "Ensembl gene without version; the symbol where none is known"),
         Column("gene_symbol", pa.string(), "symbol as in the training data"),
         Column("seen_in_training", pa.bool_(), "whether measured values of this gene trained the model"),
-        Column("evidence", pa.string(), "on what its prediction stands: 'trained', 'near' or 'far'"),
+        Column(
+            "evidence", pa.string(), "on what its prediction stands: 'trained', 'similar_text' or 'dissimilar_text'"
+        ),
         Column("nearest_gene", pa.string(), "of a gene never measured, the training gene described most alike"),
         Column("text_distance", pa.float32(), "distance to that gene's description, 0 to 2", nullable=True),
         Column("val_pcc", pa.float32(), "mean Pearson on held-out sections; null if unknown", nullable=True),
@@ -204,7 +206,9 @@ SLIDE_SUMMARY = TableSchema(
     (
         Column("gene_id", pa.string(), "Ensembl gene without version; the symbol where none is known"),
         Column("gene_symbol", pa.string(), "symbol as in the training data"),
-        Column("evidence", pa.string(), "on what its prediction stands: 'trained', 'near' or 'far'"),
+        Column(
+            "evidence", pa.string(), "on what its prediction stands: 'trained', 'similar_text' or 'dissimilar_text'"
+        ),
         Column("val_pcc", pa.float32(), "mean Pearson on held-out sections; null if unknown", nullable=True),
         Column("training_mean", pa.float32(), "mean in the training set, on the bundle's scale", nullable=True),
         *(

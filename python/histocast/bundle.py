@@ -186,7 +186,7 @@ class GeneTextSpec(Spec):
     encoder_revision: str | None
     near_distance: float
     """Median distance of a training gene's description to the nearest other one: a gene that was never measured is
-    ``near`` up to it, else ``far`` (`histocast.fusion.selected_genes`)."""
+    ``similar_text`` up to it, else ``dissimilar_text`` (`histocast.fusion.selected_genes`)."""
 
 
 class Metric(Spec):

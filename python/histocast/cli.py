@@ -42,7 +42,7 @@ GROUPS = {
         "provenance",
     ),
     "Stages of the train workflow": ("plan", "prepare-encoders", "prepare", "train", "evaluate", "export", "lineage"),
-    "Genes": ("genes resolve", "genes describe", "genes embed", "genes ask"),
+    "Genes": ("genes resolve", "genes describe", "genes embed", "genes prepare"),
     "Encoders and published data": ("export-encoder", "training-sheet"),
     "Inference servers": ("repository", "serve"),
     "Tools": ("doctor", "demo-data", "demo-score"),

@@ -91,7 +91,7 @@ class Parameters(Record):
     )
     genes: str | None = _parameter(
         "inputs",
-        "What to predict: a file with a gene a line, each of the bundle's, or genes.parquet of 'histocast genes embed'; "
+        "What to predict: a file with one gene per line, each of the bundle's, or genes.parquet of 'histocast genes embed'; "
         "to train, the panel in place of the recipe's.",
         default=None,
     )

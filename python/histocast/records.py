@@ -1,4 +1,4 @@
-"""The small JSON artifacts: samples as CHECK judged them, slides as TILE met them, how each stage ended."""
+"""The small JSON artifacts: samples as CHECK validated them, slides as TILE met them, how each stage ended."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Options(Record):
 
 
 class SampleRecord(Record):
-    """One row of the samplesheet as CHECK judged it."""
+    """One row of the samplesheet as CHECK validated it."""
 
     sample: str
     slide: str

@@ -47,7 +47,7 @@ class SheetRow:
 
 
 def read_samplesheet(uri: str, *, allow_metadata: Sequence[str] = ()) -> tuple[list[SheetRow], ErrorCollector]:
-    """Read a samplesheet from a path or ``s3://`` URI and judge each of its cells.
+    """Read a samplesheet from a path or ``s3://`` URI and validate each of its cells.
 
     Parameters
     ----------

@@ -51,7 +51,7 @@ class Account:
 
 @pytest.fixture
 def account(s3_endpoint: str, demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
-    """Buckets with a slide, a samplesheet, a panel and a bundle; requests are judged from here on."""
+    """Buckets with a slide, a samplesheet, a panel and a bundle; requests are checked from here on."""
     s3, iam = boto3.client("s3"), boto3.client("iam")
     for bucket in {bucket for bucket, _ in PLACES.values()}:
         s3.create_bucket(Bucket=bucket)
@@ -64,13 +64,13 @@ def account(s3_endpoint: str, demo_bundle: Path, tmp_path: Path, monkeypatch: py
         if path.is_file():
             put(s3, "BUNDLES", f"demo/{path.relative_to(demo_bundle)}", path.read_bytes())
 
-    def judge_after(requests: str) -> None:
+    def enforce_after(requests: str) -> None:
         plain = {"Content-Type": "text/plain"}
         ask = urllib.request.Request(f"{s3_endpoint}/moto-api/reset-auth", data=requests.encode(), headers=plain)
         urllib.request.urlopen(ask, timeout=10).close()
 
     def act_as(policy: dict[str, Any]) -> None:
-        judge_after("inf")
+        enforce_after("inf")
         statements = [{k: v for k, v in one.items() if k != "Condition"} for one in policy["Statement"]]
         document = json.dumps({**policy, "Statement": statements})
         name = f"user{len(iam.list_users()['Users'])}"
@@ -79,10 +79,10 @@ def account(s3_endpoint: str, demo_bundle: Path, tmp_path: Path, monkeypatch: py
         key = iam.create_access_key(UserName=name)["AccessKey"]
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
-        judge_after("0")
+        enforce_after("0")
 
     yield Account(act_as)
-    judge_after("inf")
+    enforce_after("inf")
 
 
 def put(s3: Any, place: str, name: str, body: bytes) -> None:

@@ -128,7 +128,7 @@ def test_it_predicts_the_generators_genes_and_marks_those_it_never_saw(root: Pat
     seen = genes["seen_in_training"].to_pylist()
     assert seen == [True] * len(recipe["panel"]) + [False] * len(recipe["unseen_genes"])
     levels = ask_genes(shipped, read_bundle(shipped), None).table["evidence"].to_pylist()
-    assert {*levels} == {"trained", "near", "far"}
+    assert {*levels} == {"trained", "similar_text", "dissimilar_text"}
 
 
 def test_it_states_figures_beside_controls(shipped: Path):
@@ -203,7 +203,7 @@ def test_predictions_follow_the_hidden_truth(predicted: tuple[Path, Path]):
 
 def test_genes_it_never_saw_are_predicted_where_their_descriptions_are_near(predicted: tuple[Path, Path]):
     score = score_demo(*predicted)
-    near, far = (np.array([level == name for level in score.evidence]) for name in ("near", "far"))
+    near, far = (np.array([level == name for level in score.evidence]) for name in ("similar_text", "dissimilar_text"))
     assert (near.sum(), far.sum()) == (8, 4)
     assert score.mean(near) > 0.4
     assert score.mean(near) > score.mean(far)
@@ -225,7 +225,7 @@ def test_described_genes_that_the_bundle_does_not_hold_are_predicted_too(
     for gene in list_genes():
         np.testing.assert_allclose(more[gene.gene_id].to_numpy(), own[gene.gene_id].to_numpy(), atol=1e-4)
     assert more.schema.field("ENSG00000186847").metadata[b"gene_symbol"] == b"KRT14"
-    assert more.schema.field("ENSG00000186847").metadata[b"evidence"] == b"near"
+    assert more.schema.field("ENSG00000186847").metadata[b"evidence"] == b"similar_text"
     assert np.isfinite(more["ENSG00000186847"].to_numpy()).all()
 
 

@@ -46,8 +46,8 @@ def bundle(folder: Path) -> Bundle:
 def test_all_genes_of_the_bundle_with_their_evidence(folder: Path, bundle: Bundle) -> None:
     asked = ask_genes(folder, bundle, None)
     assert asked.index.tolist() == list(range(SEEN + UNSEEN))
-    assert asked.table["evidence"].to_pylist()[: SEEN + 1] == ["trained"] * SEEN + ["near"]
-    assert asked.table["evidence"].to_pylist()[-1] == "far"
+    assert asked.table["evidence"].to_pylist()[: SEEN + 1] == ["trained"] * SEEN + ["similar_text"]
+    assert asked.table["evidence"].to_pylist()[-1] == "dissimilar_text"
     distance = asked.table["text_distance"].to_pylist()
     assert distance[:SEEN] == [None] * SEEN
     assert distance[SEEN] < 0.01
@@ -62,7 +62,7 @@ def test_a_panel_may_name_genes_that_were_never_measured(folder: Path, bundle: B
     assert asked.table["gene_symbol"].to_pylist() == [f"GENE{SEEN}", "GENE2"]
     assert asked.table["seen_in_training"].to_pylist() == [False, True]
     panel.write_text("NOSUCH\n")
-    with pytest.raises(DataError, match="histocast genes ask"):
+    with pytest.raises(DataError, match="histocast genes prepare"):
         ask_genes(folder, bundle, panel)
 
 
@@ -81,7 +81,7 @@ def test_described_genes_join_those_of_the_bundle_which_keep_their_own_descripti
     found = np.array(asked.table["embedding"].to_pylist(), np.float32)
     own = gene_texts(SEEN + UNSEEN)
     np.testing.assert_array_equal(found, [texts[0], own[2], own[3], texts[3]])
-    assert asked.table["evidence"].to_pylist()[1:] == ["trained", "trained", "near"]
+    assert asked.table["evidence"].to_pylist()[1:] == ["trained", "trained", "similar_text"]
     assert asked.table["val_pcc"].to_pylist()[0] is None
     assert np.isnan(asked.table["interval_90"].to_pylist()[3])
 

@@ -110,7 +110,7 @@ def _embeddings(body: dict[str, Any]) -> dict[str, Any]:
     for index, text in enumerate(body["input"]):
         seed = hashlib.sha256(text.encode()).digest()
         rows.append({"object": "embedding", "index": index, "embedding": [byte / 255 for byte in seed[:8]]})
-    # In another order, which the index mends.
+    # In another order, which the index puts right.
     return {
         "object": "list",
         "model": "m",

@@ -45,7 +45,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("resolve", ("--genes", "--names")),
         ("describe", ("--names", "--ncbi", "--uniprot", "--go", "--go-terms", "--refined")),
         ("embed", ("--texts", "--weights")),
-        ("ask", ("--genes", "--bundle", "--weights")),
+        ("prepare", ("--genes", "--bundle", "--weights")),
     ],
 )
 def test_no_foreign_exception_reaches_a_user(
@@ -63,7 +63,7 @@ def test_no_foreign_exception_reaches_a_user(
         "resolve": {"--genes": good / "panel.txt", "--names": good / "names.csv"},
         "describe": {"--names": good / "gene-names.parquet", "--refined": good / "refined.tsv"},
         "embed": {"--texts": good / "gene-texts.parquet", "--encoder": "biobert"},
-        "ask": {
+        "prepare": {
             "--genes": good / "panel.txt",
             "--bundle": root / "assets" / "demo-bundle",
         },

@@ -87,9 +87,9 @@ def test_the_verbs_lead_from_symbols_to_embeddings(root: Path, tmp_path: Path) -
     ("arguments", "code", "said"),
     [
         (("resolve", "--genes", "{tmp}/absent.txt"), 66, "no such file"),
-        (("resolve", "--genes", "{tmp}/mangled.txt"), 65, "SEPTIN2"),
-        (("resolve", "--genes", "{tmp}/mangled.txt", "--species", "mouse"), 64, "--names"),
-        (("describe", "--names", "{tmp}/mangled.txt"), 65, "Parquet"),
+        (("resolve", "--genes", "{tmp}/damaged.txt"), 65, "SEPTIN2"),
+        (("resolve", "--genes", "{tmp}/damaged.txt", "--species", "mouse"), 64, "--names"),
+        (("describe", "--names", "{tmp}/damaged.txt"), 65, "Parquet"),
         (("describe", "--names", "{demo}/gene-names.parquet", "--model", "m"), 78, "OPENAI_API_KEY"),
         (("embed", "--texts", "{demo}/gene-names.parquet"), 65, "gene-texts"),
         (("embed", "--texts", "{demo}/gene-texts.parquet", "--encoder", "word2vec"), 64, "minilm"),
@@ -100,7 +100,7 @@ def test_bad_input_ends_with_the_code_that_says_so(
     arguments: tuple[str, ...], code: int, said: str, root: Path, demo: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("sentence_transformers", reason="the extra genes is not installed")
-    (tmp_path / "mangled.txt").write_text("2-Sep\n")
+    (tmp_path / "damaged.txt").write_text("2-Sep\n")
     filled = [argument.format(tmp=tmp_path, demo=demo) for argument in arguments]
     result = run(root, *filled, "--outdir", str(tmp_path / "out"))
     assert result.returncode == code, result.stderr

@@ -1,4 +1,4 @@
-"""A language model is asked once, judged, and never believed about another gene."""
+"""A language model is asked once, checked, and never believed about another gene."""
 
 from __future__ import annotations
 

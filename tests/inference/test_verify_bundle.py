@@ -121,7 +121,7 @@ def test_a_graph_that_predicts_more_genes_than_the_panel_lists_is_refused(tmp_pa
 
 
 HELD = {
-    # Each is let go of once the next is made: two of 1,024 float32 at most.
+    # Each is released once the next is made: two of 1,024 float32 at most.
     "a = Add (target, target) b = Add (a, a) c = Add (b, b) expression = Add (c, c)": 2 * 4096,
     "a = Add (target, target) b = Add (a, a) c = Add (a, b) expression = Add (a, c)": 3 * 4096,
     # Weights are in the file, whose size bounds them.

@@ -211,7 +211,7 @@ def test_an_overwritten_object_runs_again_and_predictions_from_s3_are_those_from
     remote, local = (anndata.read_h5ad(first.outdir / sample / f"{sample}.h5ad") for sample in ("A", "L"))
     np.testing.assert_array_equal(remote.X, local.X)
     # Genes that the bundle has never heard of are predicted by their descriptions, and marked.
-    assert remote.var.loc["ENSG00000186847", ["gene_symbol", "evidence"]].tolist() == ["KRT14", "near"]
+    assert remote.var.loc["ENSG00000186847", ["gene_symbol", "evidence"]].tolist() == ["KRT14", "similar_text"]
     assert np.isfinite(remote[:, "ENSG00000186847"].X).all()
     np.testing.assert_array_equal(remote.obsm["spatial"], local.obsm["spatial"])
     assert "s3://" not in (first.outdir / "summary.html").read_text()

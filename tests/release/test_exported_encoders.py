@@ -87,7 +87,7 @@ def test_a_recipe_brings_an_exported_encoder_to_a_bundle(
     train(tmp_path / "set", recipe=recipe, outdir=tmp_path / "model")
     assert str(made) not in (tmp_path / "model" / "train.json").read_text()
     train(tmp_path / "set", recipe=recipe, fold="S2", outdir=tmp_path / "fold")
-    evaluation = evaluate(tmp_path / "set", models=[tmp_path / "fold"], outdir=tmp_path / "judged")
+    evaluation = evaluate(tmp_path / "set", models=[tmp_path / "fold"], outdir=tmp_path / "scored")
     controls = {"training mean", "stain area", "shuffled spots", "ridge", "extra trees"}
     assert {each.subject for each in evaluation.summaries} == {"model", *controls}
     export_bundle(tmp_path / "model", encoders=tmp_path / "set" / "encoders", outdir=tmp_path / "bundle")

@@ -214,8 +214,8 @@ class TestUnseenGenes:
         assert f"{UNSEEN} genes of these the model never saw measured." in page.text
         assert "Genes that the model never saw measured" in page.text
         assert f"{UNSEEN} genes of {SEEN + UNSEEN} took no part in training" in page.text
-        assert f"GENE{SEEN} never measured, near GENE0" in page.text
-        assert f"GENE{SEEN + UNSEEN - 1} never measured, far, nearest GENE" in page.text
+        assert f"GENE{SEEN} never measured, similar text: GENE0" in page.text
+        assert f"GENE{SEEN + UNSEEN - 1} never measured, dissimilar text, nearest: GENE" in page.text
         assert "GENE0 never measured" not in page.text
         assert len(page.images) == 2 + 1 + SEEN + UNSEEN + 1, "no map of an uncertainty that is the same everywhere"
         assert "hardly varies between tiles" in page.text
@@ -467,7 +467,7 @@ class TestWords:
         genes["evidence"] = "trained"
         assert choose_genes(genes, count=3).tolist() == [3, 2, 0]
         assert choose_genes(genes.assign(val_pcc=np.nan), count=2).tolist() == [0, 1]
-        unseen = genes.assign(evidence=["far", "near", "trained", "trained"])
+        unseen = genes.assign(evidence=["dissimilar_text", "similar_text", "trained", "trained"])
         assert choose_genes(unseen, count=4).tolist() == [3, 2, 1, 0]
 
     def test_maps_that_show_the_same_are_left_out_while_others_are_there(self):

@@ -43,7 +43,7 @@ def test_a_few_tiles_are_a_few_requests_and_no_copy(large: Path, proxy, bucket, 
     centres = [(x, y) for x in range(300, 1500, 100) for y in range(300, 900, 100)]
     far, _, _ = read_all(slide, centres, tile_px=100, um_per_px=0.25)
     asked = [wanted for method, wanted in proxy.requests[header:] if method == "GET"]
-    assert len(asked) <= 3, "a request a row of blocks"
+    assert len(asked) <= 3, "one request per row of blocks"
     assert not list((tmp_path / "scratch").glob("*"))
     near, _, _ = read_all(open_at(large), centres, tile_px=100, um_per_px=0.25)
     np.testing.assert_array_equal(near, far)
@@ -111,8 +111,8 @@ def test_hardly_anything_is_brought_twice(
     most_bytes: int, at_most: float, large: Path, proxy, bucket, open_at, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row of blocks is 450 kB: bands are as high as fits into one fetch, or come in pieces, without what is between."""
-    monkeypatch.setattr(read_plan, "FIRST_FAR_FETCH_BYTES", most_bytes)
-    monkeypatch.setattr(read_plan, "FAR_FETCH_BYTES", most_bytes)
+    monkeypatch.setattr(read_plan, "FIRST_REMOTE_FETCH_BYTES", most_bytes)
+    monkeypatch.setattr(read_plan, "REMOTE_FETCH_BYTES", most_bytes)
     bucket.upload_file(str(large), BUCKET, "large.svs")
     centres = [(x, y) for y in range(100, 2250, 200) for x in range(100, 3950, 200)]
     far = open_at(f"s3://{BUCKET}/large.svs")
@@ -133,14 +133,14 @@ def damage_blocks(path: Path, blocks: range) -> None:
 
 
 @pytest.mark.parametrize("um_per_px", [0.25, 0.5], ids=["as stored", "shrunk"])
-@pytest.mark.parametrize("handed_on_bytes", [0, 1_000_000, 1 << 30])
+@pytest.mark.parametrize("carried_over_bytes", [0, 1_000_000, 1 << 30])
 def test_what_bands_hand_on_are_the_same_pixels_and_the_same_damage(
-    handed_on_bytes: int, um_per_px: float, large: Path, bucket, open_at, monkeypatch: pytest.MonkeyPatch
+    carried_over_bytes: int, um_per_px: float, large: Path, bucket, open_at, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Low bands, each of which ends within a row of blocks; a column of them is damaged."""
-    monkeypatch.setattr(read_plan, "FAR_BAND_PX", 170)
-    monkeypatch.setattr(read_plan, "FIRST_FAR_BAND_PX", 130)
-    monkeypatch.setattr(read_plan, "FAR_HANDED_ON_BYTES", handed_on_bytes)
+    monkeypatch.setattr(read_plan, "REMOTE_BAND_PX", 170)
+    monkeypatch.setattr(read_plan, "FIRST_REMOTE_BAND_PX", 130)
+    monkeypatch.setattr(read_plan, "REMOTE_CARRIED_OVER_BYTES", carried_over_bytes)
     damage_blocks(large, range(5, 170, 17))
     bucket.upload_file(str(large), BUCKET, "large.svs")
     centres = [(x, y) for y in range(-20, 2380, 120) for x in range(-20, 4050, 120)]

@@ -1,4 +1,4 @@
-"""What is to be trained is judged and named before anything is encoded."""
+"""What is to be trained is validated and named before anything is encoded."""
 
 from __future__ import annotations
 

@@ -370,15 +370,15 @@ class TestDescribedGenes:
         data = anndata.read_h5ad(described / "out" / "S1.h5ad")
         assert data.var["seen_in_training"].tolist() == [True] * SEEN + [False] * UNSEEN
         assert data.var["evidence"].tolist()[:SEEN] == ["trained"] * SEEN
-        assert list(data.var["evidence"].cat.categories) == ["trained", "near", "far"]
-        assert data.var["evidence"].iloc[[SEEN, -1]].tolist() == ["near", "far"]
+        assert list(data.var["evidence"].cat.categories) == ["trained", "similar_text", "dissimilar_text"]
+        assert data.var["evidence"].iloc[[SEEN, -1]].tolist() == ["similar_text", "dissimilar_text"]
         assert data.var["text_distance"].isna().tolist() == [True] * SEEN + [False] * UNSEEN
         assert np.isnan(data.layers["upper"][:, SEEN:]).all()
         assert np.isfinite(data.layers["upper"][np.asarray(data.obs["status"] == "ok"), :SEEN]).all()
         schema = pq.read_schema(described / "out" / "S1.parquet")
         first, last = (schema.field(data.var_names[place]).metadata for place in (0, -1))
         assert (first[b"seen_in_training"], first[b"evidence"]) == (b"true", b"trained")
-        assert (last[b"seen_in_training"], last[b"evidence"]) == (b"false", b"far")
+        assert (last[b"seen_in_training"], last[b"evidence"]) == (b"false", b"dissimilar_text")
         assert b"nearest_gene" not in first
         summary = pl.read_parquet(described / "out" / "S1.slide.parquet")
         assert summary["high_fraction"].null_count() == SEEN + UNSEEN, "the bundle does not state the percentile"

@@ -1,4 +1,4 @@
-"""From sections to a bundle: what was hidden is found, honestly judged, and exported as it was judged."""
+"""From sections to a bundle: what was hidden is found, honestly scored, and exported as it was scored."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histocast.storage.ranges import SMALL_GAP_BYTES, affordable_gap, plan_requests, should_read_whole
+from histocast.storage.ranges import SMALL_GAP_BYTES, coalesce_gap, plan_requests, should_read_whole
 
 RANGES = st.dictionaries(st.integers(), st.tuples(st.integers(0, 10_000), st.integers(0, 500)), max_size=60)
 
@@ -34,22 +34,22 @@ def test_requests_go_through_the_file_once(ranges: dict[int, tuple[int, int]]) -
 
 @given(ranges=RANGES, waste=st.floats(0, 2))
 def test_gaps_cost_what_was_allowed(ranges: dict[int, tuple[int, int]], waste: float) -> None:
-    gap = affordable_gap(ranges.values(), max_waste=waste, least=0)
+    gap = coalesce_gap(ranges.values(), max_waste=waste, least=0)
     asked = sum(length for _, length in ranges.values())
     assert sum(request.length for request in plan_requests(ranges, max_gap_bytes=gap)) <= asked * (1 + waste)
 
 
 def test_the_narrowest_gaps_are_read_first() -> None:
     ranges = [(0, 100), (110, 100), (240, 100), (400, 100), (505, 100)]
-    found = [affordable_gap(ranges, max_waste=waste, least=0) for waste in (0, 0.01, 0.03, 0.1, 1)]
+    found = [coalesce_gap(ranges, max_waste=waste, least=0) for waste in (0, 0.01, 0.03, 0.1, 1)]
     assert found == [0, 5, 10, 30, 60]
-    assert affordable_gap(ranges, max_waste=1, least=0, most=50) == 50
-    assert affordable_gap(ranges, max_waste=0, least=20) == 20
+    assert coalesce_gap(ranges, max_waste=1, least=0, most=50) == 50
+    assert coalesce_gap(ranges, max_waste=0, least=20) == 20
 
 
 def test_gaps_of_one_width_are_read_all_or_none() -> None:
     ranges = [(0, 100), (110, 100), (220, 100), (325, 100)]
-    assert [affordable_gap(ranges, max_waste=waste, least=0) for waste in (0.04, 0.07)] == [5, 10]
+    assert [coalesce_gap(ranges, max_waste=waste, least=0) for waste in (0.04, 0.07)] == [5, 10]
 
 
 def test_an_object_is_read_whole_from_half_of_its_bytes_on() -> None:

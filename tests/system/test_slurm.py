@@ -107,7 +107,7 @@ def test_a_bundle_is_trained_and_judged_the_same_as_jobs(
     assert jobs.code == 0, f"{jobs.output}\n{cluster.logs()}"
     headers = [path.read_text() for path in (jobs.outdir.parent / "work").rglob(".command.run")]
     assert sum("#SBATCH" in header for header in headers) == len(headers) == len(jobs.trace())
-    judged = [json.loads((run.outdir / "evaluation" / "evaluation.json").read_text()) for run in (jobs, here)]
-    assert judged[0] == judged[1]
+    scored = [json.loads((run.outdir / "evaluation" / "evaluation.json").read_text()) for run in (jobs, here)]
+    assert scored[0] == scored[1]
     bundles = [json.loads((run.outdir / "ridge" / "bundle" / "bundle.json").read_text()) for run in (jobs, here)]
     assert bundles[0]["metrics"] == bundles[1]["metrics"]

@@ -1,4 +1,4 @@
-"""Recipes and training sheets are judged before anything is computed."""
+"""Recipes and training sheets are validated before anything is computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims: an encoder trained from pixels is trained as it is said, judged, exported and run like any other."""
+"""Claims: an encoder trained from pixels is trained as it is said, scored, exported and run like any other."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_it_finds_what_frozen_features_do_not_show(
     folder, recipe = stripes
     blind = recipe.model_copy(update={"options": {**recipe.options, "encoder": {}}, "variant": "frozen"})
     train(folder / "set", recipe=blind, fold="S3", outdir=tmp_path / "blind")
-    evaluation = evaluate(folder / "set", models=[model[0], tmp_path / "blind"], outdir=tmp_path / "judged")
+    evaluation = evaluate(folder / "set", models=[model[0], tmp_path / "blind"], outdir=tmp_path / "scored")
     pearson = {
         summary.method: summary.figure("pearson").mean for summary in evaluation.summaries if summary.subject == "model"
     }

@@ -56,7 +56,7 @@ def write_evaluation_page(
     Parameters
     ----------
     genes:
-        A row a gene of a held-out section, of every model and control.
+        One row per gene of a held-out section, of every model and control.
     examples:
         Some genes of held-out sections, of every model; the page shows those of the best model.
     """
@@ -137,7 +137,7 @@ def _genes(named: dict[str, SubjectSummary], best: SubjectSummary, rows: Sequenc
     better = float(np.nanmean(model_pearson > control_pearson))
     picture = draw_genes(model_pearson, control_pearson, names=(best.method, control.subject))
     caption = (
-        f"A dot a gene, mean Pearson over sections. {best.method} is above {control.subject}, the strongest control, "
+        f"One dot per gene, mean Pearson over sections. {best.method} is above {control.subject}, the strongest control, "
         f"for {100 * better:.0f} % of the genes."
     )
     return picture._asdict() | {"caption": caption}

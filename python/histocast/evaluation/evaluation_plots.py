@@ -73,7 +73,7 @@ def draw_bars(bars: Sequence[Bar]) -> Picture:
 
 
 def draw_genes(model: NDArray[np.float64], control: NDArray[np.float64], *, names: tuple[str, str]) -> Picture:
-    """A dot a gene: Pearson of a model, both [gene], over that of a control."""
+    """One dot per gene: Pearson of a model, both [gene], over that of a control."""
     figure = _figure(4.6, 4.4)
     axes = figure.subplots()
     low, high = min(np.nanmin(model), np.nanmin(control), 0) - 0.03, max(np.nanmax(model), np.nanmax(control)) + 0.03
@@ -81,7 +81,7 @@ def draw_genes(model: NDArray[np.float64], control: NDArray[np.float64], *, name
     axes.scatter(control, model, s=9, color=MODEL_COLOUR, alpha=0.6, linewidths=0)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel=names[1], ylabel=names[0])
     _plain(axes)
-    return _svg(figure, alt=f"A dot a gene, Pearson of {names[0]} over {names[1]}")
+    return _svg(figure, alt=f"One dot per gene, Pearson of {names[0]} over {names[1]}")
 
 
 def draw_example(example: Example, gene: int) -> Picture:

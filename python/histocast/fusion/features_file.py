@@ -16,7 +16,7 @@ from histocast.errors import ConfigError
 
 ROW_GROUP_TILES = 1024
 ROW_GROUP_BYTES = 32 * 2**20
-"""A row group ends at whichever comes first, so that token features of a megabyte a tile stay bounded too."""
+"""A row group ends at whichever comes first, so that token features of a megabyte per tile stay bounded too."""
 
 LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 

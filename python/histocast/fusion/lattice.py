@@ -59,7 +59,7 @@ def neighbour_index(centres_level0_px: NDArray[np.float64], *, pitch_level0_px: 
 
 
 def grid_coordinates(array_row: NDArray[np.integer], array_col: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Integer grid coordinates, one cell a spot: int64 [spot, 2] (column, row).
+    """Integer grid coordinates, one cell per spot: int64 [spot, 2] (column, row).
 
     Visium numbers the columns of its hexagonal array by two, so that row and column have one parity; such
     columns are halved, or every second cell of the grid would stay empty. Where two spots share a cell, the

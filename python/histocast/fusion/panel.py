@@ -63,7 +63,7 @@ def read_panel(
     faults.raise_if_any(
         "genes.parquet of the bundle lists the genes it predicts; without --genes it predicts them all"
         + (
-            "; for other genes run 'histocast genes ask' and give --genes the genes.parquet that it writes"
+            "; for other genes run 'histocast genes prepare' and give --genes the genes.parquet that it writes"
             if described
             else ""
         )

@@ -2,10 +2,10 @@
 
 ``evidence`` says on what a gene's prediction stands:
 
-``trained``  measured values of the gene trained the model
-``near``     never measured; its description is as near to that of a training gene as at least half of the training
-             genes' are to each other
-``far``      never measured, and described unlike the training genes
+``trained``          measured values of the gene trained the model
+``similar_text``     never measured; its description is as near to that of a training gene as at least half of the
+                     training genes' are to each other
+``dissimilar_text``  never measured, and described unlike the training genes
 
 The distance of two descriptions is 1 - the cosine of their embeddings.
 """
@@ -25,7 +25,7 @@ from histocast.errors import ConfigError, DataError, ErrorCollector
 from histocast.fusion.panel import OtherNames, embedding_matrix, index_names, no_other_names, read_panel
 
 EVIDENCE, TEXT_DISTANCE, NEAREST_GENE = "evidence", "text_distance", "nearest_gene"
-TRAINED, NEAR, FAR = LEVELS = ("trained", "near", "far")
+TRAINED, SIMILAR_TEXT, DISSIMILAR_TEXT = LEVELS = ("trained", "similar_text", "dissimilar_text")
 
 PARQUET_MAGIC = b"PAR1"
 
@@ -33,7 +33,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class AskedGenes:
+class SelectedGenes:
     """What to predict, in the order asked for."""
 
     table: pa.Table
@@ -45,8 +45,8 @@ class AskedGenes:
 
 def ask_genes(
     folder: Path, bundle: Bundle, asked: Path | None, *, other_names: OtherNames = no_other_names
-) -> AskedGenes:
-    """Find the genes asked for, and judge on what each stands.
+) -> SelectedGenes:
+    """Find the genes asked for, and decide on what each stands.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def ask_genes(
         described = takes_descriptions(bundle)
         rows = np.asarray(read_panel(asked, own, described=described, other_names=other_names), np.int64)
         found = own.take(pa.array(rows))
-    return AskedGenes(_with_evidence(found, own, bundle.gene_text), rows)
+    return SelectedGenes(_with_evidence(found, own, bundle.gene_text), rows)
 
 
 def takes_descriptions(bundle: Bundle) -> bool:
@@ -236,7 +236,7 @@ def _with_evidence(found: pa.Table, own: pa.Table, text: GeneTextSpec | None) ->
         distance[~seen], place = find_nearest(embedding_matrix(found, dim=dim, where=where)[~seen], training)
         nearest[~seen] = trained["gene_symbol"].take(pa.array(place)).to_pylist()
     near = distance <= (0.0 if text is None else text.near_distance)
-    level = np.where(seen, TRAINED, np.where(near, NEAR, FAR))
+    level = np.where(seen, TRAINED, np.where(near, SIMILAR_TEXT, DISSIMILAR_TEXT))
     columns = {
         EVIDENCE: pa.array(level.tolist(), pa.string()),
         TEXT_DISTANCE: pa.array(distance, pa.float32(), from_pandas=True),

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Literal
 
-from histocast.genes.mangled import symbols_behind
+from histocast.genes.spreadsheet_damage import symbols_behind
 
 Species = Literal["human", "mouse"]
 MatchedBy = Literal["id", "approved", "previous", "alias"]
@@ -152,9 +152,9 @@ class Catalogue:
         if key := _id_in(query):
             return self._unknown_id(query, key)
         expected = f"a symbol among the {len(self.genes)} {self.species} genes of {self.source}"
-        mangled = symbols_behind(query)
-        if mangled is not None:
-            spelled = [symbol.capitalize() for symbol in mangled] if self.species == "mouse" else mangled
+        damaged = symbols_behind(query)
+        if damaged is not None:
+            spelled = [symbol.capitalize() for symbol in damaged] if self.species == "mouse" else damaged
             meant = [match for match in map(self.find, spelled) if isinstance(match, Match)]
             return Refusal(
                 query,

@@ -62,7 +62,7 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
         try:
             record = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise DataError("not JSON", expected="a record a line", where=f"{path}, line {number}") from error
+            raise DataError("not JSON", expected="one record per line", where=f"{path}, line {number}") from error
         if not isinstance(record, dict) or "summary" not in record:
             raise DataError("no summary", expected="an NCBI Gene record", where=f"{path}, line {number}")
         yield record

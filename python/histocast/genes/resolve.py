@@ -36,7 +36,7 @@ def resolve_genes(genes: Path, *, catalogue: Catalogue, outdir: Path, on_unknown
     Parameters
     ----------
     genes:
-        A gene a line, or a table (see `read_symbols`).
+        One gene per line, or a table (see `read_symbols`).
     catalogue:
         The genes there are (see `open_catalogue`).
     on_unknown:
@@ -51,7 +51,7 @@ def resolve_genes(genes: Path, *, catalogue: Catalogue, outdir: Path, on_unknown
     wanted = read_symbols(genes)
     answers = [(line, catalogue.find(query)) for line, query in wanted]
     unknown = [answer for _, answer in answers if isinstance(answer, Refusal)]
-    advice = "mend the list; --on-unknown keep keeps unknown genes without ids"
+    advice = "fix the list; --on-unknown keep keeps unknown genes without ids"
     if _seem_of_other_species(unknown, catalogue):
         advice = f"most of these have the letters of {catalogue.species} genes in another case; say whose they are with --species"
     _refuse_faults(answers, where=str(genes), keep_unknown=on_unknown == "keep", advice=advice)
@@ -174,7 +174,7 @@ COLUMNS = ("gene_symbol", "symbol", "gene_id", "ensembl_id", "gene")
 
 
 def read_symbols(path: Path) -> list[tuple[int, str]]:
-    """Read the genes of a panel, each with its line: a gene a line, or a CSV, TSV or Parquet table.
+    """Read the genes of a panel, each with its line: one gene per line, or a CSV, TSV or Parquet table.
 
     Of a table the first column of `COLUMNS` that it has is taken. Empty lines and what follows ``#`` are skipped.
 
@@ -184,13 +184,13 @@ def read_symbols(path: Path) -> list[tuple[int, str]]:
         There is no such file, or it is not one of these.
     """
     if not path.is_file():
-        raise MissingInputError("no such file", expected="a gene a line, or a table", where=str(path))
+        raise MissingInputError("no such file", expected="one gene per line, or a table", where=str(path))
     if path.suffix == ".parquet":
         return _read_parquet(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError("not a text file", expected="a gene a line, or a table", where=str(path)) from error
+        raise DataError("not a text file", expected="one gene per line, or a table", where=str(path)) from error
     delimiter = next((mark for mark in "\t," if lines and mark in lines[0]), None)
     if delimiter is None:
         start = 1 if lines and lines[0].strip() in COLUMNS else 0
@@ -199,7 +199,7 @@ def read_symbols(path: Path) -> list[tuple[int, str]]:
     try:
         rows = list(csv.reader(lines, delimiter=delimiter))
     except csv.Error as error:
-        raise DataError(f"not a table: {error}", expected="a gene a line, or a table", where=str(path)) from error
+        raise DataError(f"not a table: {error}", expected="one gene per line, or a table", where=str(path)) from error
     place = rows[0].index(_column(rows[0], path))
     named = ((number, row[place].strip() if len(row) > place else "") for number, row in enumerate(rows, start=1))
     return [(number, name) for number, name in named if name and number > 1]

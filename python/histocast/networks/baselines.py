@@ -84,7 +84,7 @@ class Projection(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, values: Float[Tensor, "spot feature"]) -> Float[Tensor, "spot dim"]:
-        """One vector a spot."""
+        """One vector per spot."""
         hidden = self.first(values)
         return self.norm(hidden + self.second(hidden))  # type: ignore[no-any-return]
 

@@ -72,7 +72,7 @@ def faithful_dkan(data_set: str) -> DkanConfig:
 
 
 class ExpressionEncoder(nn.Module):
-    """Measured expression of the panel to one vector a spot: h = Linear(y); LN(h + Drop(Linear(GELU(h)))).
+    """Measured expression of the panel to one vector per spot: h = Linear(y); LN(h + Drop(Linear(GELU(h)))).
 
     A last linear layer brings it to the space of the gene tokens; with it the size is the one METHODS adds up.
     """
@@ -85,7 +85,7 @@ class ExpressionEncoder(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, labels: Float[Tensor, "spot gene"]) -> Float[Tensor, "spot dim"]:
-        """One vector a spot."""
+        """One vector per spot."""
         hidden = self.first(labels)
         return self.out(self.norm(hidden + self.second(hidden)))  # type: ignore[no-any-return]
 

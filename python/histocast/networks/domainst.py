@@ -1,7 +1,7 @@
 """DomainST: a mixture of experts over image and gene text (Information Fusion 127 (2026) 103746).
 
 The fused image of a spot meets the descriptions of the panel in three ways: their mean beside it, added to it, and
-attended to by it. A dense gate, read from the image, weighs the three. The last layer has a row a gene: genes
+attended to by it. A dense gate, read from the image, weighs the three. The last layer has one row per gene: genes
 outside the training panel cannot be predicted, and experts ``concat`` and ``additive`` see one constant text.
 """
 

@@ -242,7 +242,7 @@ class GeneTokens(nn.Module):
     Parameters
     ----------
     panel_text:
-        [gene, text] embeddings of the panel's descriptions; ``None`` learns a token a gene, and then the panel is
+        [gene, text] embeddings of the panel's descriptions; ``None`` learns one token per gene, and then the panel is
         all that can be predicted.
     size:
         Blocks over the tokens; ``None`` for a projection alone.

@@ -54,7 +54,7 @@ def export_bundle(
         An encoder is not the one the model was trained on, the bundle does not hold together, or the graph says
         something else in half precision.
     UsageError
-        The evaluation does not judge this method and protocol.
+        The evaluation does not score this method and protocol.
     """
     record = read_record(model / TRAIN_FILE, TrainRecord)
     trained = read_bundle(model)

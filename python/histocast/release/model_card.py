@@ -47,8 +47,8 @@ def _other_descriptions(text: GeneTextSpec | None) -> str:
         return "Genes it does not describe are refused."
     return (
         f"Other genes are taken with descriptions embedded by `{text.encoder}`, revision `{text.encoder_revision}`. "
-        f"A gene that was not measured is `near` where its description is within {text.near_distance:.3g} "
-        "(1 - cosine) of a measured one's, else `far`."
+        f"A gene that was not measured is `similar_text` where its description is within {text.near_distance:.3g} "
+        "(1 - cosine) of a measured one's, else `dissimilar_text`."
     )
 
 

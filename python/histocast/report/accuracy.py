@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.fusion.selected_genes import EVIDENCE, FAR, NEAR, NEAREST_GENE, TRAINED
+from histocast.fusion.selected_genes import DISSIMILAR_TEXT, EVIDENCE, NEAREST_GENE, SIMILAR_TEXT, TRAINED
 from histocast.report.page import THIN_SPACE, count, percent, plural
 from histocast.report.sample_data import SampleData, choose_genes
 
@@ -114,7 +114,7 @@ def describe_evidence(level: str, nearest: str) -> str:
     """On what a gene's prediction stands, with the measured gene that is described most alike."""
     if level == TRAINED:
         return level
-    return f"near {nearest}" if level == NEAR else f"far, nearest {nearest}"
+    return f"similar text: {nearest}" if level == SIMILAR_TEXT else f"dissimilar text, nearest: {nearest}"
 
 
 def unseen_sentence(data: SampleData) -> str:
@@ -125,8 +125,8 @@ def unseen_sentence(data: SampleData) -> str:
     return (
         f"{plural(int(data.unseen.sum()), 'gene')} of {count(len(data.genes))} took no part in training: the model "
         "predicts them from their descriptions, and how well is not known. "
-        f"Near ({count(levels[NEAR])}): described about as much like a measured gene as measured genes are like each "
-        f"other. Far ({count(levels[FAR])}): described unlike any of them, so that the map may be that of other genes. "
+        f"Similar text ({count(levels[SIMILAR_TEXT])}): described about as much like a measured gene as measured genes are like each "
+        f"other. Dissimilar text ({count(levels[DISSIMILAR_TEXT])}): described unlike any of them, so that the map may be that of other genes. "
         "Such genes carry no interval, and their level and spread are borrowed from genes described alike."
     )
 

@@ -65,7 +65,7 @@ class Canvas:
         return cls(pale, spot_of_pixel, supersampling, record.thumbnail_um_per_px / scale, frame)
 
     def paint(self, values: NDArray[np.floating], scale: ColourScale) -> Rgb:
-        """The map of one number a spot [spot]; spots without a number are grey."""
+        """The map of one number per spot [spot]; spots without a number are grey."""
         colours = scale.colours(values)
         colours[~np.isfinite(values)] = UNREADABLE_RGB
         return self.paint_colours(colours)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from histocast.genes.catalogue import Match
-from histocast.genes.mangled import symbols_behind
 from histocast.genes.name_tables import open_catalogue, shipped_names
+from histocast.genes.spreadsheet_damage import symbols_behind
 from histocast.records import Record
 from histocast.sections.counts import ENSEMBL_GENE, without_version
 

@@ -58,7 +58,7 @@ class SectionRecord(Record):
     tiles_without_counts: int
     """Spots of the table that the counts do not hold: they give context and no label."""
     empty_spots: int
-    """Spots without a single count, which neither train nor judge."""
+    """Spots without a single count, which neither train nor score."""
     genes: int
     total_counts: int
     layout: str

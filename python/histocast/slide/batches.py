@@ -80,15 +80,15 @@ class Batches:
             yield batch
 
 
-def piles(places: Sequence[Place], windows: Windows) -> Iterator[list[Place]]:
+def vertical_runs(places: Sequence[Place], windows: Windows) -> Iterator[list[Place]]:
     """Yield the tiles that lie one above the other on the slide, and one after the other in a batch."""
-    pile: list[Place] = []
+    run: list[Place] = []
     lefts, tops = windows.left_px, windows.top_px
     for place in places:
-        last = pile[-1] if pile else place
+        last = run[-1] if run else place
         below = lefts[place.member] == lefts[last.member] and tops[place.member] == tops[last.member] + windows.size_px
-        if pile and not (below and place.batch is last.batch):
-            yield pile
-            pile = []
-        pile.append(place)
-    yield pile
+        if run and not (below and place.batch is last.batch):
+            yield run
+            run = []
+        run.append(place)
+    yield run

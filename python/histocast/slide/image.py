@@ -84,7 +84,7 @@ class ImageReader:
     """See `histocast.slide.reader.Reader`."""
 
     name = NAME
-    far = False
+    remote = False
 
     def __init__(self, source: Source, plain: _PlainImage) -> None:
         self.levels: tuple[Level, ...] = make_levels([(plain.width_px, plain.height_px)], [(_BLOCK_PX, _BLOCK_PX)])

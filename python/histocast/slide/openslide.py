@@ -122,7 +122,7 @@ class OpenSlideReader:
     """See `histocast.slide.reader.Reader`."""
 
     name = NAME
-    far = False
+    remote = False
 
     def __init__(self, path: Path, *, is_copy: bool, glass: UnstoredTiles) -> None:
         self._path = path
@@ -172,7 +172,7 @@ class OpenSlideReader:
 
     def _read_again(self, failed: openslide.OpenSlide, level: int, block: int) -> Pixels:
         # An OpenSlide handle that met one damaged tile answers nothing any more, in any thread: the block is
-        # judged by a handle of its own, and the shared one is replaced.
+        # read by a handle of its own, and the shared one is replaced.
         with self._lock:
             if self._slide is failed:
                 self._slide = self._opened()

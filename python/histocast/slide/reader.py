@@ -84,7 +84,7 @@ class Reader(Protocol):
     levels: tuple[Level, ...]
     """Finest first."""
     metadata: SlideMetadata
-    far: bool
+    remote: bool
     """Whether each `fetch` waits for a network, so that few and large ones are better."""
 
     def block_bytes(self, level: int, blocks: Blocks) -> int:

@@ -57,7 +57,7 @@ def first_usable(statements: Iterable[Resolution]) -> Resolution:
 
 
 def aperio_resolution(description: str) -> Resolution:
-    """The ``MPP`` field of an Aperio image description; whether a scanner can have it is judged where it is used."""
+    """The ``MPP`` field of an Aperio image description; whether a scanner can have it is decided where it is used."""
     stated = dict.fromkeys(_APERIO_MPP.findall(description))
     if len({parse_number(value) for value in stated}) > 1:
         both = " and ".join(stated)

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.slide.batches import Batches, Place, TileBatch, piles
+from histocast.slide.batches import Batches, Place, TileBatch, vertical_runs
 from histocast.slide.fill import Filler, plan_filling
 from histocast.slide.per_thread import PerThread
 from histocast.slide.read_plan import Cell, group_cells, plan_bands, plan_cells, split_windows
@@ -90,7 +90,7 @@ def sweep_tiles(
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
     try:
         sweep = _Sweep(reader, windows, filler, batches=batches, pool=pool, threads=threads, store_wait=store_wait)
-        yield from sweep.run(plan_cells(windows, split, filler.grid, handed_on_bytes=bands.handed_on_bytes))
+        yield from sweep.run(plan_cells(windows, split, filler.grid, carried_over_bytes=bands.carried_over_bytes))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -159,7 +159,7 @@ class _Sweep:
                 coming = None
                 for number, cell in enumerate(group):
                     if number == min(_CELLS_AT_WORK, len(group) - 1):
-                        # Not before: the bytes of the last group are let go of once its last cells are decoded.
+                        # Not before: the bytes of the last group are released once its last cells are decoded.
                         coming = begin()
                     yield cell, payloads
 
@@ -177,7 +177,7 @@ class _Sweep:
             self._filler.fill(stack, run, payloads)
 
     def _cut(self, cell: Cell, decoding: list[Future[None]]) -> tuple[int, list[Future[None]]]:
-        """Start to cut a cell's tiles once its blocks are there, and let go of the stacks it is the last to need."""
+        """Start to cut a cell's tiles once its blocks are there, and release the stacks it is the last to need."""
         for future in decoding:
             future.result()
         self._hand_on(cell)
@@ -199,7 +199,7 @@ class _Sweep:
             stack = self._stack(number)
             for block in blocks:
                 self._grid.put_block(block, self._taken_over.pop(block), stack)
-        for number, blocks in self._grid.by_stack(cell.handed_on):
+        for number, blocks in self._grid.by_stack(cell.carried_over):
             for block in blocks:
                 self._handed_on[block] = self._grid.copy_block(block, self._stacks[number])
 
@@ -212,8 +212,8 @@ class _Sweep:
     def _cut_tiles(self, jobs: Sequence[Place], stacks: Mapping[int, Stack]) -> None:
         resize = self._resizer.get()
         if resize is None:
-            for pile in piles(jobs, self._windows):
-                self._copy_pile(pile, stacks)
+            for run in vertical_runs(jobs, self._windows):
+                self._copy_run(run, stacks)
             return
         for place in jobs:
             damage = self._copy(resize.window, place, stacks)
@@ -222,14 +222,14 @@ class _Sweep:
             else:
                 place.fail(damage)
 
-    def _copy_pile(self, pile: Sequence[Place], stacks: Mapping[int, Stack]) -> None:
+    def _copy_run(self, run: Sequence[Place], stacks: Mapping[int, Stack]) -> None:
         """Copy tiles that lie one above the other at once: each copy waits for the interpreter's lock."""
-        first, count = pile[0], len(pile)
+        first, count = run[0], len(run)
         pixels = first.batch.pixels[first.row : first.row + count]
         damage = self._copy(pixels.reshape(-1, *pixels.shape[2:]), first, stacks)
         if damage is not None and count > 1:
-            for place in pile:
-                self._copy_pile([place], stacks)
+            for place in run:
+                self._copy_run([place], stacks)
         elif damage is not None:
             first.fail(damage)
 

@@ -15,7 +15,7 @@ import numpy as np
 from histocast.slide.blocks import decode_block
 from histocast.slide.reader import Blocks, Integers, Level, Payload, Pixels, UnreadableBlock, make_levels
 from histocast.slide.tiff_layout import TiffLayout, read_layout
-from histocast.storage import Range, Source, affordable_gap, should_read_whole
+from histocast.storage import Range, Source, coalesce_gap, should_read_whole
 
 NAME = "tiff"
 _WHITE = 255
@@ -38,7 +38,7 @@ class TiffReader:
             [(level.width_px, level.height_px) for level in self._stored],
             [(level.block.width_px, level.block.height_px) for level in self._stored],
         )
-        self.far = not source.is_local
+        self.remote = not source.is_local
         self._source = source
         self._max_gap_bytes: int | None = None
 
@@ -49,13 +49,13 @@ class TiffReader:
 
     def expect(self, level: int, blocks: Blocks, *, in_whole_rows: bool) -> None:
         """See `Reader.expect`; it is decided once up to which width gaps between blocks are read over."""
-        if self.far:
+        if self.remote:
             _, needed = self._places(level, blocks)
             _, stored = self._places(level, np.arange(self._block_count(level)))
             size_bytes = self._source.stat().size_bytes
             # In pieces of rows, each piece would bring what lies between its rows, which is the other pieces.
             whole = in_whole_rows and should_read_whole(needed, stored=stored, object_bytes=size_bytes)
-            self._max_gap_bytes = size_bytes if whole else affordable_gap(needed)
+            self._max_gap_bytes = size_bytes if whole else coalesce_gap(needed)
 
     def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:
         """See `Reader.fetch`."""

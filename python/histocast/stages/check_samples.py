@@ -33,7 +33,7 @@ def check_samples(
     triton_url: str | None = None,
     allow_metadata: str | None = None,
 ) -> CheckRecord:
-    """Judge a samplesheet, everything it points to, the bundle and the gene panel.
+    """Validate a samplesheet, everything it points to, the bundle and the gene panel.
 
     The stores are asked for every slide and spot table, 64 at a time: ten thousand rows take seconds. Their
     answers (version and size) go into the record, so that a slide that is overwritten counts as another input.

@@ -38,7 +38,7 @@ LICENCE = "Not stated here: it follows from those of the slides and of the bundl
 BATCH_FILES = {
     "summary.html": "Every row of the samplesheet with its outcome",
     "summary.parquet": "Every row of the samplesheet with its outcome, as a table",
-    "pipeline_info/samples.json": "Rows of the samplesheet as they were judged, with locations",
+    "pipeline_info/samples.json": "Rows of the samplesheet as they were validated, with locations",
 }
 SAMPLE_FILES: dict[str, tuple[str, Stage]] = {
     "h5ad": ("Predicted expression, as AnnData", "predict"),

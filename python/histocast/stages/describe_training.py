@@ -116,7 +116,7 @@ LICENCE = "Not stated here: each bundle.json states its bundle's."
 
 @dataclass(frozen=True)
 class UsedSection:
-    """A section that models were trained on or judged by."""
+    """A section that models were trained on or scored by."""
 
     sample: str
     slide_digest: str
@@ -167,7 +167,7 @@ def describe_training(
     met:
         Versions of the software that trained each model.
     ended:
-        When the last model had been judged.
+        When the last model had been scored.
     """
     graph: dict[str, Entity] = {}
     for path, name in {"pipeline_info/plan.json": "Every model that was trained", **engine_files(run)}.items():

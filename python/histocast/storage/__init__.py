@@ -3,7 +3,7 @@
 from histocast.storage.digest import sampled_digest
 from histocast.storage.fetch import fetch_bundle, fetch_file
 from histocast.storage.open import is_in_s3, open_source
-from histocast.storage.ranges import affordable_gap, should_read_whole
+from histocast.storage.ranges import coalesce_gap, should_read_whole
 from histocast.storage.source import Bytes, ObjectStat, Range, Source
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "ObjectStat",
     "Range",
     "Source",
-    "affordable_gap",
+    "coalesce_gap",
     "fetch_bundle",
     "fetch_file",
     "is_in_s3",

@@ -41,7 +41,7 @@ def file_order(ranges: Mapping[int, Range]) -> list[int]:
     return sorted(ranges, key=ranges.__getitem__)
 
 
-def affordable_gap(
+def coalesce_gap(
     ranges: Ranges, *, max_waste: float = MAX_WASTE, least: int = SMALL_GAP_BYTES, most: int = MAX_GAP_BYTES
 ) -> int:
     """Return how wide a gap between ranges may be to be read over, so that few requests are made at a bounded price.
@@ -49,7 +49,7 @@ def affordable_gap(
     All gaps up to it together are at most ``max_waste`` of the bytes asked for, unless it is ``least``. To read the
     narrowest gaps saves the most requests a byte, so that it is best asked about all ranges that will be read.
 
-    >>> affordable_gap([(0, 100), (110, 100), (240, 100), (400, 100)], max_waste=0.1, least=5)
+    >>> coalesce_gap([(0, 100), (110, 100), (240, 100), (400, 100)], max_waste=0.1, least=5)
     30
     """
     starts, ends = _in_order(ranges)

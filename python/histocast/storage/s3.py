@@ -27,7 +27,7 @@ from botocore.loaders import Loader, create_loader
 from histocast.errors import ConfigError, DataError, MissingInputError, StorageUnavailable, UsageError
 from histocast.storage.copies import write_copy
 from histocast.storage.pieces import Pieces, piece_memory
-from histocast.storage.ranges import MAX_REQUEST_BYTES, affordable_gap, plan_requests
+from histocast.storage.ranges import MAX_REQUEST_BYTES, coalesce_gap, plan_requests
 from histocast.storage.s3_errors import ARCHIVED, RAISED, is_refusal, our_error
 from histocast.storage.source import Bytes, ObjectStat, Range, clipped, overwritten
 
@@ -156,7 +156,7 @@ class S3Source:
         """See `Source.read_ranges`; `CONCURRENCY` requests at a time."""
         within = clipped(ranges, self.stat().size_bytes)
         if max_gap_bytes is None:
-            max_gap_bytes = affordable_gap(within.values())
+            max_gap_bytes = coalesce_gap(within.values())
         pieces = Pieces(plan_requests(within, max_gap_bytes=max_gap_bytes), within, self._memory)
         for _ in self._at_once(lambda place: self._read_into(*place), pieces.places):
             pass

@@ -76,7 +76,7 @@ class Source(Protocol):
         max_gap_bytes:
             Up to which width gaps are read over where each request takes a round trip; chosen for these ranges
             where it is not given. Who reads in several calls chooses it for all of them by
-            `histocast.storage.affordable_gap`.
+            `histocast.storage.coalesce_gap`.
 
         Raises
         ------
@@ -107,7 +107,7 @@ def clipped(ranges: Mapping[int, Range], size_bytes: int) -> dict[int, Range]:
 
 
 def overwritten(name: str, *, found: str, expected: str) -> StaleInputError:
-    """Return the error for an object that is no longer the one that was judged."""
+    """Return the error for an object that is no longer the one that was checked."""
     return StaleInputError(
         f"version {found}",
         expected=f"version {expected}, which was there when the run began",

@@ -25,7 +25,7 @@ class TileQuality:
 
 
 class QualityMeter:
-    """Judges tiles of one size by the masks of a thumbnail.
+    """Measures tiles of one size by the masks of a thumbnail.
 
     Sums over a tile are exact to the fraction of a thumbnail pixel: a tile is often only ten of them wide,
     so that rounding to whole pixels would move its fraction by a tenth.
@@ -52,7 +52,7 @@ class QualityMeter:
         self._blur = _integrate(found.blur)
 
     def measure(self, centres_level0_px: NDArray[np.float64]) -> TileQuality:
-        """Judge tiles by their centres [tile, 2] (x, y); what lies outside the slide is not tissue."""
+        """Measure tiles by their centres [tile, 2] (x, y); what lies outside the slide is not tissue."""
         centres = centres_level0_px / self._downsample
         low = np.clip(centres - self._half, 0, self._size)
         high = np.clip(centres + self._half, 0, self._size)

@@ -35,7 +35,7 @@ THUMBNAIL_PX = 2048
 
 @dataclass(frozen=True)
 class _Plan:
-    """Where tiles go and what judges them."""
+    """Where tiles go and what validates them."""
 
     layout: Grid | MeasuredSpots
     pitch_um: float
@@ -79,7 +79,7 @@ def tile_slide(
     OutputError
         ``outdir`` cannot be written.
     """
-    # The table is judged first: it costs nothing and most often is what is wrong.
+    # The table is validated first: it costs nothing and most often is what is wrong.
     plan = _lay_out(slide, geometry, spots, min_tissue)
     overview = slide.overview(THUMBNAIL_PX)
     thumbnail_um_per_px = slide.facts.um_per_px * overview.downsample

@@ -1,4 +1,4 @@
-"""Find tissue on a thumbnail and judge its quality."""
+"""Find tissue on a thumbnail and measure its quality."""
 
 from histocast.tissue.find import TissueMap, find_tissue
 

@@ -1,4 +1,4 @@
-"""Find tissue on a thumbnail, and judge what may spoil it: pen and blur.
+"""Find tissue on a thumbnail, and measure what may spoil it: pen and blur.
 
 Haematoxylin and eosin both absorb green most. The evidence for tissue is therefore green absorbance beyond the
 lesser of red and blue absorbance ("stain"): it is 0 for everything grey (dust, shadows, the edges of slide and

@@ -180,7 +180,7 @@ def fusion_spec(training: TrainingSet) -> FusionSpec:
 
 
 def embedding_dim(training: TrainingSet) -> int:
-    """Width of the recipe's features, one vector a tile.
+    """Width of the recipe's features, one vector per tile.
 
     Raises
     ------
@@ -194,7 +194,7 @@ def embedding_dim(training: TrainingSet) -> int:
         if len(shape) != 2 or not isinstance(shape[1], int):
             raise DataError(
                 f"features {column!r} of shape {list(shape)}",
-                expected="[tile, dim]: one vector a tile",
+                expected="[tile, dim]: one vector per tile",
                 where=f"recipe {training.recipe.name}",
                 advice="name an encoder output that is an embedding",
             )

@@ -1,7 +1,7 @@
 """Under which licences a model stands, part by part: code, encoders, training data, gene texts and their encoder.
 
 A fusion graph is made of all of them, so a bundle's licence names each; which of them bind whoever passes it on is for
-a reader to judge, not for this module.
+a reader to decide, not for this module.
 """
 
 from __future__ import annotations

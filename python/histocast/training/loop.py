@@ -42,7 +42,7 @@ class LoopOptions(Config):
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """``step`` is the published one: 0.9 times every 50 epochs."""
     average: float = Field(default=0.98, ge=0, lt=1)
-    """Share of the running mean of the weights that a step keeps; it is the mean that is judged and kept. 0 takes
+    """Share of the running mean of the weights that a step keeps; it is the mean that is scored and kept. 0 takes
     the weights of the last step, as published."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""

@@ -1,4 +1,4 @@
-"""What PLAN does: judge a training sheet and what is asked for, and name every model to train, before anything long starts."""
+"""What PLAN does: validate a training sheet and what is asked for, and name every model to train, before anything long starts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PlannedModel(Record):
     """With its variant, if any."""
     protocol: Protocol
     fold: str
-    """What it leaves out, or ``all``: then it is not judged, and becomes a bundle."""
+    """What it leaves out, or ``all``: then it is not scored, and becomes a bundle."""
     bundle: str
     """Name of the bundle it becomes, or empty."""
     device: Device = "cpu"
@@ -107,7 +107,7 @@ def plan_models(
     recipe:
         Its file, or the name of a shipped one.
     methods:
-        Methods and variants (``dkan:no-gene-text``), in place of the recipe's method. A variant is judged under the
+        Methods and variants (``dkan:no-gene-text``), in place of the recipe's method. A variant is scored under the
         recipe's protocol alone, and becomes no bundle.
     unseen_genes:
         Genes to leave out of training, a line each; see `read_recipe`.
@@ -209,7 +209,7 @@ def _find_files(rows: Sequence[TrainingRow], sheet: Path) -> tuple[PlannedSectio
 
 
 def _judge_options(recipe: Recipe, gene_text: Path | None) -> Needs:
-    """Judge a method's options now rather than after the sections were encoded; what its training takes."""
+    """Validate a method's options now rather than after the sections were encoded; what its training takes."""
     if recipe.method == "ridge":
         return Needs()
     from histocast.training.registry import read_options, refuse_target

@@ -34,7 +34,7 @@ def read_recipe(
     Parameters
     ----------
     panel:
-        File with a gene a line, in place of the recipe's panel; some shipped recipes have none of their own.
+        File with one gene per line, in place of the recipe's panel; some shipped recipes have none of their own.
     method:
         In place of the recipe's; of a plan that method's recipe is taken. Another method starts from its own options, or those under ``options_of``;
         ``dkan:no-gene-text`` is a method with one idea switched (`histocast.training.variants`).

@@ -19,7 +19,7 @@ Method = Literal["ridge", "dkan", "domainst", "alignst", "stnet", "bleep"]
 
 
 class Recipe(Spec):
-    """What is trained, on what, and how it is judged."""
+    """What is trained, on what, and how it is scored."""
 
     name: str
     description: str = ""
@@ -38,7 +38,7 @@ class Recipe(Spec):
     """File of weights that a trained target encoder starts from, in a recipe file relative to the recipe. Models record
     its digest, not its place."""
     panel: tuple[str, ...] = Field(min_length=1)
-    """Genes to predict, as symbols or Ensembl ids. In a recipe file also the path of a file with a gene a line,
+    """Genes to predict, as symbols or Ensembl ids. In a recipe file also the path of a file with one gene per line,
     relative to the recipe."""
     unseen_genes: tuple[str, ...] | None = None
     """Genes outside the panel, by symbol or id, that the bundle shall predict by their descriptions; all that
@@ -61,7 +61,7 @@ class Recipe(Spec):
     standardise_within_slide: bool = True
     """Bring features to mean 0 and sd 1 over each slide: needs no labels and removes part of the section effect."""
     controls: tuple[Literal["ridge", "extra trees"], ...] = ("ridge", "extra trees")
-    """Anchors without a network to judge beside the model, besides the controls that always are. They see the same
+    """Anchors without a network to score beside the model, besides the controls that always are. They see the same
     features; extra trees take seconds a fold, and cannot be deployed. An empty list leaves them out."""
     folds: Literal["patient", "section", "auto"] | Annotated[int, Field(ge=2)] = "auto"
     """What is left out together; ``auto`` takes patients where there are two or more, else sections. A number is that of

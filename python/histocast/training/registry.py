@@ -97,7 +97,7 @@ class NetworkOptions(Config):
     """Options of a method that is a network."""
 
     configuration: Configuration = "default"
-    """``default`` mends known defects; a data set's name takes what was published for it, model and training, under
+    """``default`` fixes known defects; a data set's name takes what was published for it, model and training, under
     the options given here."""
     model: dict[str, Any] = Field(default_factory=dict)
     """Parts to change in the configuration, such as ``{"contrastive": false}``."""
@@ -149,7 +149,7 @@ def _published(method: str, data_set: str, *, where: str) -> Published:
 
 
 def refuse_target(recipe: Recipe, options: NetworkOptions, *, where: str) -> None:
-    """Judge where the target's features come from.
+    """Validate where the target's features come from.
 
     Raises
     ------

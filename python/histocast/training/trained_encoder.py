@@ -1,7 +1,7 @@
 """A target encoder that is trained with the method: the pixels it sees, its tokens of a section, its graph.
 
 One network is trained with it, in place of an ensemble of several: networks that shared one trained encoder would not
-be judged on spots it has not seen, and one encoder a network would multiply what encoding a slide costs.
+be scored on spots it has not seen, and one encoder a network would multiply what encoding a slide costs.
 """
 
 from __future__ import annotations

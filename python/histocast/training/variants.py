@@ -1,6 +1,6 @@
 """Methods with one published idea switched: the ablations, by name.
 
-``dkan:no-gene-text`` is DKAN without gene text. A variant is trained and judged like its method and stands beside it
+``dkan:no-gene-text`` is DKAN without gene text. A variant is trained and scored like its method and stands beside it
 in every table; it is not exported as a bundle.
 """
 

@@ -1,4 +1,4 @@
-"""A model repository for inference servers, made from bundles: each graph a model, named by its content.
+"""A model repository for inference servers, made from bundles: each graph one model, named by its content.
 
     <repository>/<graph>-<first 12 digits of its sha256>/config.pbtxt
                                                         /1/model.onnx

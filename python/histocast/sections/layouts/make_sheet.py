@@ -44,7 +44,7 @@ def make_training_sheet(
     Parameters
     ----------
     beside:
-        Data sets that are trained or judged on together with this one: patients of theirs are left out.
+        Data sets that are trained or scored on together with this one: patients of theirs are left out.
 
     Raises
     ------

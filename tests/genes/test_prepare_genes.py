@@ -12,7 +12,7 @@ from histocast.bundle import read_bundle
 from histocast.cli import read_stage
 from histocast.errors import ConfigError, UsageError
 from histocast.fusion.selected_genes import EVIDENCE, ask_genes
-from histocast.genes.ask import encoder_of
+from histocast.genes.prepare_genes import encoder_of
 from histocast.genes.text_encoders import SentenceEncoder
 
 KNOWN, OTHERS = "KRT8", ("MYH9", "VWF")
@@ -33,12 +33,12 @@ def test_genes_a_bundle_never_heard_of_can_be_asked_for(demo_bundle: Path, root:
 
     terms = root / "assets" / "demo-genes" / "terms.tsv"
     arguments = ["--genes", tmp_path / "panel.txt", "--bundle", demo_bundle, "--go", terms, "--outdir", tmp_path / "a"]
-    read_stage(["genes", "ask", *map(str, arguments)]).run()
+    read_stage(["genes", "prepare", *map(str, arguments)]).run()
 
     asked = ask_genes(demo_bundle, bundle, tmp_path / "a" / "genes.parquet").table
     assert asked.column("gene_symbol").to_pylist() == [OTHERS[0], KNOWN, OTHERS[1]]
     assert asked.column("seen_in_training").to_pylist() == [False, True, False]
-    assert set(asked.column(EVIDENCE).to_pylist()[::2]) <= {"near", "far"}
+    assert set(asked.column(EVIDENCE).to_pylist()[::2]) <= {"similar_text", "dissimilar_text"}
     embedded = pq.read_table(tmp_path / "a" / "genes.parquet")
     assert "Gene Ontology" in embedded.column("text").to_pylist()[1]
     # The bundle's own description of a gene it knows was made from the same sources by the same encoder.

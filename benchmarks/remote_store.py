@@ -1,7 +1,7 @@
 """An S3 server that seems to be far away: versitygw, and a proxy that holds every request back and counts.
 
 The proxy works on TCP, so that it neither signs nor understands anything: what a client sends waits for
-the latency, and once more on a new connection, as a handshake would; what the server sends is handed on by the
+the latency, and once more on a new connection, as a handshake would; what the server sends is passed on by the
 kernel at once, so that the proxy takes next to nothing of the machine it shares with the reader.
 """
 
@@ -39,7 +39,9 @@ class Traffic:
 
 
 @contextmanager
-def far_store(slide: Path, folder: Path, *, latency_s: float, endpoint: str | None) -> Iterator[tuple[str, Connection]]:
+def remote_store(
+    slide: Path, folder: Path, *, latency_s: float, endpoint: str | None
+) -> Iterator[tuple[str, Connection]]:
     """Put a slide into a bucket ``latency_s`` away; yield its URI and who tells the traffic since it was asked last.
 
     boto3 is pointed there by the environment. ``endpoint`` is an S3 server reached by plain HTTP, whose credentials

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def embed_asked_genes(
+def prepare_genes(
     genes: Path,
     *,
     bundle: Path,
@@ -41,7 +41,7 @@ def embed_asked_genes(
     Parameters
     ----------
     genes:
-        A gene a line, or a table; see `resolve_genes`.
+        One gene per line, or a table; see `resolve_genes`.
     bundle:
         Its folder.
     sources:
@@ -65,7 +65,7 @@ def embed_asked_genes(
 
 
 def encoder_of(bundle: Bundle, *, weights: Path | None, device: str = "cpu") -> TextEncoder:
-    """The text encoder that a bundle's own genes went through, and no other; see `embed_asked_genes`."""
+    """The text encoder that a bundle's own genes went through, and no other; see `prepare_genes`."""
     text, where = bundle.gene_text, f"bundle {bundle.name}"
     if not takes_descriptions(bundle):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The verb `genes ask`: genes prepared for a bundle, with its own text encoder."""
+"""The verb `genes prepare`: genes prepared for a bundle, with its own text encoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from histocast.genes.embed import EmbedFacts
 
 
-class GenesAsk(Sources, Stage):
+class GenesPrepare(Sources, Stage):
     """Prepare genes for a bundle, with its text encoder.
 
     Resolves, describes and embeds them. Writes <outdir>/genes.parquet, for 'predict --genes'.
@@ -30,11 +30,11 @@ class GenesAsk(Sources, Stage):
     outdir: Outdir = Path()
 
     def run(self) -> EmbedFacts:
-        """Do the work. Raises as `histocast.genes.ask.embed_asked_genes` does."""
-        from histocast.genes.ask import embed_asked_genes
+        """Do the work. Raises as `histocast.genes.prepare_genes.prepare_genes` does."""
+        from histocast.genes.prepare_genes import prepare_genes
         from histocast.progress import log
 
-        facts = embed_asked_genes(
+        facts = prepare_genes(
             self.genes,
             bundle=self.bundle,
             outdir=self.outdir,
