@@ -129,3 +129,20 @@ def imports_of(node: ast.AST) -> list[str]:
 def normal(name: str) -> str:
     """A distribution's name as PyPI compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_what_one_more_of_a_kind_costs_is_as_the_page_says(root: Path) -> None:
+    page = (root / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| [\w ]+ \| `([\w.-]+)` \| \d+ \| \d+ \| (\d+) \| \d+ \|", page, re.MULTILINE)
+    places = ("python", "modules", "conf", "bin", "main.nf", "nextflow.config", "nextflow_schema.json")
+    assert len(rows) == 5
+    for name, files in rows:
+        pattern = name.replace(".", r"\.").replace("_", "[_-]")
+        listed = subprocess.run(
+            ["git", "grep", "--untracked", "-lE", pattern, "--", *places],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        assert len(listed) == int(files), f"{name}: {listed}"
