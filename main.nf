@@ -67,7 +67,7 @@ workflow PREDICT_SLIDES {
 
     // Sorted, because an order that changes between runs would make -resume summarise again.
     status = TILE.out.status.mix(ENCODE.out.status, PREDICT.out.status, REPORT.out.status).toSortedList()
-    SUMMARISE(CHECK.out.samples.map { file -> file.text }, status)
+    SUMMARISE(CHECK.out.samples.map { file -> file.text }, status, cohort)
     if (cohort) {
         // Where no slide was predicted there is nothing to gather.
         gathered = PREDICT.out.summary.map { _meta, file -> file }.toSortedList().filter { files -> files }

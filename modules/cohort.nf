@@ -11,19 +11,20 @@ process COHORT {
     val batch // column of the samplesheet, or empty
 
     output:
-    path 'cohort/*.{parquet,h5ad}', emit: cohort
+    path 'cohort/*.{parquet,h5ad,html}', emit: cohort
 
     script:
     """
     ${task_environment(task)}histocast cohort results \\
         ${option('--signatures', signatures, signatures_uri)} \\
         ${option('--batch', null, batch)} \\
+        --pages .. \\
         --outdir cohort
     """
 
     stub:
     """
     mkdir cohort
-    touch cohort/slides.parquet cohort/cohort.h5ad
+    touch cohort/slides.parquet cohort/cohort.h5ad cohort/cohort.html
     """
 }

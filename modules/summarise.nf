@@ -8,6 +8,7 @@ process SUMMARISE {
     // The text of CHECK's samples.json: as a file it would be new in each run, and never cached.
     val samples
     path status, stageAs: 'stages/?/*'
+    val cohort // whether there will be the page of a cohort to link to
 
     output:
     path 'summary.html', emit: page
@@ -20,7 +21,7 @@ process SUMMARISE {
     """
     printf '%s' ${quoted(samples)} > samples.json
     mkdir -p stages
-    ${task_environment(task)}histocast summarise --samples samples.json --status stages > failures.txt
+    ${task_environment(task)}histocast summarise --samples samples.json --status stages ${cohort ? '--cohort' : ''} > failures.txt
     """
 
     stub:

@@ -61,7 +61,7 @@ def test_a_stub_run_writes_every_file_and_a_moved_server_keeps_the_cache(launch:
             for suffix in ("h5ad", "parquet", "genes.parquet", "slide.parquet", "html")
         ),
         *(f"{sample}/status.json" for sample in "AB"),
-        *("summary.html", "summary.parquet", "cohort/slides.parquet", "cohort/cohort.h5ad"),
+        *("summary.html", "summary.parquet", "cohort/slides.parquet", "cohort/cohort.h5ad", "cohort/cohort.html"),
         *(f"pipeline_info/{name}" for name in ("samples.json", "params.json", "provenance.json", "trace_first.txt")),
         *(f"pipeline_info/{name}_first.html" for name in ("report", "timeline", "dag")),
     }

@@ -17,9 +17,11 @@ import pytest
 from anndata.io import write_elem
 
 from histocast.bundle import bundle_digest
+from histocast.cohort.cohort_page import MODULES as COHORT_MODULES
 from histocast.report import viewer
 from histocast.report.packing import COARSE_STEPS, FINE_STEPS, choose_digits, pack_column, pack_json
-from histocast.report.viewer import MODULES, SCRIPTS, hash_source, read_script
+from histocast.report.page import SCRIPTS, hash_source, read_script
+from histocast.report.viewer import MODULES
 from predicted_sample import predict, write_report
 from sample_bundle import SlideFiles, write_bundle, write_slide_files
 
@@ -80,17 +82,21 @@ class TestPacking:
         )
 
 
+def test_every_module_is_of_a_page():
+    assert {path.stem for path in SCRIPTS.glob("*.js")} == {*MODULES, *COHORT_MODULES}
+
+
+@pytest.mark.parametrize("modules", [MODULES, COHORT_MODULES])
 class TestScript:
-    def test_it_holds_every_module_once_and_imports_nothing(self):
-        assert {path.stem for path in SCRIPTS.glob("*.js")} == set(MODULES)
-        script = read_script()
+    def test_it_holds_every_module_once_and_imports_nothing(self, modules):
+        script = read_script(modules)
         assert not re.search(r"^(import|export)\b", script, re.MULTILINE)
         names = re.findall(r"^(?:async )?(?:function|class|const) (\w+)", script, re.MULTILINE)
         assert len(names) == len(set(names)), "modules share one scope in the page"
 
-    def test_it_can_neither_end_its_element_nor_make_markup_nor_ask_the_network(self):
+    def test_it_can_neither_end_its_element_nor_make_markup_nor_ask_the_network(self, modules):
         forbidden = r"</script|<!--|innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(|fetch\(|XMLHttp|https?:"
-        assert not re.search(forbidden, read_script())
+        assert not re.search(forbidden, read_script(modules))
 
 
 @pytest.fixture(scope="module")

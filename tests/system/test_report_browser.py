@@ -5,12 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
-import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import anndata
 import cv2
 import numpy as np
 import pytest
+from offline_page import assert_no_request_leaves
 
 from histocast.bundle import bundle_digest
 from histocast.report import viewer
@@ -25,12 +23,11 @@ from histocast.report.colour_scale import ColourScale
 from predicted_sample import predict, write_report
 from sample_bundle import write_bundle, write_slide_files
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-from axe_core_python.selenium import Axe  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from axe_core_python.selenium import Axe
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 EVIL = ["</script><script>window.evil=1</script>", "<img src=x onerror=window.evil=1>", "=1+1", "__proto__"]
 TILE_PX = 224
@@ -57,23 +54,6 @@ def write_page(folder: Path) -> Path:
 def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, anndata.AnnData]:
     page = write_page(tmp_path_factory.mktemp("page"))
     return page, anndata.read_h5ad(page.with_suffix(".h5ad"))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (program and driver):
-        pytest.skip("chromium or chromedriver is absent")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    # A container has a small /dev/shm and no place for the browser's own sandbox.
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    running = webdriver.Chrome(options=options, service=Service(driver))
-    yield running
-    running.quit()
 
 
 class Reader:
@@ -331,39 +311,8 @@ def test_genes_that_did_not_fit_are_listed_and_said_so(browser, tmp_path, monkey
     assert reader.find(".view .name").text not in off
 
 
-class Listener(BaseHTTPRequestHandler):
-    asked: list[str] = []  # noqa: RUF012 - one server
-
-    def do_GET(self) -> None:
-        self.asked.append(self.path)
-        self.send_error(404)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 def test_no_request_leaves_the_page(reader):
-    server = HTTPServer(("127.0.0.1", 0), Listener)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    reader.browser.get_log("performance")
-    reader.open().show_gene("GENE8")
-    reader.browser.set_script_timeout(10)
-    refused = reader.browser.execute_async_script(
-        "const [url, done] = arguments;"
-        "const picture = new Image(); picture.onerror = () => fetch(url + 'f').then(() => done(false), () => done(true));"
-        "picture.onload = () => done(false); picture.src = url + 'i'",
-        f"http://127.0.0.1:{server.server_port}/",
-    )
-    server.shutdown()
-    messages = [json.loads(entry["message"])["message"] for entry in reader.browser.get_log("performance")]
-    urls = [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
-    assert urls, "the page itself is a request"
-    outside = {url for url in urls if not url.startswith(("data:", "blob:")) and url != reader.page.as_uri()}
-    assert all(url.startswith(f"http://127.0.0.1:{server.server_port}/") for url in outside), (
-        "only what this test asked"
-    )
-    assert refused
-    assert Listener.asked == []
+    assert_no_request_leaves(reader.browser, reader.page, open_page=lambda: reader.open().show_gene("GENE8"))
 
 
 @pytest.mark.parametrize("width", [1400, 800, 390])

@@ -10,7 +10,8 @@ from histocast.errors import DataError, MissingInputError
 from histocast.storage.listing import list_files
 
 SLIDES_FILE, MATRIX_FILE, SIGNATURES_FILE = "slides.parquet", "cohort.h5ad", "signatures.parquet"
-COHORT_FILES = (MATRIX_FILE, SIGNATURES_FILE, SLIDES_FILE)
+PAGE_FILE = "cohort.html"
+COHORT_FILES = (MATRIX_FILE, SIGNATURES_FILE, SLIDES_FILE, PAGE_FILE)
 """What a cohort consists of."""
 SUMMARY_FILE = "summary.parquet"
 SLIDE_ENDING = ".slide.parquet"

@@ -1,4 +1,4 @@
-"""Gather slides of one or several runs: ``slides.parquet``, ``cohort.h5ad`` and ``signatures.parquet``."""
+"""Gather slides of one or several runs: ``slides.parquet``, ``cohort.h5ad``, ``signatures.parquet`` and ``cohort.html``."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from histocast.artifacts import (
     write_atomically,
 )
 from histocast.cohort.choose_sources import choose_sources
+from histocast.cohort.cohort_page import Shown, write_cohort_page
 from histocast.cohort.embed_slides import FEWEST_FOR_MAP, MOST_GENES, NEIGHBOURS, Embedding, embed_slides
 from histocast.cohort.find_outliers import FEWEST_SLIDES, MEASURES, THRESHOLD, find_outliers
 from histocast.cohort.find_results import (
     COHORT_FILES,
     MATRIX_FILE,
+    PAGE_FILE,
     SIGNATURES_FILE,
     SLIDES_FILE,
     EarlierCohort,
@@ -66,9 +68,15 @@ class Cohort:
 
 
 def gather_cohort(
-    results: Sequence[str], *, outdir: Path, scratch: Path, signatures: Path | None = None, batch: str | None = None
+    results: Sequence[str],
+    *,
+    outdir: Path,
+    scratch: Path,
+    signatures: Path | None = None,
+    batch: str | None = None,
+    pages: str | None = None,
 ) -> Cohort:
-    """Write the tables of a cohort.
+    """Write the tables of a cohort, and its page.
 
     Each slide summary is read once, and memory holds a few hundred slides at a time; of a folder that an earlier cohort was
     written to its tables are read in place of the slides' own files. ``outdir`` may be such a folder.
@@ -81,6 +89,8 @@ def gather_cohort(
         A GMT file of gene sets to score.
     batch:
         Column of metadata within whose values outliers are looked for.
+    pages:
+        Where the samples' pages lie, relative to ``outdir``; default: the page links to none.
 
     Raises
     ------
@@ -90,12 +100,14 @@ def gather_cohort(
     ConfigError
         The bundle sees each slide relative to itself, or scanpy is not installed.
     UsageError
-        No samplesheet has the column ``batch``.
+        No samplesheet has the column ``batch``, or ``pages`` is not relative.
     MissingInputError, StaleInputError, StorageUnavailable
         A folder or a file cannot be read.
     OutputError
         An output cannot be written.
     """
+    if pages is not None and (pages.startswith("/") or ":" in pages):
+        raise UsageError("not relative", expected="a folder relative to --outdir, as ..", where="--pages")
     found = [find_results(uri) for uri in results]
     skip = choose_sources(found, scratch)
     sets = read_gmt(signatures) if signatures else {}
@@ -119,6 +131,18 @@ def gather_cohort(
                 var=variables(model.genes, mean=mean, sd=sd),
                 embedding=embedding,
                 uns=_uns(provenance, model, embedding),
+            )
+            write_cohort_page(
+                folder / PAGE_FILE,
+                Shown(
+                    slides=slides,
+                    pictures=rows,
+                    matrix=matrix,
+                    model=model,
+                    map=embedding.map,
+                    signatures=folder / SIGNATURES_FILE if scored else None,
+                    pages=pages,
+                ),
             )
             check()
         _write_slides(folder / SLIDES_FILE, rows, slides, SLIDES.provenance_like(provenance))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +14,7 @@ from histocast.artifacts import write_atomically
 from histocast.report.colour_scale import round_step
 
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = Path(__file__).parent / "scripts"
 
 THIN_SPACE = "\u202f"
 """Narrow and unbreakable: between a number and its unit."""
@@ -66,3 +72,25 @@ def scale_bar(width_px: int, um_per_px: float) -> dict[str, Any]:
     width_um = width_px * um_per_px
     bar_um = round_step(width_um / 8)
     return {"percent": round(100 * bar_um / width_um, 2), "label": length(bar_um)}
+
+
+def read_script(modules: Sequence[str]) -> str:
+    """Modules of ``scripts/`` as one, given in the order in which they use each other.
+
+    Their imports of each other are dropped, since an inline module cannot be imported.
+    """
+    text = "\n".join((SCRIPTS / f"{name}.js").read_text(encoding="utf-8") for name in modules)
+    return re.sub(r"^export ", "", re.sub(r"^import .*\n", "", text, flags=re.MULTILINE), flags=re.MULTILINE)
+
+
+def hash_source(script: str) -> str:
+    """The source expression that allows this script and no other."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def data_block(content: Any) -> str:
+    """JSON for a data block of a page: without a character that markup knows."""
+    said = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        said = said.replace(character, f"\\u{ord(character):04x}")
+    return said

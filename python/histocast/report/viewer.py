@@ -7,12 +7,9 @@ matter most first, then their intervals. Genes are read one at a time, so that m
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +21,10 @@ from histocast.report.accuracy import describe_evidence
 from histocast.report.canvas import Canvas, crop, spot_diameter_um
 from histocast.report.colour_scale import ColourScale, colour_table, is_flat
 from histocast.report.packing import COARSE_STEPS, FINE_STEPS, choose_digits, pack_column, pack_json
+from histocast.report.page import data_block, hash_source, read_script
 from histocast.report.pictures import Rgb, fit_within, jpeg_uri
 from histocast.report.sample_data import ReadColumn, SampleData, choose_genes
 
-SCRIPTS = Path(__file__).parent / "scripts"
 MODULES = ("payload", "scale", "slide_map", "gene_table", "histogram", "download", "main")
 """In the order in which they use each other."""
 
@@ -94,27 +91,8 @@ def make_viewer(
     budget = PAGE_BYTES - REST_BYTES - spent_bytes - len(json.dumps(scene))
     half_width_sd = data.genes["interval_half_width_sd"].to_numpy(np.float64, na_value=np.nan)
     scene |= _GenePacker(order, read, data.readable, half_width_sd, budget).pack()
-    script = read_script()
-    return Viewer(_json(scene), script, hash_source(script))
-
-
-def read_script() -> str:
-    """The modules as one: their imports of each other are dropped, since an inline module cannot be imported."""
-    text = "\n".join((SCRIPTS / f"{name}.js").read_text(encoding="utf-8") for name in MODULES)
-    return re.sub(r"^export ", "", re.sub(r"^import .*\n", "", text, flags=re.MULTILINE), flags=re.MULTILINE)
-
-
-def hash_source(script: str) -> str:
-    """The source expression that allows this script and no other."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-def _json(content: Any) -> str:
-    """JSON without a character that markup knows."""
-    said = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        said = said.replace(character, f"\\u{ord(character):04x}")
-    return said
+    script = read_script(MODULES)
+    return Viewer(data_block(scene), script, hash_source(script))
 
 
 def _number(value: Any) -> float | None:

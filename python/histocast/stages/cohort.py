@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Cohort(Stage):
     """Gather slides of one or several runs as one data set.
 
-    Writes slides.parquet, cohort.h5ad and, with --signatures, signatures.parquet. A folder that an earlier cohort was
+    Writes slides.parquet, cohort.h5ad, cohort.html and, with --signatures, signatures.parquet. A folder that an earlier cohort was
     written to counts as results, so that adding slides reads the new ones alone.
     """
 
@@ -24,6 +24,8 @@ class Cohort(Stage):
     """GMT file of gene sets to score, from disk or s3://."""
     batch: str | None = None
     """Column of the samplesheet within whose values outliers are looked for; default: all slides together."""
+    pages: str | None = None
+    """Folder of the samples' pages, relative to --outdir, for links to them; default: no links."""
     outdir: Outdir = Path()
 
     def run(self) -> Gathered:
@@ -40,6 +42,7 @@ class Cohort(Stage):
                 scratch=scratch,
                 signatures=fetch_file(self.signatures, scratch) if self.signatures else None,
                 batch=self.batch,
+                pages=self.pages,
             )
         log(f"cohort: {len(cohort.slides)} slides, {cohort.model.genes.num_rows} genes")
         return cohort

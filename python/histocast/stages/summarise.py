@@ -23,6 +23,8 @@ class Summarise(Stage):
     """samples.json of 'check'."""
     status: tuple[Path, ...]
     """A <stage>.status.json, or a folder of them; may be repeated."""
+    cohort: bool = False
+    """Whether summary.html links to cohort/cohort.html, which COHORT writes afterwards."""
     outdir: Outdir = Path()
 
     def run(self) -> Sequence[SampleStatus]:
@@ -34,7 +36,7 @@ class Summarise(Stage):
             file for path in self.status for file in (sorted(path.rglob("*.status.json")) if path.is_dir() else [path])
         ]
         statuses = [read_record(file, StatusRecord) for file in files]
-        return write_summary(read_record(self.samples, CheckRecord), statuses, outdir=self.outdir)
+        return write_summary(read_record(self.samples, CheckRecord), statuses, self.outdir, has_cohort=self.cohort)
 
     def lines(self, result: Sequence[SampleStatus]) -> Iterator[str]:
         """One line for each sample that failed."""
