@@ -107,6 +107,7 @@ workflow TRAIN_MODELS {
         whole_file(panel),
         staged_text,
         whole_file(unseen_genes),
+        encoder_weights ?: '',
     )
     plan = PLAN.out.plan.map { json -> read_plan(json) }
     // Waits for the plan, so that nothing is encoded for a sheet with a fault.

@@ -14,6 +14,7 @@ process PLAN {
     path panel, stageAs: 'panel/*'
     path gene_text, stageAs: 'text/*'
     path unseen_genes, stageAs: 'unseen/*'
+    val encoder_weights // what trained encoders start from, which is not looked at here; or empty
 
     output:
     path 'plan.json', emit: plan
@@ -26,7 +27,8 @@ process PLAN {
         ${methods.collect { method -> "--method ${quoted(method)}" }.join(' ')} \\
         ${option('--panel', panel, null)} \\
         ${option('--gene-text', gene_text, null)} \\
-        ${option('--unseen-genes', unseen_genes, null)}
+        ${option('--unseen-genes', unseen_genes, null)} \\
+        ${option('--encoder-weights', null, encoder_weights)}
     """
 
     stub:

@@ -6,6 +6,7 @@ import base64
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import anndata
 import cv2
@@ -14,9 +15,11 @@ import pandas as pd
 import pytest
 
 from described_bundle import SEEN, UNSEEN, write_described_bundle
+from histocast.artifacts import UNDER_INK
 from histocast.bundle import bundle_digest
 from histocast.errors import DataError, MissingInputError, OutputError
-from histocast.records import SlideRecord
+from histocast.records import ReservationKind, SlideRecord, Verdict
+from histocast.report import verdict as bounds_of
 from histocast.report.accuracy import protocols, signed
 from histocast.report.canvas import Canvas
 from histocast.report.colour_scale import ColourScale, colour_table, is_flat, round_step
@@ -311,6 +314,25 @@ class TestVerdict:
         level, kinds = verdict_of(replace(data, spots=data.spots.assign(status="unreadable")), record)
         assert level == "empty"
         assert "unreadable" in kinds
+
+    def test_the_manual_names_every_kind_with_the_bound_that_decides_it(self, root):
+        guide = (root / "docs" / "output.md").read_text().partition("### `verdict` of a status")[2]
+        rows = [line.split("|")[1:3] for line in guide.partition("| kind |")[2].partition("\n\n")[0].splitlines()[2:]]
+        assert {kind for names, _ in rows for kind in re.findall(r"`(\w+)`", names)} == set(get_args(ReservationKind))
+        bounds = {
+            "little_tissue": f"fewer than {bounds_of.FEW_TILES}",
+            "unusual_tissue": f"more than {bounds_of.UNUSUAL_SHARE:.0%}",
+            "out_of_focus": f"more than {bounds_of.BLURRED_SHARE:.0%}",
+            "ink": f"more than {bounds_of.PEN_SHARE:.1%} of the slide, or {UNDER_INK:.0%} of a tile",
+            "faint_stain": f"below {bounds_of.FAINT_ABSORBANCE:g}",
+            "coarse_scan": f"more than {bounds_of.COARSER:g} times",
+            "contradicting_resolution": f"more than {bounds_of.CONTRADICTION:.0%}",
+        }
+        for kind, bound in bounds.items():
+            text = next(text for names, text in rows if f"`{kind}`" in names)
+            assert bound.replace("%", " %") in text, kind
+        levels = dict(re.findall(r"`(\w+)`(?:: ([^;|]+))?", guide.partition("| `level` |")[2].partition("\n")[0]))
+        assert set(levels) == set(get_args(Verdict.model_fields["level"].annotation))
 
 
 class TestRefusals:

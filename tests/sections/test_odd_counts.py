@@ -104,6 +104,29 @@ def mtx(entries: str = "4 3 1\n1 1 4\n", *, kind: str = "integer", features: str
     return write
 
 
+def with_raw(x: object, raw: np.ndarray, **parts: Any) -> Write:
+    """AnnData whose ``raw`` has a gene more than ``X``, which comes first and is counted nowhere."""
+
+    def write(folder: Path) -> Path:
+        var = pd.DataFrame({"gene_ids": ["ENSG00000000003", *IDS]}, index=["TSPAN6", *SYMBOLS])
+        more = anndata.AnnData(np.c_[0 * raw[:, :1], raw].astype(np.float32), obs=pd.DataFrame(index=SPOTS), var=var)
+        data = more[:, 1:].copy()
+        data.X, data.raw = x, more
+        for name, part in parts.items():
+            setattr(data, name, part)
+        data.write_h5ad(folder / "c.h5ad")
+        return folder / "c.h5ad"
+
+    return write
+
+
+LIBRARIES = {"spatial": {"A1": {}, "B1": {}}}
+
+
+def libraries(names: list[str | None], **parts: Any) -> Write:
+    return h5ad(obs=pd.DataFrame({"library_id": names}, index=SPOTS), **parts)
+
+
 def unsorted(file: h5py.File) -> None:
     """Write the first spot's counts from the last gene to the first, as concatenation leaves them."""
     for name in ("X/indices", "X/data"):
@@ -132,6 +155,8 @@ READ: dict[str, Write] = {
         var=pd.DataFrame({"gene_name": SYMBOLS, "gene_ids": [*IDS[:3], np.nan]}, index=list("0123"))
     ),
     "NCBI ids and symbols": h5ad(var=pd.DataFrame({"gene_name": SYMBOLS}, index=NUMBERS)),
+    "one library of several": libraries(["A1", "A1", "A1"], uns=LIBRARIES),
+    "one library": h5ad(uns={"spatial": {"A1": {}}}),
     "genome and a dash": h5ad(var=pd.DataFrame(index=[f"GRCh38-{gene}" for gene in SYMBOLS])),
     "genome and underscores": h5ad(var=pd.DataFrame(index=[f"GRCh38____{gene}" for gene in SYMBOLS])),
 }
@@ -142,6 +167,21 @@ def test_other_spellings_give_the_same_counts(case: str, tmp_path: Path) -> None
     found = read_counts(READ[case](tmp_path))
     assert (found.spots, found.gene_ids, found.gene_symbols) == (tuple(SPOTS), tuple(IDS), tuple(SYMBOLS))
     np.testing.assert_array_equal(found.matrix.toarray(), COUNTS)
+
+
+@pytest.mark.parametrize("x", [np.log1p(COUNTS).astype(np.float32), csr_matrix(COUNTS / 3), None], ids=str)
+def test_counts_that_only_raw_holds_are_read_with_its_genes(x: object, tmp_path: Path) -> None:
+    found = read_counts(with_raw(x, COUNTS)(tmp_path))
+    assert found.gene_ids == ("ENSG00000000003", *IDS)
+    np.testing.assert_array_equal(found.matrix.toarray()[:, 1:], COUNTS)
+    # Counts in X or in the layer stand before those of raw.
+    for write in (with_raw(COUNTS, 2 * COUNTS), with_raw(COUNTS / 3, 2 * COUNTS, layers={"counts": COUNTS})):
+        np.testing.assert_array_equal(read_counts(write(tmp_path)).matrix.toarray(), COUNTS)
+
+
+def test_genes_that_share_a_symbol_are_told_apart_by_their_ids(tmp_path: Path) -> None:
+    write = h5ad(var=pd.DataFrame({"gene_ids": IDS}, index=["ERBB2", "A", "A", "CD44"]))
+    assert read_counts(write(tmp_path)).gene_ids == tuple(IDS)
 
 
 REFUSED: dict[str, tuple[Write, str]] = {
@@ -170,6 +210,12 @@ REFUSED: dict[str, tuple[Write, str]] = {
     "mtx cut": (mtx("4 3 3\n1 1 1\n"), "not a readable 10x matrix folder"),
     "mtx complex": (mtx("4 3 1\n1 1 1 2\n", kind="complex"), "of the type complex"),
     "mtx of Cell Ranger 2": (mtx(features="ENSG1\tA\n" * 4), "features with id, name and type"),
+    "logarithms in X and raw": (with_raw(np.log1p(COUNTS), np.log1p(COUNTS)), "not counts.* at spot"),
+    "several libraries by name": (libraries(["A1", "A1", "B1"]), "2 libraries: A1, B1"),
+    "several libraries by picture": (h5ad(uns=LIBRARIES), "2 libraries: A1, B1"),
+    "a symbol twice": (text(table(genes=["ERBB2", "ERBB2", "ACTB", "CD44"])), "told apart by Ensembl ids"),
+    "an unknown symbol twice": (text(table(genes=["ERBB2", "ABC", "ABC", "CD44"])), "more than once: ABC"),
+    "a symbol twice in AnnData": (h5ad(var=pd.DataFrame(index=["ERBB2", "A", "A", "CD44"])), "more than once: A"),
     "numbered genes": (text(table(genes=list("0123"))), "numbered from 0 and have no names"),
     "numbered in AnnData": (h5ad(var=pd.DataFrame(index=list("1234"))), "numbered from 1 and have no names"),
     "turned, barcodes": (text(table(genes=[*SPOTS, SPOTS[0][::-1]], spots=SYMBOLS[:3])), "named like spots"),

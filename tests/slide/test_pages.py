@@ -187,9 +187,22 @@ def dicom_planes(path: Path, pixels: Pixels) -> None:
     path.write_bytes(data.replace(element(0x48, 0x303, "UL", 1), element(0x48, 0x303, "UL", 3)))
 
 
+def czi(path: Path, _: Pixels, axis: str = "Z") -> None:
+    """The header of a CZI file and a directory of one block, which lies along an axis that a slide does not have."""
+    axes = [("X", 0, 256), ("Y", 0, 256), (axis, 1, 1)]
+    block = struct.pack("<2siqiibb4xi", b"DV", 3, 0, 0, 0, 0, 0, len(axes))
+    block += b"".join(struct.pack("<4siifi", name.encode(), start, size, 0.0, size) for name, start, size in axes)
+    head = struct.pack("<16sqqii8x32xiqqiq", b"ZISRAWFILE", 512, 512, 1, 0, 0, 512, 0, 0, 0)
+    size = 128 + len(block)
+    path.write_bytes(head.ljust(512, b"\0") + struct.pack("<16sqqi124x", b"ZISRAWDIRECTORY", size, size, 1) + block)
+
+
 @pytest.mark.parametrize(
     ("write", "suffix", "found"),
     [
+        (czi, ".czi", "a slide with an axis of focal planes"),
+        (partial(czi, axis="T"), ".czi", "a slide with an axis of time"),
+        (partial(czi, axis="C"), ".czi", "a slide with several channels"),
         (ndpi_planes, ".tif", "a slide of 3 focal planes"),
         (scn_planes, ".scn", "a slide of 3 focal planes"),
         (bif_planes, ".bif", "a slide of 3 focal planes"),

@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
+from histocast.errors import DataError
 from histocast.slide import slide as slide_module
 from histocast.slide.tiff_layout import read_layout
 from made_slides import Pixels, Recipe, halved, paint_arrays, write_slide
@@ -49,15 +51,39 @@ def test_a_transparent_image_lies_on_white(texture: Pixels, tmp_path: Path, open
     np.testing.assert_array_equal(tiles[0][111:888], expected)
 
 
-def test_a_stored_orientation_does_not_turn_the_spots_away(texture: Pixels, tmp_path: Path, open_at) -> None:
-    from PIL import Image
+def write_orientation(path: Path, texture: Pixels, orientation: int, *, kind: str) -> None:
+    if "tif" in kind or "openslide" in kind:
+        tags = [(274, "H", 1, orientation, True)]
+        options = {"photometric": "rgb", "tile": (128, 128), "compression": "deflate", "metadata": None}
+        if "jpeg" in kind:
+            options |= {"compression": "jpeg", "compressionargs": {"level": 100, "outcolorspace": "RGB"}}
+        software = "MedScan" if "openslide" in kind else None
+        tifffile.imwrite(path, texture, software=software, extratags=tags, **options)
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        options = {"quality": 100, "subsampling": 0} if kind == "jpeg" else {}
+        Image.fromarray(texture).save(path, kind, exif=exif, **options)
 
-    path = tmp_path / "section.jpg"
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(texture).save(path, exif=exif)
-    facts = open_at(path, mpp=0.5).facts
-    assert (facts.width_px, facts.height_px) == (1000, 777)
+
+@pytest.mark.parametrize("kind", ["tiff", "tiff jpeg", "openslide", "openslide jpeg", "jpeg", "png"])
+def test_an_orientation_is_ignored_so_that_spots_stay_where_they_were_counted(
+    kind: str, texture: Pixels, tmp_path: Path, open_at
+) -> None:
+    for orientation in range(1, 9):
+        path = tmp_path / f"{orientation}.{kind}"
+        write_orientation(path, texture, orientation, kind=kind)
+        if kind == "openslide" and orientation > 1:
+            # Through libtiff OpenSlide would turn every tile by itself.
+            with pytest.raises(DataError, match=f"an orientation of {orientation} in its TIFF tags"):
+                open_at(path, mpp=0.5)
+            continue
+        slide = open_at(path, mpp=0.5)
+        assert (slide.facts.width_px, slide.facts.height_px) == (1000, 777)
+        assert slide.facts.reader == {"jpeg": "image", "png": "image"}.get(kind, kind.partition(" ")[0])
+        tiles, _, _ = read_all(slide, [[500, 388.5]], tile_px=1000, um_per_px=0.5)
+        difference = np.abs(tiles[0][111:888].astype(int) - texture)
+        assert difference.max() <= (6 if "jpeg" in kind else 0), orientation
 
 
 def test_megabytes_before_the_frame_of_a_jpeg_are_read_over(texture: Pixels, tmp_path: Path, open_at) -> None:

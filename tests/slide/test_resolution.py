@@ -190,6 +190,30 @@ def ome(write) -> bool:
     return write is write_ome
 
 
+@pytest.mark.parametrize(
+    ("write", "place"),
+    [
+        (write_tags, "TIFF tags"),
+        (write_for_openslide, "TIFF tags"),
+        (write_jpeg, "JFIF header"),
+        (write_exif, "EXIF block"),
+    ],
+)
+def test_a_unit_that_is_none_of_length_is_named(write, place: str, tmp_path: Path, open_at) -> None:
+    path = write(tmp_path / "slide", (2.0, 2.0), "CENTIMETER")
+    data = bytearray(path.read_bytes())
+    if write is write_jpeg:
+        data[13] = 9
+    else:
+        # The tag, its type and the number of its values; in either order of bytes.
+        order = "<" if struct.pack("<HHI", 296, 3, 1) in data else ">"
+        at = data.index(struct.pack(f"{order}HHI", 296, 3, 1))
+        data[at + 8 : at + 10] = struct.pack(f"{order}H", 9)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=f"{place}, not used because the unit is .*, which is neither inch nor cm"):
+        open_at(path)
+
+
 @pytest.mark.parametrize("write", FORMATS)
 def test_pixels_that_are_not_square_are_refused(write, tmp_path: Path, open_at) -> None:
     path = write(tmp_path / "slide", (0.5, 0.6), "CENTIMETER")

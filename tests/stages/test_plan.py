@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from histocast.artifacts import write_json
-from histocast.errors import ConfigError, DataError, UsageError
+from histocast.errors import ConfigError, DataError, MissingInputError, UsageError
+from histocast.stages.evaluate import Evaluate
+from histocast.stages.plan import Plan as PlanStage
+from histocast.stages.stage import Stage
+from histocast.stages.train import Train
 from histocast.training.plan_models import Plan, plan_models
 from histocast.training.read_recipe import read_preparation, read_recipe
 from histocast.training.registry import DESIGNS, read_options
@@ -187,6 +191,55 @@ def test_what_cannot_be_trained_is_refused(
 ) -> None:
     with pytest.raises(error, match=part.replace("?", r"\?")):
         plan_models(sheet, recipe=recipe, methods=methods)
+
+
+WEIGHTS = {"options": {"encoder": {"name": "resnet18"}}}
+
+
+@pytest.mark.parametrize(
+    ("given", "method", "changes", "used"),
+    [
+        ("gene_text", "ridge", {}, False),
+        ("gene_text", "stnet", {}, False),
+        ("gene_text", "dkan:no-gene-text", {}, False),
+        ("gene_text", "dkan", {}, True),
+        ("encoder_weights", "ridge", {}, False),
+        ("encoder_weights", "bleep", {}, False),
+        ("encoder_weights", "bleep", WEIGHTS, True),
+        ("checkpoints", "ridge", {}, False),
+        ("checkpoints", "bleep", {}, True),
+    ],
+)
+def test_what_no_method_uses_is_refused_by_every_verb_and_may_stand_next_to_one_that_does(
+    given: str, method: str, changes: dict[str, object], used: bool, sheet: Path, recipe: Path, tmp_path: Path
+) -> None:
+    recipe.write_text(json.dumps(json.loads(recipe.read_text()) | {"method": method.partition(":")[0]} | changes))
+    asked = {given: tmp_path / "given"}
+    asked[given].write_bytes(b"not looked at")
+    # It ends at the set, which is empty, where the choices are in order.
+    verbs: list[Stage] = [Train(set=tmp_path / "set", recipe=str(recipe), method=method, outdir=tmp_path, **asked)]
+    if given != "checkpoints":
+        verbs.append(Evaluate(set=tmp_path / "set", recipe=str(recipe), method=method, outdir=tmp_path, **asked))
+    if used:
+        for methods in (("ridge", method), (method, "ridge")):
+            assert PlanStage(input=sheet, recipe=str(recipe), method=methods, outdir=tmp_path, **asked).run().models
+    else:
+        with pytest.raises(UsageError, match=f"--{given.replace('_', '-')} would change nothing for {method}"):
+            PlanStage(input=sheet, recipe=str(recipe), method=(method,), outdir=tmp_path, **asked).run()
+    for verb in verbs:
+        with pytest.raises(MissingInputError if used else UsageError):
+            verb.run()
+
+
+def test_choices_next_to_trained_models_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--method, --option would change nothing"):
+        Evaluate(set=tmp_path, model=(tmp_path,), method="ridge", option=("alphas=[1]",)).run()
+
+
+def test_options_of_every_method_are_judged_in_a_plan(sheet: Path, recipe: Path) -> None:
+    for method in ("ridge", *DESIGNS):
+        with pytest.raises(ConfigError, match="nosuch"):
+            plan_models(sheet, recipe=recipe, methods=[method], options=["nosuch=1"], gene_text=sheet)
 
 
 def test_one_patient_with_one_section_cannot_be_judged(tmp_path: Path, recipe: Path) -> None:

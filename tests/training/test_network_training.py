@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,37 @@ def test_a_recipe_may_say_which_described_genes_come_along(gene_text: Path, tmp_
     pq.write_table(mixed, tmp_path / "mixed.parquet")
     with pytest.raises(DataError, match="e0 and e1"):
         read_gene_text(tmp_path / "mixed.parquet", panel)
+
+
+def damaged(column: str, values: Callable[[int], object]) -> Callable[[pa.Table], pa.Table]:
+    def change(table: pa.Table) -> pa.Table:
+        return table.set_column(table.schema.get_field_index(column), column, values(table.num_rows))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (damaged("gene_id", lambda rows: pa.array([["a"]] * rows)), "gene_id is list"),
+        (damaged("gene_symbol", lambda rows: pa.array(range(rows))), "gene_symbol is int64"),
+        (damaged("encoder", lambda rows: pa.array([["a"]] * rows)), "encoder is list"),
+        (damaged("source", lambda rows: pa.array([1.0] * rows)), "source is double"),
+        (damaged("gene_id", lambda rows: pa.array(["A"] * rows)), "described genes appear more than once: A"),
+        (damaged("embedding", lambda rows: pa.array([[1.0]] * rows)), "embedding is list"),
+        (damaged("embedding", lambda rows: pa.array([[None]] * rows, pa.list_(pa.float32(), 1))), "not finite"),
+        (damaged("embedding", lambda rows: pa.array([[1e300]] * rows, pa.list_(pa.float64(), 1))), "not finite"),
+        (damaged("embedding", lambda rows: pa.array([None] * rows, pa.list_(pa.float32(), 1))), "nulls"),
+        (lambda table: table.drop_columns("embedding"), "columns missing: embedding"),
+        (lambda table: table.slice(0, 0), "no description of"),
+    ],
+)
+def test_a_damaged_table_of_descriptions_is_refused(
+    change: Callable[[pa.Table], pa.Table], message: str, gene_text: Path, tmp_path: Path
+) -> None:
+    pq.write_table(change(pq.read_table(gene_text)), tmp_path / "genes.parquet")
+    with pytest.raises(DataError, match=message):
+        read_gene_text(tmp_path / "genes.parquet", Panel(tuple(PANEL), tuple(PANEL), {}))
 
 
 @pytest.mark.parametrize("method", ["domainst", "alignst", "stnet", "bleep"])

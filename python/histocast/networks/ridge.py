@@ -5,18 +5,19 @@ are solved in closed form (Hoerl and Kennard 1970) for all genes at once; one pe
 on sections, or patients, held out within the training data. The same held-out residuals give ``sd``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from histocast.bundle import NEIGHBOUR_SIDE
+from histocast.errors import ConfigError
 from histocast.networks.correlation import mean_section_pearson
 from histocast.networks.layers import Config
 from histocast.networks.measured import heldout_sd, measured_together
@@ -38,6 +39,16 @@ class RidgeOptions(Config):
     """Penalties tried, per spot: the loss is mean squared error + alpha |w|^2 on standardised features."""
     choose_by: Literal["pearson", "mse"] = "pearson"
     """What the penalty is chosen by on held-out sections. Pearson is the figure the field reports."""
+
+
+def read_ridge_options(options: Mapping[str, Any], *, where: str) -> RidgeOptions:
+    """Return the options of a recipe; raises `ConfigError` where one is unknown or out of range."""
+    try:
+        return RidgeOptions.model_validate(dict(options))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(("options", *(str(part) for part in fault["loc"])))
+        raise ConfigError(f"{place}: {fault['msg']}", where=where) from error
 
 
 def neighbourhood_weights(scale: Scale) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from histocast.errors import DataError
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from histocast.sections.gene_names import GeneNames
 
 GeneIdSource = Literal["counts", "table", "names", "symbol"]
+
+_ADVICE_ON_REPEATED = {
+    "gene": "genes that share a symbol are told apart by Ensembl ids: give those (the column gene_ids of AnnData); sum "
+    "columns that are parts of one gene's counts"
+}
 
 ENSEMBL_GENE = re.compile(r"^(ENS[A-Z]{0,4}G\d{11})(?:\.\d+)?$")
 """Ensembl gene of any species; the version, where there is one, is not part of the identity."""
@@ -93,8 +99,7 @@ def refuse_damaged_matrix(matrix: Any, *, shape: tuple[int, int], where: str) ->
 
 def _refuse_bad_values(values: csr_matrix, spots: Sequence[str], genes: Sequence[str], *, where: str) -> None:
     data = values.data
-    with np.errstate(invalid="ignore"):
-        bad = np.flatnonzero(~((data >= 0) & (data == np.floor(data)) & (data < 2**31)))
+    bad = np.flatnonzero(~_is_count(data))
     if not len(bad):
         return
     first = int(bad[0])
@@ -108,6 +113,17 @@ def _refuse_bad_values(values: csr_matrix, spots: Sequence[str], genes: Sequence
     )
 
 
+def are_counts(matrix: Any) -> bool:
+    """Whether all values of a matrix, dense or sparse, are counts."""
+    return bool(_is_count(matrix.data if hasattr(matrix, "check_format") else np.asarray(matrix)).all())
+
+
+def _is_count(values: NDArray[Any]) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        found: NDArray[np.bool_] = (values >= 0) & (values == np.floor(values)) & (values < 2**31)
+    return found
+
+
 def refuse_repeated(names: Sequence[str], kind: str, *, where: str) -> None:
     """Raise `DataError` where a spot or gene appears twice."""
     repeated = [name for name, times in Counter(names).items() if times > 1]
@@ -116,5 +132,5 @@ def refuse_repeated(names: Sequence[str], kind: str, *, where: str) -> None:
             f"{len(repeated)} {kind}s appear more than once: {', '.join(repeated[:5])}{' ...' if len(repeated) > 5 else ''}",
             expected=f"each {kind} once" + (", after Ensembl versions are dropped" if kind == "gene" else ""),
             where=where,
-            advice=f"merge or remove the repeated {kind}s",
+            advice=_ADVICE_ON_REPEATED.get(kind, f"merge or remove the repeated {kind}s"),
         )

@@ -4,7 +4,7 @@
 
     folder          10x Visium: ``filtered_feature_bc_matrix.h5``, or the folder of that name with the mtx files
     .h5             10x HDF5 matrix
-    .h5ad           AnnData; ``layers["counts"]`` where present, else ``X``
+    .h5ad           AnnData; ``layers["counts"]`` where present, else ``X``, or ``raw`` where that alone is counts
     .tsv .csv (.gz) table of spots x genes; the Spatial Transcriptomics layout names spots ``<x>x<y>``
     .parquet        the same, with spot names in the column ``spot`` or the first column of strings
 

@@ -17,6 +17,12 @@ _NDPI_FOCAL_PLANE, _XMP = 65424, 700
 _SCN_PLANE = re.compile(r"<dimension\b[^>]*\bz=\"([1-9]\d*)\"")
 _BIF_LAYERS = re.compile(rb"\bZ-layers=\"(\d+)\"")
 _INDEX_LIMIT_BYTES = 1 << 20
+# How OpenSlide refuses a CZI file.
+_REASONS = {
+    'subblock dimension "Z"': "an axis of focal planes",
+    'subblock dimension "T"': "an axis of time",
+    "Nonzero subblock channel": "several channels",
+}
 _MIRAX_AXES = {"Microscope focus level": "focal planes", "Slide filter level": "filters"}
 
 
@@ -52,6 +58,13 @@ def refuse_planes_of_index(path: Path, *, where: str) -> None:
         _refuse_more_than_one("NoLayers", _read_start(path), "focal planes", where)
 
 
+def refuse_planes_by_reason(reason: str, *, where: str) -> None:
+    """Raise `DataError` where OpenSlide could not open a slide because it has axes that a brightfield slide lacks."""
+    for part, found in _REASONS.items():
+        if part in reason:
+            raise _refused(f"a slide with {found}", where)
+
+
 def _refuse_more_than_one(key: str, text: str, what: str, where: str) -> None:
     count = re.search(rf"^{key}\s*=\s*(\d+)", text, re.MULTILINE)
     if count and int(count[1]) > 1:
@@ -74,8 +87,12 @@ def _bytes(value: object) -> bytes:
 
 
 def _several(count: int, what: str, where: str) -> DataError:
+    return _refused(f"a slide of {count} {what}", where)
+
+
+def _refused(found: str, where: str) -> DataError:
     return DataError(
-        f"a slide of {count} {what}",
+        found,
         expected="one focal plane in RGB",
         where=where,
         advice="export one focal plane of the slide as one pyramidal TIFF",

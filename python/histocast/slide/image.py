@@ -223,7 +223,7 @@ def jpeg_resolutions(data: bytes, header: JpegHeader) -> list[Resolution]:
             unit, across, down = struct.unpack(">BHH", segment[7:12])
             # Without a unit the numbers are the shape of a pixel, 1 to 1, and no statement.
             if unit:
-                found.append(tag_resolution(across, down, _JFIF_UNITS.get(unit), place="its JFIF header"))
+                found.append(tag_resolution(across, down, _JFIF_UNITS.get(unit, str(unit)), place="its JFIF header"))
         elif segment.startswith(_EXIF):
             found.append(_exif_resolution(segment[len(_EXIF) :]))
     return found

@@ -17,7 +17,7 @@ from histocast.errors import DataError
 from histocast.slide.colour import on_white
 from histocast.slide.companions import SEVERAL_FILES, incomplete, slide_files
 from histocast.slide.dicom import DICOM_HEAD_BYTES, DICOM_MAGIC, check_frame_positions
-from histocast.slide.focal_planes import refuse_planes_of_index
+from histocast.slide.focal_planes import refuse_planes_by_reason, refuse_planes_of_index
 from histocast.slide.reader import (
     Blocks,
     CannotOpen,
@@ -52,7 +52,7 @@ _HALF_TRANSPARENT = 128
 _WHITE = 255
 # These leave out what the scanner did not visit; elsewhere a transparent pixel is one that is missing.
 _SPARSE_VENDORS = frozenset(("dicom", "leica", "mirax", "philips", "sakura", "ventana", "zeiss"))
-_TAG_UNITS = {"inch": INCH, "centimeter": CENTIMETRE}
+_TAG_UNITS: dict[str, int | str | None] = {"inch": INCH, "centimeter": CENTIMETRE, "none": None, "": None}
 
 _PLAIN_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
@@ -89,6 +89,7 @@ def open_reader(source: Source, *, scratch: Path) -> OpenSlideReader:
             ) from error
         if not source.is_local:
             files[0].unlink()
+        refuse_planes_by_reason(str(error), where=source.name)
         raise
     try:
         check_shapes(reader.levels, where=source.name)
@@ -228,7 +229,8 @@ def _metadata(properties: Mapping[str, str]) -> SlideMetadata:
 
 def _resolutions(properties: Mapping[str, str], vendor: str | None) -> list[Resolution]:
     across, down = (parse_number(properties.get(f"tiff.{axis}Resolution")) for axis in "XY")
-    unit = _TAG_UNITS.get(properties.get("tiff.ResolutionUnit", ""))
+    named = properties.get("tiff.ResolutionUnit", "")
+    unit = _TAG_UNITS.get(named, named)
     tags = tag_resolution(across, down, unit)
     if vendor == "aperio":
         mpp = properties.get("aperio.MPP")

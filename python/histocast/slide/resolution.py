@@ -15,8 +15,10 @@ from histocast.units import MAX_UM_PER_PX, MIN_UM_PER_PX
 INCH, CENTIMETRE, METRE = 2, 3, 4
 """Units of a resolution; the first two as in the tags of TIFF."""
 
-_UM_PER_UNIT = {INCH: 25_400.0, CENTIMETRE: 10_000.0, METRE: 1e6}
-_UNIT_NAMES = {INCH: "inch", CENTIMETRE: "cm", METRE: "m"}
+# No absolute unit, in TIFF and EXIF.
+_NO_UNIT = 1
+_UM_PER_UNIT: dict[int | str | None, float] = {INCH: 25_400.0, CENTIMETRE: 10_000.0, METRE: 1e6}
+_UNIT_NAMES: dict[int | str | None, str] = {INCH: "inch", CENTIMETRE: "cm", METRE: "m"}
 _NUMBER = re.compile(r"\+?[0-9]*[.,]?[0-9]+([eE][+-]?[0-9]+)?|\+?[0-9]+[.,]")
 _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([^|\s]+)")
 _APERIO_POWER = re.compile(r"\|\s*AppMag\s*=\s*([^|\s]+)")
@@ -87,17 +89,20 @@ def ome_resolution(physical: dict[str, tuple[str, str]]) -> Resolution:
 
 
 def tag_resolution(
-    across: float | None, down: float | None, unit: int | None, *, place: str = "its TIFF tags"
+    across: float | None, down: float | None, unit: int | str | None, *, place: str = "its TIFF tags"
 ) -> Resolution:
-    """Pixels per unit along both axes, from TIFF tags or the like."""
+    """Pixels per unit along both axes, from TIFF tags or the like.
+
+    ``unit`` is `INCH`, `CENTIMETRE` or `METRE`; None where none is stated; and text, as the file has it, where what is
+    stated is no unit of length.
+    """
     if not across or not 0 < across < float("inf"):
         return Resolution()
     if unit not in _UM_PER_UNIT:
         if across == 1:
             return Resolution()  # what writers put there who have nothing to state
-        return Resolution(
-            unused=f"it states {across:g} pixels in {place}, not used because no unit of length is stated"
-        )
+        why = "no unit of length is stated" if unit is None else f"the unit is {unit}, which is neither inch nor cm"
+        return Resolution(unused=f"it states {across:g} pixels in {place}, not used because {why}")
     um = _UM_PER_UNIT[unit]
     along_y = um / down if down and 0 < down < float("inf") else None
     found = stated_um_per_px(um / across, along_y, place=place)
@@ -107,6 +112,13 @@ def tag_resolution(
             f" resolution of screens and print ({um / across:.4g} um/px)"
         )
     return found
+
+
+def tag_unit(value: float | None) -> int | str | None:
+    """The unit that the tag of a TIFF or EXIF block states, for `tag_resolution`."""
+    if value is None or value == _NO_UNIT:
+        return None
+    return int(value) if value in (INCH, CENTIMETRE) else f"{value:g}"
 
 
 def stated_um_per_px(

@@ -17,6 +17,9 @@ from histocast.storage import Source
 
 # Scanners round the sides of a level, and some by a whole block of their codec.
 _MAX_SHAPE_ERROR = 0.01
+_ORIENTATION, _UPRIGHT = 274, 1
+# JPEG and JPEG 2000.
+_DECODED_BY_OPENSLIDE = (7, 33003, 33005, 34712)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def check_directories(source: Source) -> UnstoredTiles:
     Raises
     ------
     DataError
-        As for `choose_pages`, `page_colour` and `refuse_planes_of_tiff`.
+        As for `choose_pages`, `page_colour` and `refuse_planes_of_tiff`, or its tiles would be turned.
     CannotOpen
         Its directories are damaged, or OpenSlide would not read the page that is the slide.
     """
@@ -55,12 +58,15 @@ def check_directories(source: Source) -> UnstoredTiles:
         if has_own_layout(file):
             pages = read_pages(file, where=source.name)
             refuse_planes_of_tiff(file, pages, where=source.name)
-            page_colour(max(pages, key=lambda page: page.imagewidth * page.imagelength), where=source.name)
+            largest = max(pages, key=lambda page: page.imagewidth * page.imagelength)
+            page_colour(largest, where=source.name)
+            _refuse_turned_tiles(largest, where=source.name)
             return UnstoredTiles()
         chosen = choose_pages(file, where=source.name)
         if chosen.slide[0] is not file.pages.first or len(chosen.slide) > 1:
             raise CannotOpen("the slide is not its first page alone")
         page_colour(chosen.slide[0], where=source.name)
+        _refuse_turned_tiles(chosen.slide[0], where=source.name)
         levels = [level[0] for level in (chosen.slide, *chosen.levels) if level[0].is_tiled]
         by_size = {(page.imagewidth, page.imagelength): _unstored(page) for page in levels}
         tile_px = {(page.imagewidth, page.imagelength): (page.tilewidth, page.tilelength) for page in levels}
@@ -81,6 +87,21 @@ def check_shapes(levels: Sequence[Level], *, where: str) -> None:
                 where=where,
                 advice="the file is damaged: copy the slide again",
             )
+
+
+def _refuse_turned_tiles(page: Page, *, where: str) -> None:
+    """Refuse an orientation that OpenSlide would apply, through libtiff, to every tile by itself.
+
+    That scrambles the slide. Of the compressions it decodes on its own it leaves the orientation alone, as we do.
+    """
+    orientation = page.tags.valueof(_ORIENTATION) or _UPRIGHT
+    if orientation != _UPRIGHT and int(page.compression) not in _DECODED_BY_OPENSLIDE:
+        raise DataError(
+            f"an orientation of {int(orientation)} in its TIFF tags, in a format whose tiles would be turned one by one",
+            expected=f"pixels stored upright (orientation {_UPRIGHT})",
+            where=where,
+            advice="export the slide as one pyramidal TIFF",
+        )
 
 
 def _unstored(page: Page) -> NDArray[np.bool_] | None:

@@ -14,7 +14,7 @@ from histocast.errors import DataError
 from histocast.slide.colour import GREY, YCBCR, Colour, StatedSamples, decide_colour, not_brightfield
 from histocast.slide.ome import NotOme, OmeImage, parse_ome
 from histocast.slide.reader import CannotOpen
-from histocast.slide.resolution import Resolution, tag_resolution
+from histocast.slide.resolution import Resolution, tag_resolution, tag_unit
 
 Page = tifffile.TiffPage
 
@@ -142,7 +142,7 @@ def page_samples(page: Page) -> StatedSamples:
 def page_tag_resolution(page: Page, *, place: str = "its TIFF tags") -> Resolution:
     """Return what the tags of a page state as pixels per inch or centimetre."""
     across, down, unit = ((*_numbers(page, code), None)[0] for code in (282, 283, 296))
-    return tag_resolution(across, down, int(unit) if unit else None, place=place)
+    return tag_resolution(across, down, tag_unit(unit), place=place)
 
 
 _ONE = "export one image of the slide, in one focal plane, as one file"

@@ -47,18 +47,25 @@ class Evaluate(Stage):
         Raises
         ------
         UsageError
-            Both or none of ``model`` and ``recipe`` are given.
+            Both or none of ``model`` and ``recipe`` are given, or something that is not used.
         HistocastError
             As `histocast.evaluation.evaluate_models` does.
         """
         from histocast.evaluation.evaluate_models import cross_validate, evaluate
         from histocast.resources import available_threads
-        from histocast.training.read_recipe import read_recipe
+        from histocast.training.plan_models import refuse_unused
+        from histocast.training.read_recipe import is_plan, read_recipe
 
         if bool(self.model) == (self.recipe is not None):
             raise UsageError("both or none of --model and --recipe", expected="one of them")
         threads = self.threads or available_threads()
         if self.recipe is None:
+            choices = ("method", "panel", "gene_text", "unseen_genes", "encoder_weights", "option")
+            if unused := [f"--{name.replace('_', '-')}" for name in choices if getattr(self, name)]:
+                raise UsageError(
+                    f"{', '.join(unused)} would change nothing: models are trained already",
+                    expected="--model alone, or --recipe with what is chosen in place of its own",
+                )
             return evaluate(self.set, models=self.model, outdir=self.outdir, threads=threads)
         chosen = read_recipe(
             self.recipe,
@@ -69,4 +76,6 @@ class Evaluate(Stage):
             unseen_genes=self.unseen_genes,
             gene_text=self.gene_text,
         )
+        if not is_plan(self.recipe):
+            refuse_unused([chosen], gene_text=self.gene_text, encoder_weights=self.encoder_weights)
         return cross_validate(self.set, recipe=chosen, outdir=self.outdir, threads=threads, gene_text=self.gene_text)

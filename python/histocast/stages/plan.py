@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from histocast.stages.recipe_choices import GeneTable, GeneText, MethodOptions, Panel, RecipeName, Sheet, UnseenGenes
+from histocast.stages.recipe_choices import (
+    Checkpoints,
+    EncoderWeights,
+    GeneTable,
+    GeneText,
+    MethodOptions,
+    Panel,
+    RecipeName,
+    Sheet,
+    UnseenGenes,
+)
 from histocast.stages.stage import Outdir, Stage
 
 if TYPE_CHECKING:
@@ -27,12 +37,22 @@ class Plan(Stage):
     gene_text: GeneText = None
     unseen_genes: UnseenGenes = None
     genes: GeneTable = None
+    encoder_weights: EncoderWeights = None
+    checkpoints: Checkpoints = None
     outdir: Outdir = Path()
 
     def run(self) -> PlanRecord:
-        """Do the work; return what was written. Raises as `histocast.training.plan_models.plan_models` does."""
+        """Do the work; return what was written.
+
+        Raises
+        ------
+        UsageError
+            Something is given that none of the methods uses.
+        HistocastError
+            As `histocast.training.plan_models.plan_models` does.
+        """
         from histocast.artifacts import write_json
-        from histocast.training.plan_models import PLAN_FILE, plan_models
+        from histocast.training.plan_models import PLAN_FILE, plan_models, refuse_unused
 
         planned = plan_models(
             self.input,
@@ -43,6 +63,12 @@ class Plan(Stage):
             unseen_genes=self.unseen_genes,
             genes=self.genes,
             options=self.option,
+        )
+        refuse_unused(
+            list(planned.recipes.values()),
+            gene_text=self.gene_text,
+            encoder_weights=self.encoder_weights,
+            checkpoints=self.checkpoints,
         )
         self.outdir.mkdir(parents=True, exist_ok=True)
         write_json(self.outdir / PLAN_FILE, planned)

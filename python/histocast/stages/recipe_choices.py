@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from histocast.stages.stage import FromEnvironment
+
 RecipeName = Annotated[str, Field(description="A recipe's JSON file, or the name of a shipped one.")]
 Method = Annotated[
     str | None,
@@ -35,6 +37,11 @@ ExportedEncoders = Annotated[
     Field(description="A folder of 'export-encoder', besides those of the recipe; may be repeated."),
 ]
 EncoderWeights = Annotated[Path | None, Field(description="Weights that a trained target encoder starts from.")]
+Checkpoints = Annotated[
+    Path | None,
+    FromEnvironment("HISTOCAST_CHECKPOINTS"),
+    Field(description="Folder for what a stopped training continues from; default: within the model's folder."),
+]
 GeneTable = Annotated[Path | None, Field(description="Table gene_id,gene_symbol for counts that hold symbols only.")]
 Sheet = Annotated[Path, Field(description="Training sheet: sample,slide,counts,patient[,spots][,mpp].")]
 SetFolder = Annotated[Path, Field(description="Folder of prepared sections.")]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from histocast.sections.protocols import Protocol
 from histocast.stages.recipe_choices import (
+    Checkpoints,
     EncoderWeights,
     GeneText,
     Method,
@@ -16,7 +17,7 @@ from histocast.stages.recipe_choices import (
     SetFolder,
     UnseenGenes,
 )
-from histocast.stages.stage import FromEnvironment, Outdir, Stage
+from histocast.stages.stage import Outdir, Stage
 
 if TYPE_CHECKING:
     from histocast.training.train_fold import TrainRecord
@@ -40,13 +41,21 @@ class Train(Stage):
     unseen_genes: UnseenGenes = None
     encoder_weights: EncoderWeights = None
     option: MethodOptions = ()
-    checkpoints: Annotated[Path | None, FromEnvironment("HISTOCAST_CHECKPOINTS")] = None
-    """Folder for what a stopped training continues from; default: within outdir."""
+    checkpoints: Checkpoints = None
     outdir: Outdir = Path()
 
     def run(self) -> TrainRecord:
-        """Do the work; return what ``train.json`` says. Raises as `histocast.training.train_fold.train` does."""
-        from histocast.training.read_recipe import read_recipe
+        """Do the work; return what ``train.json`` says.
+
+        Raises
+        ------
+        UsageError
+            Something is given that the method does not use; a plan has judged that for all of its methods.
+        HistocastError
+            As `histocast.training.train_fold.train` does.
+        """
+        from histocast.training.plan_models import refuse_unused
+        from histocast.training.read_recipe import is_plan, read_recipe
         from histocast.training.train_fold import train
 
         chosen = read_recipe(
@@ -58,6 +67,13 @@ class Train(Stage):
             unseen_genes=self.unseen_genes,
             gene_text=self.gene_text,
         )
+        if not is_plan(self.recipe):
+            refuse_unused(
+                [chosen],
+                gene_text=self.gene_text,
+                encoder_weights=self.encoder_weights,
+                checkpoints=self.checkpoints,
+            )
         return train(
             self.set,
             recipe=chosen,

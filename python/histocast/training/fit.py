@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from histocast.bundle import NEIGHBOUR_SIDE, FusionSpec, TensorSpec
-from histocast.errors import ConfigError, DataError
+from histocast.errors import DataError
 from histocast.sections.folds import By
 from histocast.sections.protocols import Protocol
 from histocast.sections.section import Section
@@ -111,15 +110,10 @@ def fit(
 
 
 def _fit_ridge(training: TrainingSet, sections: Sequence[Section], *, protocol: Protocol, by: By) -> Fitted:
-    from histocast.networks.ridge import RidgeOptions, fit_ridge
+    from histocast.networks.ridge import fit_ridge, read_ridge_options
 
     recipe = training.recipe
-    try:
-        options = RidgeOptions.model_validate(recipe.options)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(("options", *(str(part) for part in fault["loc"])))
-        raise ConfigError(f"{place}: {fault['msg']}", where=f"recipe {recipe.name}, method {recipe.method}") from error
+    options = read_ridge_options(recipe.options, where=f"recipe {recipe.name}, method {recipe.method}")
     fusion = fusion_spec(training)
     inner = inner_split(sections, by=by)
     designs, labels = [], []

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from histocast.bundle import sha256_of_file
 from histocast.errors import DataError, MissingInputError
 from histocast.parquet_damage import refuse_damaged_parquet
+from histocast.sections.counts import refuse_repeated
 from histocast.sections.measured_panel import Panel
 
 
@@ -126,7 +127,19 @@ def _read(path: Path) -> pa.Table:
             where=str(path),
             advice="make it with 'histocast genes embed'",
         )
+    _refuse_other_types(table, path)
     return table
+
+
+def _refuse_other_types(table: pa.Table, path: Path) -> None:
+    for name in {"gene_id", "gene_symbol", "encoder", "encoder_revision", "source"} & set(table.column_names):
+        kind = table.column(name).type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+            raise DataError(
+                f"{name} is {kind}", expected="text", where=str(path), advice="make it with 'histocast genes embed'"
+            )
+    ids = [name for name in table.column("gene_id").to_pylist() if name]
+    refuse_repeated(ids, "described gene", where=str(path))
 
 
 def _embeddings(table: pa.Table, path: Path) -> NDArray[np.float32]:
@@ -138,7 +151,8 @@ def _embeddings(table: pa.Table, path: Path) -> NDArray[np.float32]:
             expected="a fixed-size list of float32 a gene",
             where=str(path),
         )
-    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     found: NDArray[np.float32] = values.reshape(len(column), column.type.list_size)
     if not np.isfinite(found).all():
         raise DataError("an embedding that is not finite", expected="finite numbers", where=str(path))

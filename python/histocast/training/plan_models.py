@@ -25,6 +25,10 @@ Device = Literal["cpu", "cuda", "auto"]
 class Needs(NamedTuple):
     """What training a method takes."""
 
+    gene_text: bool = False
+    """Whether it reads descriptions of genes."""
+    epochs: bool = False
+    """Whether it learns step by step, and continues from checkpoints."""
     pixels: bool = False
     """Whether it trains an encoder."""
     device: Device = "cpu"
@@ -63,7 +67,8 @@ class PlannedSection(Record):
     companions_version: str | None = None
     """What changes when a companion of a slide of several files changes."""
     measured: SectionGenes | None = None
-    """What its counts measured of the panel, and its spots; None where PLAN does not see them."""
+    """What its counts measured of the panel, and its spots; None where PLAN did not look: the row names
+    no spots, the counts are not on its disk or are too large to read twice. PREPARE then measures them."""
 
 
 class Plan(Record):
@@ -209,15 +214,25 @@ def _find_files(rows: Sequence[TrainingRow], sheet: Path) -> tuple[PlannedSectio
 
 
 def _judge_options(recipe: Recipe, gene_text: Path | None) -> Needs:
-    """Validate a method's options now rather than after the sections were encoded; what its training takes."""
+    """Validate a method's options now rather than after the sections were encoded; what its training takes.
+
+    Raises
+    ------
+    ConfigError
+        Its options do not fit, or it reads gene descriptions and none are given.
+    """
+    where = f"recipe {recipe.name}, method {recipe.label}"
     if recipe.method == "ridge":
+        from histocast.networks.ridge import read_ridge_options
+
+        read_ridge_options(recipe.options, where=where)
         return Needs()
     from histocast.training.registry import read_options, refuse_target
 
-    where = f"recipe {recipe.name}, method {recipe.label}"
     options, config = read_options(recipe.method, recipe.options, where=where)
     refuse_target(recipe, options, where=where)
-    if getattr(config, "gene_text", False) and gene_text is None:
+    reads = bool(getattr(config, "gene_text", False))
+    if reads and gene_text is None:
         raise ConfigError(
             "no gene descriptions",
             expected="embedded genes",
@@ -225,4 +240,27 @@ def _judge_options(recipe: Recipe, gene_text: Path | None) -> Needs:
             advice="give --gene-text (--gene_text of the pipeline), made by 'histocast genes embed', "
             f"or take {recipe.method}:no-gene-text",
         )
-    return Needs(options.encoder.trained, options.training.device, options.training.threads)
+    return Needs(reads, True, options.encoder.trained, options.training.device, options.training.threads)
+
+
+def refuse_unused(
+    recipes: Sequence[Recipe],
+    *,
+    gene_text: Path | None,
+    encoder_weights: Path | None,
+    checkpoints: Path | None = None,
+) -> None:
+    """Raise `UsageError` where something is given that none of the methods uses; raises as `_judge_options` does too."""
+    needs = [_judge_options(recipe, gene_text) for recipe in recipes]
+    given = {
+        "--gene-text": (gene_text, any(needed.gene_text for needed in needs), "that reads descriptions of genes"),
+        "--encoder-weights": (encoder_weights, any(needed.pixels for needed in needs), "that trains its encoder"),
+        "--checkpoints": (checkpoints, any(needed.epochs for needed in needs), "that is trained step by step"),
+    }
+    unused = {name: what for name, (value, used, what) in given.items() if value is not None and not used}
+    if unused:
+        raise UsageError(
+            f"{', '.join(unused)} would change nothing for {', '.join(recipe.label for recipe in recipes)}",
+            expected="; ".join(f"{name} with a method {what}" for name, what in unused.items()),
+            advice="leave it out, or choose such a method (docs/methods.md)",
+        )

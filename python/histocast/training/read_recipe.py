@@ -107,6 +107,11 @@ def read_preparation(
     return _validate(content, where=str(name)), tuple(plan["encoders"]), bool(plan["pixels"])
 
 
+def is_plan(name: str | Path) -> bool:
+    """Whether ``name`` is a plan, in which all choices were judged together; raises as `read_recipe` does."""
+    return "recipes" in _read_content(name)[0]
+
+
 def _validate(content: Mapping[str, Any], *, where: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
