@@ -46,9 +46,11 @@ from histocast.records import (
 from histocast.sections.protocols import PROTOCOLS
 from histocast.sections.read_training_sheet import TrainingRow
 from histocast.sections.section import SectionRecord
+from histocast.slide import companions, openslide, resolution, tiff_layout, tiff_pages
 from histocast.training.history import Metrics
 from histocast.training.plan_models import Plan, PlannedModel
 from histocast.training.train_fold import TrainRecord
+from histocast.units import MAX_UM_PER_PX, MIN_UM_PER_PX
 
 VERB = re.compile(r"(?<![\w./-])histocast ((?:genes )?[a-z][a-z-]*) ([^`\n|#]*)")
 RUN = re.compile(r"nextflow [^`\n]*run ([^`\n#]*)")
@@ -158,6 +160,28 @@ def test_a_table_of_keys_names_those_of_the_record_and_no_other(root: Path, head
     found = names_of_rows(after(records, f"### {heading}\n"))
 
     assert found == set(RECORDS[heading].model_fields) - {"schema_version"}
+
+
+def test_the_manual_says_of_slides_what_the_readers_read_convert_and_refuse(root: Path) -> None:
+    guide = (root / "docs" / "usage.md").read_text()
+    text = after(guide, "### What is read, converted and refused").partition("\n## ")[0]
+    names = {
+        "none": "none", "jpeg2000": "JPEG 2000", "jpeg": "JPEG", "webp": "WebP", "lzw": "LZW", "deflate": "Deflate",
+        "zstd": "Zstandard", "packbits": "PackBits", "lzma": "LZMA",
+    }  # fmt: skip
+    stated = re.search(r"^\| tiles or strips; (.*) compression \| read \|", text, flags=re.MULTILINE)[1]
+    assert sorted(re.split(r", | or ", stated)) == sorted(
+        names[each] for each in set(tiff_layout._COMPRESSIONS.values())
+    )
+    sparse = re.search(r"leave out what was not scanned \(([^)]+)\)", text)[1].lower().split(", ")
+    assert sorted(sparse) == sorted(openslide._SPARSE_VENDORS)
+    assert f"tiles of more than {tiff_pages._MAX_TILE_SIDE_PX:,} px along a side" in text
+    assert tiff_pages._AS_LARGE == 0.25
+    assert "over a quarter of its pixels" in text
+    assert f"outside {MIN_UM_PER_PX:g} to {MAX_UM_PER_PX:g} um/px" in text
+    assert f"more than {resolution._MAX_ANISOTROPY:.0%}".replace("%", " %") in text
+    others = re.search(r"Other formats of several files \(([^)]+)\)", guide)[1]
+    assert set(NAME.findall(others)) == set(companions.UNREAD)
 
 
 def test_every_json_file_that_the_code_writes_has_its_table_of_keys(root: Path) -> None:

@@ -42,6 +42,9 @@ SPELLINGS = {
     "NCBI Gene id": lambda gene: GENES[gene][2],
     "NCBI Gene id read as a number": lambda gene: f"{GENES[gene][2]}.0",
     "HGNC id": lambda gene: GENES[gene][3],
+    "id and symbol in one": lambda gene: f"{gene}.14_{GENES[gene][0]}",
+    "old symbol and id in one": lambda gene: f"{GENES[gene][1]}|{gene}",
+    "symbol of a reference": lambda gene: f"refdata-gex-GRCh38-2020-A_{GENES[gene][0]}",
 }
 
 
@@ -101,6 +104,11 @@ def test_names_of_another_species_mean_no_human_gene() -> None:
         find_panel(["ERBB2", "KRT8"], [section("M", ids, ("Erbb2", "Krt8"))], missing="zero", where="test")
 
 
+def test_an_id_and_a_symbol_that_do_not_belong_together_are_no_name_of_either() -> None:
+    names = ["ENSG00000141736_KRT8", "NOSUCH_ENSG00000141736", "HLA-A_ENSG00000206503", "ENSG00000141736"]
+    assert name_genes(names, names, table=None).ids == (*names[:2], "ENSG00000206503", "ENSG00000141736")
+
+
 def test_of_several_genomes_only_the_human_one_is_dropped() -> None:
     names = ["GRCh38_C3", "mm10___C3", "GRCh38_ENSG00000141736"]
     assert name_genes(names, names, table=None).ids == ("ENSG00000125730", "mm10___C3", "ENSG00000141736")
@@ -146,6 +154,23 @@ NO_GENES: dict[str, object] = {
     "__no_feature": [7, 7, 7, 7],
     "ERCC-00002": [9, 9, 9, 9],
     "2-Sep": [1, 2, 3, 4],
+    **{
+        name: [3, 3, 3, 3]
+        for name in (
+            "NegControlProbe_00042",
+            "NegControlCodeword_0500",
+            "Negative3",
+            "NegPrb01",
+            "BLANK_0006",
+            "Blank-17",
+            "antisense_PROKR2",
+            "UnassignedCodeword_0001",
+            "DeprecatedCodeword_0318",
+            "DEPRECATED_ENSG00000170421",
+            "SystemControl12",
+            "Intergenic_Region_13231",
+        )
+    },
     "ENSG00000182378.14_PAR_Y": [0, 0, 1, 0],
     "x": [1.5, 2.5, 3.5, 4.5],
     "in_tissue": [True, True, False, True],
@@ -165,6 +190,7 @@ def test_names_that_are_no_genes_are_left_out_said_and_counted_in_no_library(nam
     for said in (
         "reads that no one gene has",
         "spike-ins",
+        "control probes",
         "spreadsheet",
         "chromosome Y",
         "about spots",

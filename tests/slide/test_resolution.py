@@ -107,6 +107,20 @@ def test_a_plain_image_has_none(texture: Pixels, tmp_path: Path, open_at) -> Non
     assert open_at(path, mpp=0.69).facts.um_per_px == 0.69
 
 
+@pytest.mark.parametrize("unit", ["um", "micron", "\\u00B5m", "mm", "cm", "inch", "nm", "pixel", "furlong"])
+def test_imagej_states_the_unit_in_its_description(unit: str, tmp_path: Path, open_at) -> None:
+    um = {"mm": 1e3, "cm": 1e4, "inch": 25_400, "nm": 1e-3}.get(unit, 1)
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(
+        path, PICTURE[None], imagej=True, resolution=(2 * um, 2 * um), metadata={"unit": unit, "axes": "ZYXS"}
+    )
+    if unit in ("pixel", "furlong"):
+        with pytest.raises(DataError, match=f"not used because the unit is {unit}"):
+            open_at(path)
+    else:
+        assert open_at(path).facts.um_per_px == pytest.approx(0.5)
+
+
 def test_what_is_read_from_text() -> None:
     assert aperio_resolution("Aperio x|AppMag = 20|MPP = 0.4990|Left = 25.6").um_per_px == 0.499
     assert aperio_resolution("Aperio x|AppMag = 20|MPP = 0,4990|Left = 25,6").um_per_px == 0.499

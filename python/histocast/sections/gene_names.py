@@ -30,7 +30,11 @@ FoundBy = Literal["id", "table", "ncbi id", "approved", "previous", "alias"]
 _SURENESS: tuple[FoundBy, ...] = ("id", "table", "ncbi id", "approved", "previous", "alias")
 
 _UNKNOWN = frozenset({"", "nan", "none", "na", "n/a", "<na>", "null", "-"})
-_GENOME = re.compile(r"^(?P<genome>GRC[hmr]\d+|hg\d+|mm\d+|rn\d+|mRatBN[\d.]+)(?:[_-]premrna)?[_-]+(?=.)")
+_GENOME = re.compile(
+    r"^(?:refdata-gex-)?(?P<genome>GRC[hmr]\d+|hg\d+|mm\d+|rn\d+|mRatBN[\d.]+)(?:-20\d\d-[A-Z])?(?:[_-]premrna)?[_-]+(?=.)"
+)
+_ID_AND_SYMBOL = re.compile(r"^(ENSG\d{11})(?:\.\d+)?[_|:;]+(.+)$")
+_SYMBOL_AND_ID = re.compile(r"^(.+?)[_|:;]+(ENSG\d{11})(?:\.\d+)?$")
 _HUMAN_GENOME = re.compile(r"GRCh\d+|hg\d+")
 _NUMBER = re.compile(r"^(\d+)(?:\.0)?$")
 _SECOND_COPY = re.compile(r"^ENSG\d{11}(?:\.\d+)?_PAR_Y$")
@@ -38,6 +42,14 @@ _NO_GENES = (
     (re.compile(r"^$"), "columns without a name"),
     (re.compile(r"^__"), "counts of reads that no one gene has"),
     (re.compile(r"^ERCC-\d{5}$"), "spike-ins"),
+    # Of Xenium, CosMx and MERSCOPE.
+    (
+        re.compile(
+            r"(?i)^(?:neg(?:ative)?[_-]?(?:control|ctrl|prb|probe|codeword|\d)|blank[_-]?\d|antisense[_-]|unassigned[_-]?codeword"
+            r"|deprecated[_-]|deprecatedcodeword|system[_-]?control|falsecode|intergenic[_-]?region)"
+        ),
+        "control probes",
+    ),
     (_SECOND_COPY, "copies on chromosome Y of genes of chromosome X"),
 )
 
@@ -145,8 +157,8 @@ def name_genes(ids: Sequence[object], symbols: Sequence[object], *, table: Mappi
     """
     given = _without_genomes([_clean(name) for name in ids])
     called = _without_genomes([_clean(name) for name in symbols])
-    given = [without_version(name) for name in given]
-    called = [without_version(name) for name in called]
+    given = [without_version(_parts(name)[0]) for name in given]
+    called = [without_version(_parts(name)[1]) for name in called]
     own = [next((name for name in pair if ENSEMBL_GENE.match(name)), "") for pair in zip(given, called, strict=True)]
     numbers = sum(bool(_NUMBER.match(a or b)) for a, b in zip(given, called, strict=True))
     by_number = numbers * 2 > len(given)
@@ -213,8 +225,23 @@ def find_gene(name: str, catalogue: Catalogue) -> tuple[FoundBy, Gene] | None:
 
 
 def clean_name(name: object) -> str:
-    """A single name without genome prefix and Ensembl version; empty where it is absent (NaN)."""
-    return without_version(_GENOME.sub("", _clean(name)))
+    """A name without genome prefix and Ensembl version, of an id and its symbol in one the id; empty where it is NaN."""
+    return without_version(_parts(_GENOME.sub("", _clean(name)))[0])
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Id and symbol of a name that joins both, as ``ENSG00000141736_ERBB2``; of any other name twice the name.
+
+    They are told apart only where the shipped tables have the symbol for the id.
+    """
+    if match := _ID_AND_SYMBOL.match(name):
+        gene_id, symbol = match.groups()
+    elif match := _SYMBOL_AND_ID.match(name):
+        symbol, gene_id = match.groups()
+    else:
+        return name, name
+    found = find_gene(symbol, open_catalogue())
+    return (gene_id, symbol) if found and found[1].ensembl_id == gene_id else (name, name)
 
 
 def of_other_species(names: Sequence[str], catalogue: Catalogue) -> bool:

@@ -20,6 +20,7 @@ _NO_UNIT = 1
 _UM_PER_UNIT: dict[int | str | None, float] = {INCH: 25_400.0, CENTIMETRE: 10_000.0, METRE: 1e6}
 _UNIT_NAMES: dict[int | str | None, str] = {INCH: "inch", CENTIMETRE: "cm", METRE: "m"}
 _NUMBER = re.compile(r"\+?[0-9]*[.,]?[0-9]+([eE][+-]?[0-9]+)?|\+?[0-9]+[.,]")
+_IMAGEJ_UNIT = re.compile(r"^unit=(.*)$", re.MULTILINE)
 _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([^|\s]+)")
 _APERIO_POWER = re.compile(r"\|\s*AppMag\s*=\s*([^|\s]+)")
 _UM_PER_OME_UNIT = {
@@ -112,6 +113,16 @@ def tag_resolution(
             f" resolution of screens and print ({um / across:.4g} um/px)"
         )
     return found
+
+
+def imagej_resolution(description: str, across: float | None, down: float | None) -> Resolution:
+    """Pixels per unit along both axes, from the tags, and the unit, which ImageJ writes into the description."""
+    stated = _IMAGEJ_UNIT.search(description)
+    unit = stated[1].strip().replace(r"\u00B5", "\u00b5") if stated else None
+    um = _UM_PER_OME_UNIT.get({"inch": "in"}.get(unit, unit)) if unit else None
+    if um is None or not across or not down:
+        return tag_resolution(across, down, unit)
+    return stated_um_per_px(um / across, um / down, place="its ImageJ description")
 
 
 def tag_unit(value: float | None) -> int | str | None:

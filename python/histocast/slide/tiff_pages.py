@@ -14,7 +14,7 @@ from histocast.errors import DataError
 from histocast.slide.colour import GREY, YCBCR, Colour, StatedSamples, decide_colour, not_brightfield
 from histocast.slide.ome import NotOme, OmeImage, parse_ome
 from histocast.slide.reader import CannotOpen
-from histocast.slide.resolution import Resolution, tag_resolution, tag_unit
+from histocast.slide.resolution import Resolution, imagej_resolution, tag_resolution, tag_unit
 
 Page = tifffile.TiffPage
 
@@ -142,6 +142,8 @@ def page_samples(page: Page) -> StatedSamples:
 def page_tag_resolution(page: Page, *, place: str = "its TIFF tags") -> Resolution:
     """Return what the tags of a page state as pixels per inch or centimetre."""
     across, down, unit = ((*_numbers(page, code), None)[0] for code in (282, 283, 296))
+    if page.is_imagej and tag_unit(unit) is None:
+        return imagej_resolution(page.description, across, down)
     return tag_resolution(across, down, tag_unit(unit), place=place)
 
 
