@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from histocast.artifacts import SLIDES
 from histocast.cohort.cohort_page import Shown, write_cohort_page
+from histocast.cohort.embed_slides import Embedding
 from histocast.cohort.matrix_file import MatrixFile
 from histocast.cohort.read_slides import BATCH, LAYERS, Batch, Model, X
 from made_cohort import BUNDLE, DIM, PICTURE, gene_columns
@@ -36,6 +37,7 @@ def write_wide_page(folder: Path, *, slides: int, genes: int) -> Path:
     table = pa.table(known, schema=SLIDES.arrow(pa.field("meta.site", pa.string())))
     pq.write_table(table.select(["picture_jpeg"]), folder / "pictures.parquet")
     columns = pa.table(gene_columns(genes))
+    places = random.normal(size=(slides, 2)).astype(np.float32)
     with h5py.File(folder / "matrix.h5", "w") as file:
         matrix = MatrixFile(file)
         for start in range(0, slides, BATCH):
@@ -49,7 +51,7 @@ def write_wide_page(folder: Path, *, slides: int, genes: int) -> Path:
                 pictures=folder / "pictures.parquet",
                 matrix=matrix,
                 model=Model(BUNDLE, None, columns, "embedding", DIM),
-                map=random.normal(size=(slides, 2)).astype(np.float32),
+                embedding=Embedding(None, np.arange(genes), np.zeros(0), places),
                 signatures=None,
             ),
         )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from histocast import __version__
 from histocast.artifacts import METADATA_PREFIX
+from histocast.cohort.embed_slides import Embedding
 from histocast.cohort.find_outliers import MEASURES
 from histocast.cohort.matrix_file import GENES_PER_CHUNK, MatrixFile, number_or_text
 from histocast.cohort.read_slides import BATCH, Model
@@ -64,8 +65,7 @@ class Shown:
     """A Parquet file with ``picture_jpeg`` of the same rows."""
     matrix: MatrixFile
     model: Model
-    map: NDArray[np.float32] | None
-    """[slide of the matrix, 2]."""
+    embedding: Embedding
     signatures: Path | None
     """``signatures.parquet``."""
     pages: str | None = None
@@ -111,16 +111,16 @@ def write_cohort_page(path: Path, shown: Shown) -> None:
 
 def _scene(shown: Shown, genes: list[dict[str, Any]]) -> dict[str, Any]:
     """What the script reads."""
-    place = None
-    if shown.map is not None:
+    place, found = None, shown.embedding.map
+    if found is not None:
         rows = shown.slides["in_matrix"].to_numpy()
         place = {
-            name: pack_column(_spread(shown.map[:, axis], rows), digits=choose_digits(shown.map[:, axis], steps=1000))
+            name: pack_column(_spread(found[:, axis], rows), digits=choose_digits(found[:, axis], steps=1000))
             for axis, name in enumerate("xy")
         }
     return {
         "count": len(shown.slides),
-        "columns": list(_columns(shown.slides)),
+        "columns": list(_columns(shown)),
         "values": [*_signatures(shown), *genes],
         "map": place,
         "pages": shown.pages,
@@ -129,13 +129,17 @@ def _scene(shown: Shown, genes: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _columns(slides: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    """Columns of the table: names, outcome and quality, then metadata."""
+def _columns(shown: Shown) -> Iterator[dict[str, Any]]:
+    """Columns of the table: names, outcome and quality, then clusters and metadata."""
+    slides, clusters = shown.slides, shown.embedding.clusters
     yield _text("sample", "sample", slides["sample"])
     for name, title in _TEXTS.items():
         yield _text(name, title, slides[name])
     for name, title in _NUMBERS.items():
         yield _number(name, title, slides[name].cast(pl.Float64).to_numpy())
+    if clusters is not None:
+        numbers = pl.Series(_spread(clusters, slides["in_matrix"].to_numpy())).fill_nan(None)
+        yield _text("cluster", "cluster", numbers.cast(pl.Int32).cast(pl.String))
     for name in slides.columns:
         if name.startswith(METADATA_PREFIX):
             title, values = name.removeprefix(METADATA_PREFIX), number_or_text(slides[name])

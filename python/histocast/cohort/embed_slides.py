@@ -1,4 +1,4 @@
-"""Where slides are in relation to each other: principal components, neighbours and a map (UMAP), made by scanpy."""
+"""Where slides are in relation to each other: principal components, neighbours and a map (UMAP), made by scanpy, and clusters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histocast.cohort.cluster_slides import cluster_slides
 from histocast.errors import ConfigError
 from histocast.resources import scratch_array
 
@@ -43,6 +44,8 @@ class Embedding:
     """Sparse [slide, slide]."""
     neighbours: dict[str, Any] | None = None
     """What scanpy keeps in ``uns['neighbors']``."""
+    clusters: NDArray[np.int32] | None = None
+    """[slide] from 1; see `cluster_slides`."""
 
 
 def embed_slides(matrix: h5py.Dataset, *, sd: NDArray[np.float64], scratch: Path) -> Embedding:
@@ -74,21 +77,21 @@ def embed_slides(matrix: h5py.Dataset, *, sd: NDArray[np.float64], scratch: Path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scanpy.pp.pca(data, n_comps=components, chunked=True, chunk_size=max(_CHUNK, components))
-        made = Embedding(
-            data.obsm["X_pca"].astype(np.float32), genes, np.asarray(data.uns["pca"]["variance_ratio"]), None
-        )
+        places = data.obsm["X_pca"].astype(np.float32)
+        made = Embedding(places, genes, np.asarray(data.uns["pca"]["variance_ratio"]), None)
         if slides < FEWEST_FOR_MAP:
             return made
         scanpy.pp.neighbors(data, n_neighbors=min(NEIGHBOURS, slides - 1), use_rep="X_pca", random_state=0)
         scanpy.tl.umap(data, random_state=0)
     return Embedding(
-        made.components,
+        places,
         genes,
         made.variance_ratio,
         data.obsm["X_umap"].astype(np.float32),
         data.obsp["distances"].astype(np.float32),
         data.obsp["connectivities"].astype(np.float32),
         dict(data.uns["neighbors"]),
+        cluster_slides(places),
     )
 
 

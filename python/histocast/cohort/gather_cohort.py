@@ -22,6 +22,7 @@ from histocast.artifacts import (
     write_atomically,
 )
 from histocast.cohort.choose_sources import choose_sources
+from histocast.cohort.cluster_slides import LEAST_GAIN, MOST_CLUSTERS
 from histocast.cohort.cohort_page import Shown, write_cohort_page
 from histocast.cohort.embed_slides import FEWEST_FOR_MAP, MOST_GENES, NEIGHBOURS, Embedding, embed_slides
 from histocast.cohort.find_outliers import FEWEST_SLIDES, MEASURES, THRESHOLD, find_outliers
@@ -139,7 +140,7 @@ def gather_cohort(
                     pictures=rows,
                     matrix=matrix,
                     model=model,
-                    map=embedding.map,
+                    embedding=embedding,
                     signatures=folder / SIGNATURES_FILE if scored else None,
                     pages=pages,
                 ),
@@ -255,6 +256,8 @@ def _provenance(model: Model, *, batch: str | None, signatures: Sequence[Signatu
             "signatures": [signature.name for signature in signatures],
             "neighbours": NEIGHBOURS,
             "most_variable_genes": MOST_GENES,
+            "most_clusters": MOST_CLUSTERS,
+            "cluster_least_gain": LEAST_GAIN,
         },
         software=software_versions(*COHORT_LIBRARIES),
     )

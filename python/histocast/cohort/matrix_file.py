@@ -97,7 +97,11 @@ class MatrixFile:
         self._file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         for group in ("layers", "obsm", "obsp", "varm", "varp", "uns"):
             self._file.require_group(group).attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
-        write_elem(self._file, "obs", observations(obs))
+        table = observations(obs)
+        if embedding.clusters is not None:
+            table["cluster"] = np.char.mod("%d", embedding.clusters)
+            table["cluster"] = table["cluster"].astype(object).astype("category")
+        write_elem(self._file, "obs", table)
         write_elem(self._file, "var", var)
         if embedding.components is not None:
             write_elem(self._file, "obsm/X_pca", embedding.components)
