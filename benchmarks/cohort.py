@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from scale import run
 
@@ -32,15 +33,18 @@ def write_run(folder: Path, numbers: range, *, genes: int, distinct: int) -> Pat
     contents = []
     for number, made in enumerate(make_slides(min(distinct, len(numbers)), genes=genes)):
         write_summary_of(template, Made(NAME.format(number), made.mean), random)
-        contents.append(template.read_bytes())
+        contents.append(pq.read_table(template))
     template.unlink()
     for number in numbers:
         place = number % len(contents)
         name = NAME.format(number)
         (folder / name).mkdir()
-        # Names are of one length, so that the places within the file stay right.
-        content = contents[place].replace(NAME.format(place).encode(), name.encode())
-        (folder / name / f"{name}.slide.parquet").write_bytes(content)
+        table = contents[place]
+        metadata = {
+            key: value.replace(NAME.format(place).encode(), name.encode())
+            for key, value in table.schema.metadata.items()
+        }
+        pq.write_table(table.replace_schema_metadata(metadata), folder / name / f"{name}.slide.parquet")
     sites = ("north", "south", "east")
     rows = [Made(NAME.format(number), metadata={"site": sites[number % 3]}) for number in numbers]
     write_run_summary(folder / "summary.parquet", rows)

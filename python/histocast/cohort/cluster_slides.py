@@ -49,7 +49,7 @@ def _partition(
     """The mean silhouette of a sample, and the cluster of each slide."""
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.metrics import silhouette_score
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     # Its threads wait for each other in loops: with more of them than idle processors it takes a hundred times as long.
     with threadpool_limits(1):

@@ -172,7 +172,7 @@ def _natural(word: str) -> tuple[list[tuple[int, str]], str]:
     return [(int(part) if part.isdecimal() else -1, part) for part in parts], word
 
 
-def _spread(values: NDArray[np.floating], rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _spread(values: NDArray[Any], rows: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Values of the matrix's slides at their rows of the table; NaN at the others."""
     spread = np.full(len(rows), np.nan)
     spread[rows] = values
