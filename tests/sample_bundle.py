@@ -153,7 +153,12 @@ def write_bundle(folder: Path, *, gene_count: int = 30, **changes: object) -> Bu
             "smoothing": "none",
             "minimum": 0.0,
         },
-        "calibration": {"coverage_percent": 90, "method": "split conformal on held-out sections", "sections": 4},
+        "calibration": {
+            "coverage_percent": 90,
+            "method": "split conformal on held-out sections",
+            "sections": 4,
+            "patients": 4,
+        },
         "ood": {
             "column": "morphology.embedding",
             "mean": [0.0] * DIM,

@@ -112,6 +112,13 @@ class EncoderSpec(GraphSpec):
         return {f"{self.name}.{output.name}": output for output in self.outputs}
 
 
+class FeatureStatistics(Spec):
+    """Mean and sd of every dim of a feature column over the training set."""
+
+    mean: tuple[float, ...]
+    sd: tuple[Annotated[float, Field(gt=0)], ...]
+
+
 class FusionSpec(GraphSpec):
     """The graph that turns the features of a region into expression.
 
@@ -129,8 +136,12 @@ class FusionSpec(GraphSpec):
     """Most spots in one call, about those of the capture area the model was trained on."""
     halo_spots: int = Field(default=4, ge=0, le=MAX_HALO_SPOTS)
     """Ring of spots around a region's core that gives context and is predicted elsewhere."""
+    statistics: dict[str, FeatureStatistics] = Field(default_factory=dict)
+    """By feature column, what its values are standardised with before they enter the graph. A column that is not named
+    enters as it is: of an encoder trained together with the graph, or where the graph standardises by itself."""
     standardise_within_slide: bool = False
-    """Whether features are brought to mean 0 and sd 1 over the slide before they enter the graph."""
+    """Whether features are brought to mean 0 and sd 1 over the slide instead, which removes what differs between two
+    slides: their predictions cannot be compared then."""
     as_they_are: tuple[str, ...] = ()
     """Feature columns that are not, even so: those of an encoder that was trained together with the graph."""
     precision: Literal["fp32", "fp16"] = "fp32"
@@ -175,6 +186,9 @@ class Calibration(Spec):
     """For example ``split conformal on held-out sections``."""
     sections: int
     """Held-out sections it was calibrated on."""
+    patients: int | None = None
+    """Patients that these sections are of; ``None`` where nothing says so. Of one patient the intervals hold for that
+    patient alone, and so does ``val_pcc``."""
 
 
 class GeneTextSpec(Spec):
@@ -241,6 +255,22 @@ class Bundle(Spec):
             if unknown := set(fed) - columns:
                 raise ValueError(f"fusion input {name!r} is fed from unknown columns {sorted(unknown)}")
         return self
+
+    @model_validator(mode="after")
+    def _statistics_fit(self) -> Bundle:
+        columns = self.feature_columns()
+        for name, found in self.fusion.statistics.items():
+            width = columns[name].shape[-1] if name in columns else "no column"
+            if not len(found.mean) == len(found.sd) == width:
+                raise ValueError(
+                    f"fusion.statistics of {name!r} have {len(found.mean)} means and {len(found.sd)} sds for {width} dims"
+                )
+        return self
+
+    @property
+    def comparable_between_slides(self) -> bool:
+        """Whether predictions of two slides can be compared, and not only places within one."""
+        return not (self.scale.relative_to_section or self.fusion.standardise_within_slide)
 
     def feature_columns(self) -> dict[str, TensorSpec]:
         """Every column of ``features.parquet`` this bundle makes, in order."""

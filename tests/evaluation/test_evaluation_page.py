@@ -11,7 +11,8 @@ import pytest
 
 from histocast.evaluation.evaluation_plots import Bar, Example, draw_bars, draw_example
 from histocast.evaluation.score_models import choose_shown
-from histocast.evaluation.summary import Evaluation, GeneRow, SectionRow
+from histocast.evaluation.scores import GENE_SCHEMA, SECTION_SCHEMA
+from histocast.evaluation.summary import Evaluation
 from histocast.sections.protocols import PROTOCOLS
 
 
@@ -69,8 +70,8 @@ def test_tables_hold_a_row_a_figure_and_a_gene_in_the_types_that_the_manual_give
     outdir, evaluation = made_folds
     sections, genes = (pq.read_table(outdir / name) for name in ("sections.parquet", "genes.parquet"))
 
-    assert tuple(sections.column_names) == SectionRow._fields
-    assert tuple(genes.column_names) == GeneRow._fields
+    assert tuple(sections.column_names) == tuple(SECTION_SCHEMA)
+    assert tuple(genes.column_names) == tuple(GENE_SCHEMA)
     for table in (sections, genes):
         assert {str(field.type) for field in table.schema} == {"string", "double"}
     assert set(sections["sample"].to_pylist()) == {"A1", "A2", "B1", "B2"}

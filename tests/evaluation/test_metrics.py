@@ -6,13 +6,21 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from histocast.evaluation.controls import shuffled_orders
-from histocast.evaluation.metrics import Truth, coverage, gene_metrics, map_similarity, morans_i, section_metrics
+from histocast.evaluation.metrics import (
+    coverage,
+    gene_metrics,
+    map_similarity,
+    morans_i,
+    section_metrics,
+)
+from histocast.evaluation.truth import Truth
 from histocast.sections.labels import array_neighbourhood
 from histocast.training.calibration import conformal_half_widths, fit_out_of_distribution, ood_scores
 
 ROW, COL = (axis.ravel() for axis in np.mgrid[:9, :11])
 NEAR = array_neighbourhood(ROW, COL)
 RANDOM = np.random.default_rng(0)
+DEPTH = RANDOM.normal(8.0, 0.5, 99)
 SMOOTH = np.stack([np.sin(ROW / 2), np.cos(COL / 3 + ROW / 4), ROW / 9.0], axis=1)
 
 
@@ -48,7 +56,7 @@ def test_ssim_of_one_window_is_its_formula() -> None:
 
 def test_errors_and_ranks_are_those_of_their_definitions() -> None:
     truth, predicted = RANDOM.normal(size=(99, 3)), RANDOM.normal(size=(99, 3))
-    found = gene_metrics(Truth(truth, NEAR), predicted)
+    found = gene_metrics(Truth(truth, NEAR, DEPTH, np.ones(truth.shape[1])), predicted)
     np.testing.assert_allclose(found["mse"], ((truth - predicted) ** 2).mean(axis=0))
     np.testing.assert_allclose(found["mae"], abs(truth - predicted).mean(axis=0))
     np.testing.assert_allclose(found["rvd"], (predicted.var(axis=0) / truth.var(axis=0) - 1) ** 2)
@@ -57,7 +65,9 @@ def test_errors_and_ranks_are_those_of_their_definitions() -> None:
 
 def test_a_gene_without_variation_is_left_out_of_every_mean_that_needs_it() -> None:
     truth = np.concatenate([SMOOTH, np.zeros((99, 1))], axis=1)
-    by_gene = gene_metrics(Truth(truth, NEAR), truth + 0.01 * RANDOM.normal(size=truth.shape))
+    by_gene = gene_metrics(
+        Truth(truth, NEAR, DEPTH, np.ones(truth.shape[1])), truth + 0.01 * RANDOM.normal(size=truth.shape)
+    )
     found = section_metrics(by_gene, {"hvg50": np.array([True, False, False, True])})
     assert found["pearson"] > 0.99
     assert found["pearson_hvg50"] > 0.99
@@ -65,7 +75,7 @@ def test_a_gene_without_variation_is_left_out_of_every_mean_that_needs_it() -> N
 
 
 def test_a_collapsed_prediction_shows_in_rvd_and_not_in_pearson() -> None:
-    found = gene_metrics(Truth(SMOOTH, NEAR), SMOOTH * 0.01)
+    found = gene_metrics(Truth(SMOOTH, NEAR, DEPTH, np.ones(SMOOTH.shape[1])), SMOOTH * 0.01)
     np.testing.assert_allclose(found["pearson"], 1.0)
     assert (found["rvd"] > 0.99).all()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histocast.bundle import FusionSpec, TensorSpec
+from histocast.bundle import FeatureStatistics, FusionSpec, TensorSpec
 from histocast.errors import ConfigError, DataError, OutputError
 from histocast.fusion.fusion_inputs import (
     FusionInputs,
@@ -244,6 +245,9 @@ class TestStore:
         assert not list(tmp_path.iterdir())
 
 
+SHIFTS = {"first": 0.0, "second": 1.0}
+
+
 class TestInputs:
     def test_exactly_the_declared_inputs_with_their_dtypes(self, tmp_path):
         centres, row, col = square_array(6, 6)
@@ -287,13 +291,37 @@ class TestInputs:
         np.testing.assert_allclose(inputs["target"].std(axis=0), 1, atol=1e-4)
         assert not inputs["neighbour"][~inputs["neighbour_mask"]].any(), "what is absent is 0 after standardising"
 
-    def test_a_constant_feature_does_not_become_noise(self):
+    def test_features_are_standardised_by_the_training_set_where_its_statistics_are_given(self, tmp_path):
+        """A slide is then seen as it is: a shift of all its features stays."""
+        centres, row, col = square_array(20, 20)
+        values = np.random.default_rng(0).normal(3.0, 2.0, (400, 3))
+        stores = [
+            open_store(tmp_path / name, centres, row, col, values=values + shift) for name, shift in SHIFTS.items()
+        ]
+        found = standardisation("morphology.embedding", stores)
+        both = np.concatenate([values, values + 1.0])
+        np.testing.assert_allclose(found.mean, both.mean(axis=0), atol=1e-2)
+        np.testing.assert_allclose(found.sd, both.std(axis=0), atol=1e-2)
+        statistics = {"morphology.embedding": FeatureStatistics(mean=found.mean.tolist(), sd=found.sd.tolist())}
+        spec = fusion(ALL_INPUTS, statistics=statistics)
+        inputs = [fusion_inputs(spec, store, pitch_level0_px=PITCH) for store in stores]
+        for name in ("target", "context"):
+            difference = inputs[1][name] - inputs[0][name]
+            np.testing.assert_allclose(difference, 1.0 / found.sd[None].repeat(400, axis=0), atol=5e-3)
+        assert not inputs[0]["neighbour"][~inputs[0]["neighbour_mask"]].any()
+
+    def standardise(self, folder, values):
+        centres, row, col = square_array(len(values) // 4, 4)
+        store = open_store(folder, centres, row, col)
+        return standardisation("map", [replace(store, columns={"map": values})])
+
+    def test_a_constant_feature_does_not_become_noise(self, tmp_path):
         values = (100 + np.random.default_rng(0).normal(scale=0.01, size=(5000, 2))).astype(np.float16)
-        found = standardisation(values, np.ones(5000, bool))
+        found = self.standardise(tmp_path, values)
         assert np.abs(found.apply(values.astype(np.float32))).max() < 1.0
 
-    def test_maps_are_left_as_they_are(self):
-        assert standardisation(np.zeros((4, 2, 8, 8), np.float16), np.ones(4, bool)) is None
+    def test_maps_are_left_as_they_are(self, tmp_path):
+        assert self.standardise(tmp_path, np.zeros((4, 2, 8, 8), np.float16)) is None
 
     def test_values_do_not_depend_on_the_window(self, tmp_path):
         centres, row, col = square_array(25, 25)

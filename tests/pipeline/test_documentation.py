@@ -31,7 +31,8 @@ from histocast.bundle import Bundle, EncoderSpec, FusionSpec, Metric
 from histocast.cli import VERBS, find_stage, option_of
 from histocast.encoders.exported_encoder import ExportedEncoder
 from histocast.evaluation.figures import Figure
-from histocast.evaluation.summary import Evaluation, GeneRow, SectionRow, SubjectSummary
+from histocast.evaluation.scores import GENE_SCHEMA, SECTION_SCHEMA
+from histocast.evaluation.summary import Evaluation, SubjectSummary
 from histocast.expression.slide_summary import SlideFacts
 from histocast.parameters import Parameters
 from histocast.records import (
@@ -150,7 +151,7 @@ def test_tables_of_an_evaluation_name_every_column_and_no_other(root: Path) -> N
     named = {name for name in NAME.findall(text.partition("Then")[0]) if name.isidentifier()}
     both = named - {*PROTOCOLS, "model"}
 
-    assert both | names_of_rows(text, column=1) == {*SectionRow._fields, *GeneRow._fields}
+    assert both | names_of_rows(text, column=1) == {*SECTION_SCHEMA, *GENE_SCHEMA}
 
 
 @pytest.mark.parametrize("heading", RECORDS)

@@ -80,7 +80,7 @@ class TestPage:
             "Stain area",
             "50 best predicted (HPG)",
             "leave one section out, one patient",
-            "hold 90\u202f% of measured values",
+            "meant to hold 90 % of measured values of patients that were not seen",
             "Research use only. Not for diagnosis.",
             "not measurements",
             "tiny 1.2.0, sha256:",

@@ -22,7 +22,7 @@ from histocast.artifacts import EXPRESSION, PREDICTED_GENES, SLIDE_FACTS_KEY, SL
 from histocast.bundle import Bundle, bundle_digest, read_bundle
 from histocast.errors import ConfigError, DataError, MissingInputError, OutputError
 from histocast.expression.predict_expression import predict_expression
-from histocast.expression.slide_summary import SlideFacts, is_comparable
+from histocast.expression.slide_summary import SlideFacts
 from histocast.fusion.fusion_inputs import neighbour_index
 from histocast.inference import open_predictor
 from histocast.sections.labels import SCALES
@@ -246,8 +246,7 @@ class TestSlideSummary:
 )
 def test_a_bundle_that_is_relative_to_the_slide_is_not_comparable_between_slides(bundle, within_slide, scale, expected):
     fusion = bundle.fusion.model_copy(update={"standardise_within_slide": within_slide})
-    changed = bundle.model_copy(update={"fusion": fusion, "scale": scale})
-    assert is_comparable(changed) is expected
+    assert bundle.model_copy(update={"fusion": fusion, "scale": scale}).comparable_between_slides is expected
 
 
 class TestRegions:

@@ -75,7 +75,7 @@ def test_every_figure_is_there_for_every_held_out_section(made_folds: Folds) -> 
     table = pq.read_table(outdir / "sections.parquet").to_pandas()
     model = table[(table.subject == "model") & (table.protocol == "strict")]
     assert set(model["sample"]) == {"A1", "A2", "B1", "B2"}
-    expected = {"pearson", "pearson_median", "pearson_iqr", "pearson_share_above_0.2", "pearson_hpg50", "pearson_heg50", "pearson_hvg50", "spearman", "mse", "mae", "rvd", "ssim", "morans_i_truth", "morans_i_predicted", "morans_i_agreement", "coverage_80", "coverage_90"}  # fmt: skip
+    expected = {"pearson", "pearson_median", "pearson_iqr", "pearson_share_above_0.2", "pearson_hpg50", "pearson_heg50", "pearson_hvg50", "spearman", "mse", "mae", "rvd", "ssim", "morans_i_truth", "morans_i_predicted", "morans_i_agreement", "coverage_80", "coverage_90", "pearson_partial", "ceiling", "ceiling_share", "crop_slope"}  # fmt: skip
     assert set(model.metric) == expected
     assert not model.value.isna().any()
     genes = pq.read_table(outdir / "genes.parquet").to_pandas()

@@ -134,14 +134,17 @@ def test_every_method_learns_a_masked_gene_from_the_sections_that_measured_it(
 
 
 def test_nothing_is_scored_of_a_masked_gene(lacking: Path, tmp_path: Path) -> None:
-    recipe = small_recipe(folds="section", controls=("ridge", "extra trees"))
+    recipe = small_recipe(folds="section", controls=("ridge", "kernel ridge", "extra trees"))
     for fold in ("S1", "S2"):
         train(lacking, recipe=recipe, fold=fold, outdir=tmp_path / fold)
     evaluation = evaluate(lacking, models=[tmp_path / "S1", tmp_path / "S2"], outdir=tmp_path)
     rows = pq.read_table(tmp_path / "genes.parquet").to_pandas()
     scores = ["pearson", "spearman", "mse", "mae", "rvd", "ssim", "morans_i_truth", "morans_i_predicted"]
     masked = (rows["sample"] == "S1") & (rows["gene_symbol"] == PANEL[MASKED])
-    assert set(rows[masked].subject) == {"model", "training mean", "stain area", "ridge", "extra trees"}
+    assert set(rows[masked].subject) == {
+        *("model", "training mean", "one depth map", "mean of all genes", "stain area"),
+        *("ridge", "kernel ridge", "extra trees", "average"),
+    }
     assert rows[masked][scores].isna().all(axis=None)
     assert not rows[~masked & (rows.subject == "model")][scores].isna().any(axis=None)
     for level in (80, 90):

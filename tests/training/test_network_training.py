@@ -96,7 +96,7 @@ def test_dkan_finds_the_signal_and_is_judged_beside_controls(
     assert record.onnx_difference < 1e-4
     assert record.heldout_pearson > 0.1
     evaluation = evaluate(made_set, models=[folder], outdir=tmp_path)
-    assert evaluation.split == "leave one patient out (2 patients); 2 of 4 sections judged"
+    assert evaluation.split == "leave one patient out (2 patients); 2 of 4 sections scored"
     pearson = {s.subject: s.figure("pearson").mean for s in evaluation.summaries}
     assert pearson["model"] > 0.1
     assert abs(pearson["shuffled spots"]) < 0.05

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histocast.errors import DataError, MissingInputError
-from histocast.evaluation.metrics import Truth, gene_metrics, section_metrics
-from histocast.sections.labels import SCALES, array_neighbourhood
+from histocast.evaluation.metrics import gene_metrics, section_metrics
+from histocast.evaluation.truth import measure_truth
+from histocast.sections.labels import SCALES
 from histocast.sections.protocols import Protocol
 from histocast.sections.section import Section
 from histocast.training.recipe import Recipe
@@ -46,7 +47,6 @@ def compare_expression(expression: Path, *, set_folder: Path, recipe: Recipe) ->
         section = next((one for one in training.sections if one.record.sample == sample), None)
         if section is None:
             raise MissingInputError(f"no section {sample}", expected="the predicted sample", where=str(set_folder))
-        labels = training.labels(section, protocol)
         row_of = {int(tile): row for row, tile in enumerate(data.obs["tile_id"])}
         rows = _rows(section, row_of, np.asarray(data.obsm["spatial"]))
         columns = data.var_names.get_indexer(list(training.panel.gene_ids))
@@ -57,8 +57,9 @@ def compare_expression(expression: Path, *, set_folder: Path, recipe: Recipe) ->
                 where=expression.name,
             )
         predicted = np.asarray(data.X)[np.ix_(rows, columns)]
-        place = section.store.array_row[section.measured], section.store.array_col[section.measured]
-        return section_metrics(gene_metrics(Truth(labels, array_neighbourhood(*place)), predicted), {})
+        panel = training.panel.columns[sample]
+        truth = measure_truth(section, protocol=protocol, panel=panel, missing=recipe.missing_genes)
+        return section_metrics(gene_metrics(truth, predicted), {})
 
 
 def _protocol(scale: str, *, where: str) -> Protocol:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from histocast.artifacts import write_atomically, write_json
 from histocast.bundle import Bundle, EncoderSpec, read_bundle
 from histocast.errors import UsageError
-from histocast.evaluation.controls import predict_controls
+from histocast.evaluation.controls import FoldDesign
 from histocast.evaluation.evaluation_page import write_evaluation_page
-from histocast.evaluation.evaluation_plots import Example
-from histocast.evaluation.score_models import JudgedModel, Measures, SectionJudge
-from histocast.evaluation.summary import Evaluation, GeneRow, SectionRow, summarise_rows, write_rows
+from histocast.evaluation.score_models import HeldOut, ModelScorer, TrainedModel
+from histocast.evaluation.scores import Scores
+from histocast.evaluation.summary import Evaluation, summarise
 from histocast.evaluation.tables import render_markdown
 from histocast.fusion.fusion_inputs import regions_of_slide
 from histocast.fusion.panel import gene_inputs
@@ -55,26 +55,20 @@ def evaluate(set_folder: Path, *, models: Sequence[Path], outdir: Path, threads:
         The sections do not fit a model's recipe.
     """
     found = [
-        JudgedModel(folder, read_record(folder / TRAIN_FILE, TrainRecord), read_bundle(folder)) for folder in models
+        TrainedModel(folder, read_record(folder / TRAIN_FILE, TrainRecord), read_bundle(folder)) for folder in models
     ]
     _refuse_unfit(found)
-    sections: list[SectionRow] = []
-    genes: list[GeneRow] = []
-    examples: list[Example] = []
+    scores = Scores()
     with _Sets(set_folder) as sets:
         for model in track(found, label="evaluate", total=len(found), unit="models"):
-            scored = _score(sets, model, threads=threads)
-            sections += scored.sections
-            genes += scored.genes
-            examples += scored.examples
+            scores.add(_score(sets, model, threads=threads))
         measured = describe_sections(sets.open(found[0].record.recipe))
-    evaluation = summarise_rows(sections, genes, [model.record for model in found], measured=measured)
+    evaluation = summarise(scores, [model.record for model in found], measured=measured)
     outdir.mkdir(parents=True, exist_ok=True)
-    write_rows(outdir / "sections.parquet", sections, kind=SectionRow, artifact="evaluation_sections")
-    write_rows(outdir / "genes.parquet", genes, kind=GeneRow, artifact="evaluation_genes")
+    scores.write(outdir)
     with write_atomically(outdir / "evaluation.md") as temporary:
         temporary.write_text(render_markdown(evaluation), encoding="utf-8")
-    write_evaluation_page(outdir / "evaluation.html", evaluation, genes, examples)
+    write_evaluation_page(outdir / "evaluation.html", evaluation, scores)
     write_json(outdir / "evaluation.json", evaluation)
     return evaluation
 
@@ -136,7 +130,7 @@ def encoded_section(section: Section, trained: EncoderSpec | None, predictor: Pr
         yield with_tokens(section, encode, shape=shape, folder=folder)
 
 
-def _refuse_unfit(models: Sequence[JudgedModel]) -> None:
+def _refuse_unfit(models: Sequence[TrainedModel]) -> None:
     if not models:
         raise UsageError("no model", expected="folders of trained folds")
     for model in models:
@@ -164,14 +158,14 @@ def _refuse_unfit(models: Sequence[JudgedModel]) -> None:
 
 
 class _Sets:
-    """Prepared sections and the controls on them, each made once for all the methods that are scored."""
+    """Prepared sections and the folds of them, each made once for all the methods that are scored."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._stack = ExitStack()
         self._opened: dict[str, TrainingSet] = {}
-        self._controls: dict[tuple[str, Protocol, str], dict[str, dict[str, Floats]]] = {}
-        self._measures: dict[tuple[str, Protocol, str], Measures] = {}
+        self._folds: dict[tuple[str, str], FoldDesign] = {}
+        self._held: dict[tuple[str, str, Protocol], HeldOut] = {}
 
     def __enter__(self) -> _Sets:
         return self
@@ -187,48 +181,34 @@ class _Sets:
             self._opened[key] = self._stack.enter_context(open_training_set(self._folder, shared))
         return self._opened[key]
 
-    def controls(self, record: TrainRecord) -> dict[str, dict[str, Floats]]:
-        """Predictions of the controls for the fold that a model left out."""
-        training = self.open(record.recipe)
-        key = _fold_of(record)
-        if key not in self._controls:
-            self._controls[key] = predict_controls(
-                training,
-                train=training.choose(record.train),
-                test=training.choose(record.test),
-                protocol=record.protocol,
-                by=split_sections(training.records, by=record.recipe.folds).by,
-            )
-        return self._controls[key]
-
-    def measures(self, record: TrainRecord) -> Measures:
-        """Metrics of the same controls, as far as they are known."""
-        return self._measures.setdefault(_fold_of(record), {})
+    def hold_out(self, record: TrainRecord) -> HeldOut:
+        """The fold that a model left out."""
+        training, fold = self.open(record.recipe), (record.recipe.without_method().model_dump_json(), record.fold)
+        if fold not in self._folds:
+            by = split_sections(training.records, by=record.recipe.folds).by
+            self._folds[fold] = FoldDesign.of(training, record.train, record.test, by=by)
+        key = (*fold, record.protocol)
+        if key not in self._held:
+            self._held[key] = HeldOut(training, self._folds[fold], record.protocol)
+        return self._held[key]
 
 
-def _fold_of(record: TrainRecord) -> tuple[str, Protocol, str]:
-    """What the controls of a model's fold depend on."""
-    return record.recipe.without_method().model_dump_json(), record.protocol, record.fold
-
-
-def _score(sets: _Sets, model: JudgedModel, *, threads: int) -> SectionJudge:
+def _score(sets: _Sets, model: TrainedModel, *, threads: int) -> Scores:
     from histocast.inference import open_predictor
 
-    record = model.record
-    training = sets.open(record.recipe)
-    test = training.choose(record.test)
-    judge = SectionJudge(model, training, controls=sets.measures(record))
+    held = sets.hold_out(model.record)
+    scorer = ModelScorer(model, held)
     # Encoders it did not train are not in its folder: their features stand in the prepared sections.
     trained = next((encoder for encoder in model.bundle.encoders if encoder.file is not None), None)
     names = ("fusion",) if trained is None else ("fusion", trained.name)
     with open_predictor(model.folder, model.bundle, names=names, threads=threads) as predictor:
-        for section in test:
+
+        def predict(section: Section) -> tuple[Floats, Floats]:
+            return predict_section(held.training, section, bundle=model.bundle, genes=scorer.asked, predictor=predictor)
+
+        for section in held.sections:
             with encoded_section(section, trained, predictor) as seen:
-                expression, sd = predict_section(
-                    training, seen, bundle=model.bundle, genes=judge.asked, predictor=predictor
-                )
-            judge.judge_model(section, expression, sd)
-    for subject, predictions in sets.controls(record).items():
-        for section in test:
-            judge.judge(section, subject, predictions[section.record.sample])
-    return judge
+                expression, sd = predict(seen)
+                scorer.score_model(seen, expression, sd, predict=lambda window: predict(window)[0])
+    scorer.score_controls()
+    return scorer.scores

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from histocast import __version__
 from histocast.evaluation.controls import SHUFFLED
 from histocast.evaluation.evaluation_plots import Bar, Example, draw_bars, draw_example, draw_genes
 from histocast.evaluation.metrics import mean_known
-from histocast.evaluation.summary import MODEL, Evaluation, GeneRow, SubjectSummary
+from histocast.evaluation.scores import Scores
+from histocast.evaluation.summary import MODEL, Evaluation, SubjectSummary
 from histocast.evaluation.tables import (
     MEASURED_COLUMNS,
     describe_measured,
@@ -30,6 +32,9 @@ from histocast.sections.protocols import Protocol
 
 COLUMNS = {
     "pearson": "Pearson",
+    "ceiling": "noise ceiling",
+    "ceiling_share": "share of it",
+    "pearson_partial": "without depth",
     "pearson_median": "median",
     "pearson_iqr": "IQR",
     "pearson_share_above_0.2": "above 0.2",
@@ -45,21 +50,15 @@ COLUMNS = {
     "morans_i_truth": "Moran's I measured",
     "coverage_80": "in 80 %",
     "coverage_90": "in 90 %",
+    "crop_slope": "crop slope",
+    "slide_means_pearson": "slide means, Pearson",
+    "slide_means_slope": "slide means, slope",
 }
 
 
-def write_evaluation_page(
-    path: Path, evaluation: Evaluation, genes: Sequence[GeneRow], examples: Sequence[Example]
-) -> None:
-    """Write the page.
-
-    Parameters
-    ----------
-    genes:
-        One row per gene of a held-out section, of every model and control.
-    examples:
-        Some genes of held-out sections, of every model; the page shows those of the best model.
-    """
+def write_evaluation_page(path: Path, evaluation: Evaluation, scores: Scores) -> None:
+    """Write the page; of the genes to draw it shows those of the best model."""
+    genes = scores.genes
     protocols = dict.fromkeys(summary.protocol for summary in evaluation.summaries)
     write_page(
         path,
@@ -68,11 +67,11 @@ def write_evaluation_page(
         split=evaluation.split[:1].upper() + evaluation.split[1:],
         amount=(
             f"{plural(evaluation.genes, 'gene')}, {plural(evaluation.sections, 'section')}, "
-            f"{plural(evaluation.spots, 'spot')} judged."
+            f"{plural(evaluation.spots, 'spot')} scored."
         ),
         one_patient=evaluation.patients == 1,
         interval=f"Lines are 95 % bootstrap intervals over {evaluation.resampled}.",
-        protocols=[_protocol(evaluation, protocol, genes, examples) for protocol in protocols],
+        protocols=[_protocol(evaluation, protocol, genes, scores.examples) for protocol in protocols],
         measured=_measured(evaluation),
         unseen=_unseen(evaluation),
         version=__version__,
@@ -80,10 +79,9 @@ def write_evaluation_page(
 
 
 def _protocol(
-    evaluation: Evaluation, protocol: Protocol, genes: Sequence[GeneRow], examples: Sequence[Example]
+    evaluation: Evaluation, protocol: Protocol, genes: pl.DataFrame, examples: Sequence[Example]
 ) -> dict[str, Any]:
     named = name_subjects([summary for summary in evaluation.summaries if summary.protocol == protocol])
-    mine = [row for row in genes if row.protocol == protocol]
     best = max((summary for summary in named.values() if summary.subject == MODEL), key=_pearson)
     return {
         "name": protocol,
@@ -95,7 +93,7 @@ def _protocol(
             {"name": name, "cells": [format_figure(summary.figure(metric)) for metric in COLUMNS]}
             for name, summary in named.items()
         ],
-        "genes": _genes(named, best, mine),
+        "genes": _genes(named, best, genes.filter(pl.col("protocol") == protocol)),
         "maps": _maps(
             [example for example in examples if (example.method, example.protocol) == (best.method, protocol)]
         ),
@@ -127,13 +125,11 @@ def _bar(name: str, summary: SubjectSummary) -> Bar:
     return Bar(name, max(_pearson(summary), 0.0), low, high, is_control=summary.subject != MODEL)
 
 
-def _genes(named: dict[str, SubjectSummary], best: SubjectSummary, rows: Sequence[GeneRow]) -> dict[str, Any]:
+def _genes(named: dict[str, SubjectSummary], best: SubjectSummary, genes: pl.DataFrame) -> dict[str, Any]:
     """The best model against the best of its controls that predicts gene by gene."""
-    judged = {row.subject for row in rows if row.method == best.method}
-    controls = [s for s in named.values() if s.subject != MODEL and s.subject in judged]
-    control = max(controls, key=_pearson)
-    model_pearson = _by_gene(rows, best.method, MODEL)
-    control_pearson = _by_gene(rows, control.method, control.subject)
+    scored = set(genes.filter(pl.col("method") == best.method)["subject"])
+    control = max((s for s in named.values() if s.subject != MODEL and s.subject in scored), key=_pearson)
+    model_pearson, control_pearson = _by_gene(genes, best), _by_gene(genes, control)
     better = float(np.nanmean(model_pearson > control_pearson))
     picture = draw_genes(model_pearson, control_pearson, names=(best.method, control.subject))
     caption = (
@@ -143,13 +139,11 @@ def _genes(named: dict[str, SubjectSummary], best: SubjectSummary, rows: Sequenc
     return picture._asdict() | {"caption": caption}
 
 
-def _by_gene(rows: Sequence[GeneRow], method: str, subject: str) -> NDArray[np.float64]:
-    """Mean over sections of Pearson: [gene]."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        if (row.method, row.subject) == (method, subject):
-            found.setdefault(row.gene_id, []).append(row.pearson)
-    return np.array([mean_known(np.array(found[gene])) for gene in sorted(found)])
+def _by_gene(genes: pl.DataFrame, whose: SubjectSummary) -> NDArray[np.float64]:
+    """Mean over sections of Pearson: [gene], by id."""
+    mine = genes.filter(pl.col("method") == whose.method, pl.col("subject") == whose.subject)
+    found = mine.group_by("gene_id").agg(pl.col("pearson").drop_nans().mean()).sort("gene_id")
+    return found["pearson"].to_numpy().astype(np.float64)
 
 
 def _maps(examples: Sequence[Example]) -> dict[str, Any] | None:

@@ -6,12 +6,12 @@ All per-gene values are computed within one section; averages over genes leave o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from histocast.evaluation.truth import Truth
 from histocast.networks.correlation import gene_pearson
 
 if TYPE_CHECKING:
@@ -23,14 +23,11 @@ GOOD_PEARSON = 0.2
 """Pearson above which a gene counts as predicted at all (share reported)."""
 
 
-@dataclass(frozen=True)
-class Truth:
-    """What was measured on one section, and where."""
+LEAST_CEILING = 0.1
+"""Noise ceiling below which a gene is hardly measured, so that a share of it would be noise."""
 
-    labels: NDArray[np.floating]
-    """[spot, gene]; NaN throughout for a gene that the section did not measure."""
-    near: csr_matrix
-    """0/1 [spot, spot]: the 3 x 3 array neighbourhood, itself included."""
+SLIDE_MEANS = ("mean_truth", "mean_predicted")
+"""Metrics of a gene that are averaged over no genes: they are compared between sections."""
 
 
 def gene_metrics(truth: Truth, predicted: NDArray[np.floating]) -> dict[str, Floats]:
@@ -42,8 +39,13 @@ def gene_metrics(truth: Truth, predicted: NDArray[np.floating]) -> dict[str, Flo
     truth_variance = labels.var(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         collapse = np.where(truth_variance > 0, ((values.var(axis=0) - truth_variance) / truth_variance) ** 2, np.nan)
+    pearson = gene_pearson(labels, values)
+    measured = truth.ceiling >= LEAST_CEILING
     return {
-        "pearson": gene_pearson(labels, values),
+        "pearson": pearson,
+        "pearson_partial": gene_pearson(*(without_depth(each, truth.log_library) for each in (labels, values))),
+        "ceiling": np.where(np.isnan(pearson), np.nan, truth.ceiling),
+        "ceiling_share": np.where(measured, pearson / np.where(measured, truth.ceiling, 1.0), np.nan),
         "spearman": gene_pearson(_ranks(labels), _ranks(values)),
         "mse": (error**2).mean(axis=0),
         "mae": np.abs(error).mean(axis=0),
@@ -51,7 +53,17 @@ def gene_metrics(truth: Truth, predicted: NDArray[np.floating]) -> dict[str, Flo
         "ssim": map_similarity(labels, values, truth.near),
         "morans_i_truth": morans_i(labels, truth.near),
         "morans_i_predicted": morans_i(values, truth.near),
+        "mean_truth": labels.mean(axis=0),
+        "mean_predicted": values.mean(axis=0),
     }
+
+
+def without_depth(values: Floats, log_library: Floats) -> Floats:
+    """What is left of each gene [spot, gene] when a quadratic in the logarithm of the library is regressed out."""
+    basis = np.vander(log_library - log_library.mean(), 3)
+    directions, size, _ = np.linalg.svd(basis / np.maximum(np.abs(basis).max(axis=0), 1e-12), full_matrices=False)
+    directions = directions[:, size > 1e-9 * size[0]]
+    return values - directions @ (directions.T @ values)
 
 
 def section_metrics(by_gene: Mapping[str, Floats], groups: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
@@ -66,7 +78,8 @@ def section_metrics(by_gene: Mapping[str, Floats], groups: Mapping[str, NDArray[
     known = pearson[~np.isnan(pearson)]
     quartiles = np.percentile(known, [25, 50, 75]) if len(known) else np.full(3, np.nan)
     return {
-        **{name: mean_known(values) for name, values in by_gene.items()},
+        **{name: mean_known(values) for name, values in by_gene.items() if name not in SLIDE_MEANS},
+        "ceiling_share": mean_known(pearson) / mean_known(by_gene["ceiling"]),
         "pearson_median": float(quartiles[1]),
         "pearson_iqr": float(quartiles[2] - quartiles[0]),
         "pearson_share_above_0.2": float((known > GOOD_PEARSON).mean()) if len(known) else float("nan"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,20 @@ from numpy.typing import NDArray
 
 from histocast.artifacts import GENES, read_table
 from histocast.bundle import Bundle
-from histocast.evaluation.controls import SHUFFLED, shuffled_orders
+from histocast.evaluation.between_slides import crop_slope
+from histocast.evaluation.controls import (
+    MEAN_OF_GENES,
+    SHUFFLED,
+    FoldDesign,
+    copy_mean_of_genes,
+    predict_controls,
+    shuffled_orders,
+)
 from histocast.evaluation.evaluation_plots import Example
-from histocast.evaluation.metrics import Truth, coverage, gene_metrics, mean_known, section_metrics
-from histocast.evaluation.summary import MODEL, GeneRow, SectionRow
+from histocast.evaluation.metrics import coverage, gene_metrics, mean_known, section_metrics
+from histocast.evaluation.scores import Key, Scores
+from histocast.evaluation.summary import MODEL
+from histocast.evaluation.truth import Truth, measure_truth
 from histocast.evaluation.zero_shot import (
     OTHER_TEXT,
     OWN_TEXT,
@@ -26,7 +37,7 @@ from histocast.evaluation.zero_shot import (
 )
 from histocast.fusion.selected_genes import takes_descriptions
 from histocast.networks.correlation import gene_pearson
-from histocast.sections.labels import array_neighbourhood
+from histocast.sections.protocols import Protocol
 from histocast.sections.section import Section
 from histocast.training.train_fold import TrainRecord
 from histocast.training.training_set import TrainingSet
@@ -35,7 +46,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class JudgedModel:
+class TrainedModel:
     """A model folder of `histocast.stages.train`."""
 
     folder: Path
@@ -43,153 +54,141 @@ class JudgedModel:
     bundle: Bundle
 
 
-Measures = dict[tuple[str, str], dict[str, Floats]]
-"""Metrics of every gene [gene] by sample and subject."""
-
-
-class SectionJudge:
-    """Collects the rows of one model.
+class HeldOut:
+    """The held-out sections of a fold under one protocol, and how well controls do there: alike for all methods.
 
     Parameters
     ----------
-    controls:
-        Metrics of the controls of this fold and protocol, which are the same beside every method: filled by the first
-        that is judged, and read by the others.
+    fold:
+        Shared by its protocols.
     """
 
-    def __init__(self, model: JudgedModel, training: TrainingSet, *, controls: Measures) -> None:
-        self.model = model
+    def __init__(self, training: TrainingSet, fold: FoldDesign, protocol: Protocol) -> None:
         self.training = training
-        self.sections: list[SectionRow] = []
-        self.genes: list[GeneRow] = []
-        self.examples: list[Example] = []
-        self._truths: dict[str, Truth] = {}
-        self._controls = controls
+        self.fold = fold
+        self.protocol = protocol
+        self.sections = fold.test
+
+    @cached_property
+    def truths(self) -> dict[str, Truth]:
+        """By sample."""
+        recipe, columns = self.training.recipe, self.training.panel.columns
+        return {
+            section.record.sample: measure_truth(
+                section,
+                protocol=self.protocol,
+                panel=columns[section.record.sample],
+                missing=recipe.missing_genes,
+            )
+            for section in self.sections
+        }
+
+    @cached_property
+    def controls(self) -> dict[str, dict[str, dict[str, Floats]]]:
+        """`gene_metrics` of every control that is no model's own, by control and sample."""
+        predicted = predict_controls(self.training, self.fold, protocol=self.protocol)
+        return {
+            subject: {sample: gene_metrics(self.truths[sample], values) for sample, values in by_sample.items()}
+            for subject, by_sample in predicted.items()
+        }
+
+
+class ModelScorer:
+    """Scores one model and its controls on the sections that it left out."""
+
+    def __init__(self, model: TrainedModel, held: HeldOut) -> None:
+        self.model = model
+        self.held = held
+        self.scores = Scores()
         table, _ = read_table(model.folder / "genes.parquet", GENES)
         self.asked = rows_to_judge(table, model.bundle, model.record.recipe)
-        """What to predict of each section, rows of the model's genes.parquet: the panel, then genes to judge apart."""
+        """What to predict of each section, rows of the model's genes.parquet: the panel, then genes to score apart."""
         table = table.filter(table.column("seen_in_training"))
         self.widths = {level: table.column(f"interval_{level}").to_numpy() for level in (80, 90)}
         self.shown = choose_shown(table.column("val_pcc").to_numpy())
-        ids = np.array(training.panel.gene_ids)
+        ids = np.array(held.training.panel.gene_ids)
         top = model.record.top
         # Where the panel is no larger than a list, the list is the panel and says nothing more.
         lists = {"hpg50": top.predicted, "heg50": top.expressed, "hvg50": top.variable}
         self.groups = {name: np.isin(ids, chosen) for name, chosen in lists.items() if len(chosen) < len(ids)}
 
-    def judge_model(self, section: Section, expression: Floats, sd: Floats) -> None:
-        """Judge the model itself, its intervals, and its predictions with spots or texts dealt at random.
+    def score_model(
+        self, section: Section, expression: Floats, sd: Floats, *, predict: Callable[[Section], Floats]
+    ) -> None:
+        """Score the model, its intervals, what it makes of windows of the section, and its predictions made blind.
 
         Parameters
         ----------
         expression, sd:
             [measured, gene] of the genes of ``asked``.
+        predict:
+            Expression of the same genes at the measured spots of another section.
         """
-        panel = len(self.training.panel)
-        if self.asked.num_rows > panel:
-            self._judge_unseen(section, expression)
-        expression, sd = expression[:, :panel], sd[:, :panel]
-        labels = self._truth(section).labels
-        intervals = {
-            f"coverage_{level}": coverage(labels, expression, sd, width) for level, width in self.widths.items()
-        }
-        self.judge(section, MODEL, expression, extra=intervals)
-        orders = shuffled_orders(len(section), seed=self.model.record.recipe.seed)
-        pearson = [mean_known(gene_pearson(labels, expression[order])) for order in orders]
-        self._add(section, SHUFFLED, {"pearson": float(np.mean(pearson))})
+        genes = len(self.held.training.panel)
+        if self.asked.num_rows > genes:
+            self._score_unseen(section, expression)
+        slope = crop_slope(section, expression[:, :genes], predict=lambda window: predict(window)[:, :genes])
+        expression, sd = expression[:, :genes], sd[:, :genes]
+        truth = self.held.truths[section.record.sample]
+        extra = {f"coverage_{level}": coverage(truth.labels, expression, sd, w) for level, w in self.widths.items()}
+        self._score(section, MODEL, gene_metrics(truth, expression), extra | {"crop_slope": slope})
+        self._score(section, MEAN_OF_GENES, gene_metrics(truth, copy_mean_of_genes(expression)))
+        seed = self.model.record.recipe.seed
+        orders = shuffled_orders(len(section), seed=seed)
+        shuffled = [mean_known(gene_pearson(truth.labels, expression[order])) for order in orders]
+        self.scores.add_section(self._key(section, SHUFFLED), {"pearson": float(np.mean(shuffled))})
         if takes_descriptions(self.model.bundle):
-            seed = self.model.record.recipe.seed
-            self._add(section, SHUFFLED_TEXT, {"pearson": shuffled_text_pearson(labels, expression, seed=seed)})
+            pearson = shuffled_text_pearson(truth.labels, expression, seed=seed)
+            self.scores.add_section(self._key(section, SHUFFLED_TEXT), {"pearson": pearson})
+        self._keep_example(section, truth.labels, expression)
+
+    def score_controls(self) -> None:
+        """Score the controls that are no model's own; lists of best genes are the model's."""
+        for subject, by_sample in self.held.controls.items():
+            for section in self.held.sections:
+                self._score(section, subject, by_sample[section.record.sample])
+
+    def _score(
+        self, section: Section, subject: str, by_gene: dict[str, Floats], extra: dict[str, float] | None = None
+    ) -> None:
+        key, panel = self._key(section, subject), self.held.training.panel
+        self.scores.add_section(key, {**section_metrics(by_gene, self.groups), **(extra or {})})
+        self.scores.add_genes(key, by_gene, ids=panel.gene_ids, symbols=panel.gene_symbols)
+
+    def _score_unseen(self, section: Section, expression: Floats) -> None:
+        """Score the genes beyond the panel, beside what knows less than their texts."""
+        genes = len(self.held.training.panel)
+        found = find_unseen(self.asked.slice(genes), section)
+        if found is None:
+            return
+        own = expression[:, genes:][:, found.places]
+        controls = text_controls(self.asked, self.model.bundle, expression, panel=genes)
+        predicted = {OWN_TEXT: own} | {name: values[:, found.places] for name, values in controls.items()}
+        for subject, values in predicted.items():
+            key, by_gene = self._key(section, subject), gene_metrics(found.truth, values)
+            self.scores.add_section(key, section_metrics(by_gene, {}))
+            self.scores.add_genes(key, by_gene, ids=found.gene_ids, symbols=found.gene_symbols)
+        shuffled = shuffled_text_pearson(found.truth.labels, own, seed=self.model.record.recipe.seed)
+        self.scores.add_section(self._key(section, OTHER_TEXT), {"pearson": shuffled})
+
+    def _key(self, section: Section, subject: str) -> Key:
+        model = self.model.record
+        record = section.record
+        return Key(model.recipe.label, model.protocol, subject, model.fold, record.sample, record.patient)
+
+    def _keep_example(self, section: Section, labels: NDArray[np.floating], expression: Floats) -> None:
         shown = [gene for gene in self.shown if not np.isnan(labels[:, gene]).any()]
-        self.examples.append(
+        self.scores.examples.append(
             Example(
                 method=self.model.record.recipe.label,
                 protocol=self.model.record.protocol,
                 sample=section.record.sample,
-                symbols=tuple(self.training.panel.gene_symbols[place] for place in shown),
+                symbols=tuple(self.held.training.panel.gene_symbols[place] for place in shown),
                 centres_level0_px=section.store.centres_level0_px[section.measured],
                 truth=labels[:, shown].astype(np.float64),
                 predicted=expression[:, shown],
             )
         )
-
-    def judge(
-        self, section: Section, subject: str, predicted: Floats, *, extra: dict[str, float] | None = None
-    ) -> None:
-        """Judge one subject's predictions [measured, gene] of a section."""
-        by_gene = self._measure(section, subject, predicted)
-        self._add(section, subject, {**section_metrics(by_gene, self.groups), **(extra or {})})
-        panel = self.training.panel
-        self._add_genes(section, subject, by_gene, ids=panel.gene_ids, symbols=panel.gene_symbols)
-
-    def _judge_unseen(self, section: Section, expression: Floats) -> None:
-        """Judge the genes beyond the panel, beside what knows less than their texts."""
-        panel = len(self.training.panel)
-        found = find_unseen(self.asked.slice(panel), section)
-        if found is None:
-            return
-        seed, own = self.model.record.recipe.seed, expression[:, panel:][:, found.places]
-        controls = text_controls(self.asked, self.model.bundle, expression, panel=panel)
-        for subject, predicted in {
-            OWN_TEXT: own,
-            **{name: values[:, found.places] for name, values in controls.items()},
-        }.items():
-            by_gene = gene_metrics(found.truth, predicted)
-            self._add(section, subject, section_metrics(by_gene, {}))
-            self._add_genes(section, subject, by_gene, ids=found.gene_ids, symbols=found.gene_symbols)
-        shuffled = shuffled_text_pearson(found.truth.labels, own, seed=seed)
-        self._add(section, OTHER_TEXT, {"pearson": shuffled})
-
-    def _add_genes(
-        self, section: Section, subject: str, by_gene: dict[str, Floats], *, ids: Sequence[str], symbols: Sequence[str]
-    ) -> None:
-        record = self.model.record
-        for place, (gene_id, symbol) in enumerate(zip(ids, symbols, strict=True)):
-            self.genes.append(
-                GeneRow(
-                    method=record.recipe.label,
-                    protocol=record.protocol,
-                    subject=subject,
-                    fold=record.fold,
-                    sample=section.record.sample,
-                    gene_id=gene_id,
-                    gene_symbol=symbol,
-                    **{name: float(values[place]) for name, values in by_gene.items()},
-                )
-            )
-
-    def _measure(self, section: Section, subject: str, predicted: Floats) -> dict[str, Floats]:
-        if subject == MODEL:
-            return gene_metrics(self._truth(section), predicted)
-        key = section.record.sample, subject
-        if key not in self._controls:
-            self._controls[key] = gene_metrics(self._truth(section), predicted)
-        return self._controls[key]
-
-    def _truth(self, section: Section) -> Truth:
-        """Labels and neighbourhoods of a section, made once for the model and all controls."""
-        sample = section.record.sample
-        if sample not in self._truths:
-            rows = section.store.array_row[section.measured], section.store.array_col[section.measured]
-            labels = self.training.labels(section, self.model.record.protocol)
-            self._truths[sample] = Truth(labels, array_neighbourhood(*rows))
-        return self._truths[sample]
-
-    def _add(self, section: Section, subject: str, values: dict[str, float]) -> None:
-        record = self.model.record
-        for metric, value in values.items():
-            self.sections.append(
-                SectionRow(
-                    method=record.recipe.label,
-                    protocol=record.protocol,
-                    subject=subject,
-                    fold=record.fold,
-                    sample=section.record.sample,
-                    patient=section.record.patient,
-                    metric=metric,
-                    value=value,
-                )
-            )
 
 
 def choose_shown(pearson: NDArray[np.floating]) -> list[int]:

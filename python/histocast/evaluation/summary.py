@@ -1,20 +1,20 @@
-"""From rows a section to the figures that are published, each with the facts it means nothing without."""
+"""From tables of sections and genes to the figures that are published, each with the facts it means nothing without."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Literal, NamedTuple, get_type_hints
+import math
+from collections.abc import Sequence
+from typing import Literal
 
-import numpy as np
-import pyarrow as pa
+import polars as pl
 
-from histocast.artifacts import write_table
 from histocast.bundle import Metric
+from histocast.evaluation.between_slides import FEW_SECTIONS, score_slide_means
 from histocast.evaluation.figures import Figure, Place, best_by_rank_sum, make_figure
 from histocast.evaluation.metrics import mean_known
+from histocast.evaluation.scores import SECTION_SCHEMA, Key, Scores
 from histocast.evaluation.zero_shot import UNSEEN
-from histocast.records import Provenance, Record
+from histocast.records import Record
 from histocast.sections.labels import SCALES
 from histocast.sections.protocols import PROTOCOLS, Protocol
 from histocast.training.section_genes import SectionGenes
@@ -30,47 +30,17 @@ GENE_CHOICES = {
 }
 
 TABLE_METRICS = (
-    "pearson", "pearson_median", "pearson_iqr", "pearson_share_above_0.2", "pearson_hpg50", "pearson_heg50",
-    "pearson_hvg50", "spearman", "mse", "mae", "rvd", "ssim", "morans_i_truth", "morans_i_predicted",
-    "morans_i_agreement", "coverage_80", "coverage_90",
+    "pearson", "ceiling", "ceiling_share", "pearson_partial", "pearson_median", "pearson_iqr", "pearson_share_above_0.2",
+    "pearson_hpg50", "pearson_heg50", "pearson_hvg50", "spearman", "mse", "mae", "rvd", "ssim", "morans_i_truth",
+    "morans_i_predicted", "morans_i_agreement", "coverage_80", "coverage_90", "crop_slope", "slide_means_pearson",
+    "slide_means_slope",
 )  # fmt: skip
 
+SLIDE_MEAN_METRICS = ("slide_means_pearson", "slide_means_slope")
+"""Figures of all sections together, which no section has by itself."""
 
-CONTROL_METRICS = ("pearson", "mse", "mae")
+CONTROL_METRICS = ("pearson", "ceiling_share", "pearson_partial", "mse", "mae")
 """What a bundle carries of a control; evaluation.json has the rest."""
-
-
-class SectionRow(NamedTuple):
-    """One metric of one subject on one held-out section."""
-
-    method: str
-    protocol: Protocol
-    subject: str
-    fold: str
-    sample: str
-    patient: str
-    metric: str
-    value: float
-
-
-class GeneRow(NamedTuple):
-    """The metrics of one gene on one held-out section."""
-
-    method: str
-    protocol: Protocol
-    subject: str
-    fold: str
-    sample: str
-    gene_id: str
-    gene_symbol: str
-    pearson: float
-    spearman: float
-    mse: float
-    mae: float
-    rvd: float
-    ssim: float
-    morans_i_truth: float
-    morans_i_predicted: float
 
 
 class SubjectSummary(Record):
@@ -126,7 +96,7 @@ class Evaluation(Record):
             Metric(
                 name=figure.metric,
                 value=round(figure.mean, 6),
-                genes=GENE_CHOICES.get(figure.metric, f"the {self.genes} of the panel {self.recipe}"),
+                genes=self._genes_of(figure.metric),
                 split=self.split,
                 normalisation=f"{SCALES[protocol].normalisation}; {SCALES[protocol].transform}",
                 smoothing=SCALES[protocol].smoothing,
@@ -139,6 +109,13 @@ class Evaluation(Record):
             if figure.mean is not None
             and figure.metric in (TABLE_METRICS if summary.subject == MODEL else CONTROL_METRICS)
         )
+
+    def _genes_of(self, metric: str) -> str:
+        """Which genes a figure is of, and which sections where it is of all together."""
+        if metric in SLIDE_MEAN_METRICS:
+            together = "taken together" if self.sections < FEW_SECTIONS else "one by one"
+            return f"{self.sections} sections of {self.patients} patient{'s' * (self.patients != 1)}, genes {together}"
+        return GENE_CHOICES.get(metric, f"the {self.genes} of the panel {self.recipe}")
 
 
 def order_summaries(summaries: Sequence[SubjectSummary]) -> tuple[SubjectSummary, ...]:
@@ -160,38 +137,20 @@ def _mean(summary: SubjectSummary) -> float:
     return -1.0 if figure is None or figure.mean is None else figure.mean
 
 
-def summarise_rows(
-    rows: Sequence[SectionRow],
-    genes: Sequence[GeneRow],
-    models: Sequence[TrainRecord],
-    *,
-    measured: tuple[SectionGenes, ...] = (),
-) -> Evaluation:
+def summarise(scores: Scores, models: Sequence[TrainRecord], *, measured: tuple[SectionGenes, ...] = ()) -> Evaluation:
     """Average over sections, with a bootstrap interval over patients, or sections of one patient."""
-    patients = {row.patient for row in rows}
-    by_patient = len(patients) > 1
-    patient_of = {row.sample: row.patient for row in rows}
-    keys = dict.fromkeys((row.method, row.protocol, row.subject) for row in rows)
-    summaries = []
-    for method, protocol, subject in keys:
-        mine = [row for row in rows if (row.method, row.protocol, row.subject) == (method, protocol, subject)]
-        figures = [
-            _figure(metric, [row for row in mine if row.metric == metric], by_patient=by_patient)
-            for metric in dict.fromkeys(row.metric for row in mine)
-        ]
-        if protocol == "paper":
-            judged = [row for row in genes if (row.method, row.protocol, row.subject) == (method, "paper", subject)]
-            figures += _chosen_on_test(judged, patient_of, by_patient=by_patient)
-        summaries.append(SubjectSummary(method=method, protocol=protocol, subject=subject, figures=tuple(figures)))
+    sections, genes = scores.sections, scores.genes
+    patients = sections["patient"].n_unique()
+    summaries = _summarise_subjects(sections, genes, by_patient=patients > 1)
     return Evaluation(
         recipe=models[0].recipe.name,
         genes=len(models[0].recipe.panel),
         split=_describe_split(models),
-        resampled="patients" if by_patient else "sections",
-        patients=len(patients),
-        sections=len(patient_of),
+        resampled="patients" if patients > 1 else "sections",
+        patients=patients,
+        sections=sections["sample"].n_unique(),
         measured=measured,
-        unseen_genes=len({row.gene_id for row in genes if row.subject.startswith(UNSEEN)}),
+        unseen_genes=genes.filter(pl.col("subject").str.starts_with(UNSEEN))["gene_id"].n_unique(),
         spots=sum({model.fold: model.test_spots for model in models}.values()),
         summaries=order_summaries([each for each in summaries if not each.subject.startswith(UNSEEN)]),
         unseen=tuple(summary for summary in summaries if summary.subject.startswith(UNSEEN)),
@@ -199,41 +158,48 @@ def summarise_rows(
 
 
 def _describe_split(models: Sequence[TrainRecord]) -> str:
-    """The split in words, and how much of it was judged where that is not all."""
+    """The split in words, and how much of it was scored where that is not all."""
     first = models[0]
-    judged = {sample for model in models for sample in model.test}
+    scored = {sample for model in models for sample in model.test}
     sections = {*first.train, *first.test}
-    return first.split if judged == sections else f"{first.split}; {len(judged)} of {len(sections)} sections judged"
+    return first.split if scored == sections else f"{first.split}; {len(scored)} of {len(sections)} sections scored"
 
 
-def _figure(metric: str, rows: Sequence[SectionRow], *, by_patient: bool) -> Figure:
-    places = [Place(row.fold, row.sample, row.patient) for row in rows]
-    return make_figure(metric, [row.value for row in rows], places, by_patient=by_patient)
+def _summarise_subjects(sections: pl.DataFrame, genes: pl.DataFrame, *, by_patient: bool) -> list[SubjectSummary]:
+    by = ["method", "protocol", "subject"]
+    on_test = _choose_on_test(genes)
+    slide_means = {row[:3]: row[3:] for row in score_slide_means(genes).iter_rows()}
+    summaries = []
+    for (method, protocol, subject), rows in (
+        pl.concat([sections, on_test]).partition_by(by, as_dict=True, maintain_order=True).items()
+    ):
+        figures = [
+            make_figure(str(metric), of["value"].to_list(), places_of(of), by_patient=by_patient)
+            for (metric,), of in rows.partition_by("metric", as_dict=True, maintain_order=True).items()
+        ]
+        for metric, value in zip(SLIDE_MEAN_METRICS, slide_means.get((method, protocol, subject), ()), strict=False):
+            known = value if value is not None and math.isfinite(value) else None
+            figures.append(Figure(metric=metric, mean=known, sd=None, low=None, high=None, by_sample={}))
+        summaries.append(SubjectSummary(method=method, protocol=protocol, subject=subject, figures=tuple(figures)))
+    return summaries
 
 
-def _chosen_on_test(genes: Sequence[GeneRow], patient_of: Mapping[str, str], *, by_patient: bool) -> list[Figure]:
-    """PCC@50 as published: the 50 genes of best rank sum over the test folds themselves, if there are more."""
-    names = sorted({row.gene_id for row in genes})
-    if len(names) <= TOP_GENES:
-        return []
-    samples = sorted({row.sample for row in genes})
-    row_of, column_of = ({name: place for place, name in enumerate(each)} for each in (samples, names))
-    pearson = np.full((len(samples), len(names)), np.nan)
-    for row in genes:
-        pearson[row_of[row.sample], column_of[row.gene_id]] = row.pearson
-    fold_of = {row.sample: row.fold for row in genes}
-    chosen = best_by_rank_sum(pearson, [fold_of[sample] for sample in samples], count=TOP_GENES)
-    values = [mean_known(row) for row in pearson[:, chosen]]
-    places = [Place(fold_of[sample], sample, patient_of[sample]) for sample in samples]
-    return [make_figure("pearson_hpg50_chosen_on_test", values, places, by_patient=by_patient)]
+def places_of(rows: pl.DataFrame) -> list[Place]:
+    """Where each row was measured."""
+    return [Place(*place) for place in rows.select(Place._fields).iter_rows()]
 
 
-def write_rows(path: Path, rows: Sequence[NamedTuple], *, kind: type[NamedTuple], artifact: str) -> None:
-    """Write rows as a Parquet table whose columns are the fields of ``kind``."""
-    # A gene of a section of a subject is a row: a million for a few dozen sections, which polars takes as they are.
-    import polars as pl
-
-    dtypes = {name: pl.Float64 if hint is float else pl.String for name, hint in get_type_hints(kind).items()}
-    table = pl.DataFrame(rows, schema=dtypes, orient="row").to_arrow()
-    plain = pa.schema([(name, pa.float64() if dtype == pl.Float64 else pa.string()) for name, dtype in dtypes.items()])
-    write_table(path, table.cast(plain), Provenance(artifact=artifact, schema_version=1, sample="evaluation"))
+def _choose_on_test(genes: pl.DataFrame) -> pl.DataFrame:
+    """PCC@50 as published, as rows of sections: the 50 genes of best rank sum over the test folds, if there are more."""
+    found = [pl.DataFrame(schema=SECTION_SCHEMA)]
+    of_paper = genes.filter(pl.col("protocol") == "paper", ~pl.col("subject").str.starts_with(UNSEEN))
+    for rows in of_paper.partition_by(["method", "subject"], maintain_order=True):
+        wide = rows.pivot("gene_id", index=list(Key._fields), values="pearson")
+        pearson = wide.drop(Key._fields).to_numpy()
+        if pearson.shape[1] <= TOP_GENES:
+            continue
+        chosen = best_by_rank_sum(pearson, wide["fold"].to_list(), count=TOP_GENES)
+        values = pl.Series("value", [mean_known(row) for row in pearson[:, chosen]], pl.Float64)
+        metric = pl.lit("pearson_hpg50_chosen_on_test").alias("metric")
+        found.append(wide.select(*Key._fields, metric).with_columns(values))
+    return pl.concat(found)

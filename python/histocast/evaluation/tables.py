@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from histocast.evaluation.between_slides import FEW_SECTIONS
 from histocast.evaluation.figures import Figure, natural_key
 from histocast.evaluation.summary import MODEL, TABLE_METRICS, Evaluation, SubjectSummary, order_summaries
 from histocast.evaluation.zero_shot import UNSEEN, UNSEEN_PROTOCOL
@@ -25,8 +26,18 @@ def describe_protocol(evaluation: Evaluation, protocol: Protocol) -> str:
         f"Split: {evaluation.split}. Genes: the {evaluation.genes} of the panel {evaluation.recipe}. "
         f"Normalisation: {scale.normalisation}; {scale.transform}. Smoothing: {scale.smoothing}. "
         f"Averaging: within a section, mean over genes, mean over {evaluation.sections} sections. "
-        f"In brackets: 95 % bootstrap interval over {evaluation.resampled}."
+        f"In brackets: 95 % bootstrap interval over {evaluation.resampled}. {_describe_between(evaluation, protocol)}"
     )
+
+
+def _describe_between(evaluation: Evaluation, protocol: Protocol) -> str:
+    """What the figures between slides are of."""
+    crop = "Crop slope: contrast between two windows of a section, each predicted as a slide, over that within it."
+    if SCALES[protocol].relative_to_section:
+        return f"{crop} Slide means: none, values are relative to their section."
+    how = "genes taken together" if evaluation.sections < FEW_SECTIONS else "mean over genes"
+    caveat = ", all of one patient, which differ little" if evaluation.patients == 1 else ""
+    return f"{crop} Slide means: of {evaluation.sections} held-out sections{caveat}, from the training mean, {how}."
 
 
 def render_markdown(evaluation: Evaluation) -> str:
@@ -59,7 +70,7 @@ def name_subjects(summaries: Sequence[SubjectSummary]) -> dict[str, SubjectSumma
     methods = len(named)
     for group in _group_alike([summary for summary in ordered if summary.subject != MODEL]):
         first = group[0]
-        method = named.get(first.subject)
+        method = named.get(first.subject.replace(" ", "-"))
         if method is None:
             whose = "" if len(group) == methods else f" ({', '.join(each.method for each in group)})"
             named[f"{first.subject}{whose}"] = first

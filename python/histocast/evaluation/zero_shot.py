@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from histocast.bundle import Bundle
 from histocast.evaluation.controls import SHUFFLES
-from histocast.evaluation.metrics import Truth, mean_known
+from histocast.evaluation.metrics import mean_known
+from histocast.evaluation.truth import Truth, measure_truth
 from histocast.fusion.panel import gene_inputs
 from histocast.fusion.selected_genes import find_nearest, takes_descriptions
 from histocast.networks.correlation import gene_pearson
-from histocast.sections.labels import array_neighbourhood, make_labels
 from histocast.sections.measured_panel import gene_columns
 from histocast.sections.protocols import Protocol
 from histocast.sections.section import Section
@@ -82,15 +82,11 @@ def find_unseen(unseen: pa.Table, section: Section) -> UnseenGenes | None:
     places = np.flatnonzero(columns >= 0)
     if not len(places):
         return None
-    position = section.store.array_row[section.measured], section.store.array_col[section.measured]
-    labels = make_labels(
-        UNSEEN_PROTOCOL, section.counts, panel=columns[places], array_row=position[0], array_col=position[1]
-    )
     return UnseenGenes(
         places=places,
         gene_ids=tuple(ids[place] for place in places),
         gene_symbols=tuple(symbols[place] for place in places),
-        truth=Truth(labels, array_neighbourhood(*position)),
+        truth=measure_truth(section, protocol=UNSEEN_PROTOCOL, panel=columns[places]),
     )
 
 

@@ -21,6 +21,7 @@ from histocast.artifacts import write_atomically
 from histocast.bundle import Bundle, Metric
 from histocast.expression.hdf5_file import create_hdf5
 from histocast.expression.prediction import BLOCK_ROWS, Prediction
+from histocast.expression.scope import describe_scope
 from histocast.expression.slide_summary import SlideStatistics
 from histocast.fusion.selected_genes import EVIDENCE, LEVELS, NEAREST_GENE, TEXT_DISTANCE
 from histocast.records import Provenance, SlideRecord
@@ -212,7 +213,8 @@ def provenance_tree(provenance: Provenance, bundle: Bundle) -> dict[str, Any]:
         },
         "encoders": pd.DataFrame(encoders),
         "scale": bundle.scale.model_dump(exclude_none=True),
-        "calibration": bundle.calibration.model_dump(),
+        "scope": describe_scope(bundle),
+        "calibration": bundle.calibration.model_dump(exclude_none=True),
         "ood": {"column": bundle.ood.column, "threshold": bundle.ood.threshold},
         "metrics": pd.DataFrame(metrics, columns=list(Metric.model_fields)),
     }

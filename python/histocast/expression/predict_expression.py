@@ -166,6 +166,7 @@ def provenance_of(record: SlideRecord, bundle: Bundle, *, genes_digest: str | No
             "region_spots": bundle.fusion.region_spots,
             "halo_spots": bundle.fusion.halo_spots,
             "standardise_within_slide": bundle.fusion.standardise_within_slide,
+            "comparable_between_slides": bundle.comparable_between_slides,
             "coverage_percent": bundle.calibration.coverage_percent,
         },
         software=software_versions(),

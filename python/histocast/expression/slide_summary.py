@@ -54,8 +54,8 @@ class SlideFacts(Record):
     scale: str
     """Name of the expression scale."""
     comparable_between_slides: bool
-    """Whether predictions of two slides can be compared; not where features are standardised within the slide, or the scale is relative
-    to its section."""
+    """Whether values of two slides can be compared: not where features are standardised within the slide, nor where the
+    scale is relative to it."""
     reader: str
     vendor: str | None
     objective_power: float | None
@@ -117,14 +117,9 @@ class SlideStatistics:
         self.in_distribution.add(rows, values)
 
 
-def is_comparable(bundle: Bundle) -> bool:
-    """Whether predictions of two slides can be compared, and not only places within one."""
-    return not (bundle.fusion.standardise_within_slide or bundle.scale.relative_to_section)
-
-
 def refuse_incomparable(bundle: Bundle) -> None:
     """Raise `ConfigError` where predictions of two slides cannot be compared."""
-    if not is_comparable(bundle):
+    if not bundle.comparable_between_slides:
         raise incomparable(f"bundle {bundle.name} {bundle.version}")
 
 
@@ -218,7 +213,7 @@ def _facts(
         bundle_version=bundle.version,
         method=bundle.fusion.method,
         scale=bundle.scale.name,
-        comparable_between_slides=is_comparable(bundle),
+        comparable_between_slides=bundle.comparable_between_slides,
         **{name: getattr(record, name) for name in OF_RECORD},
         spots=len(spots),
         readable_spots=int(readable.sum()),

@@ -62,7 +62,7 @@ class FusionInputs:
         pitch_level0_px: float,
         fixed: Mapping[str, NDArray[Any]] | None = None,
     ) -> FusionInputs:
-        """Find neighbours and within-slide statistics as far as ``fusion`` needs them.
+        """Find neighbours, and what features are standardised with, as far as ``fusion`` needs them.
 
         Raises
         ------
@@ -80,12 +80,6 @@ class FusionInputs:
             )
         takes_neighbours = not {"neighbour", "neighbour_mask"}.isdisjoint(names)
         columns = {column for name in names for column in fusion.feeds.get(name, ())}
-        statistics = {
-            column: found
-            for column in sorted(columns - set(fusion.as_they_are))
-            if fusion.standardise_within_slide
-            and (found := standardisation(store.columns[column], store.in_statistics)) is not None
-        }
         return cls(
             store=store,
             feeds=fusion.feeds,
@@ -95,7 +89,7 @@ class FusionInputs:
                 pitch_level0_px=pitch_level0_px,
             ),
             grid_xy=grid_coordinates(store.array_row, store.array_col),
-            statistics=statistics,
+            statistics=_statistics(fusion, store, columns),
             fixed=fixed or {},
         )
 
@@ -141,6 +135,18 @@ class FusionInputs:
             found = self.statistics.get(column)
             parts.append(values if found is None else found.apply(values))
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+def _statistics(fusion: FusionSpec, store: SpotFeatures, columns: set[str]) -> dict[str, Standardisation]:
+    """By column: of the slide itself where the graph was trained so, else of the training set."""
+    if fusion.standardise_within_slide:
+        within = {column: standardisation(column, [store]) for column in sorted(columns - set(fusion.as_they_are))}
+        return {column: found for column, found in within.items() if found is not None}
+    return {
+        column: Standardisation(np.array(found.mean, np.float32), np.array(found.sd, np.float32))
+        for column, found in fusion.statistics.items()
+        if column in columns
+    }
 
 
 def regions_of_slide(store: SpotFeatures, fusion: FusionSpec, *, pitch_level0_px: float) -> Iterator[Region]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,21 @@ class SpotFeatures:
             tiles_provenance=tiles_provenance,
         )
 
+    def select(self, spots: NDArray[np.int64]) -> SpotFeatures:
+        """Some of the spots, as a slide that holds no other."""
+        tiles, readable = self.tiles.take(spots), self.readable[spots]
+        return replace(
+            self,
+            tiles=tiles,
+            tile_id=self.tile_id[spots],
+            centres_level0_px=self.centres_level0_px[spots],
+            array_row=self.array_row[spots],
+            array_col=self.array_col[spots],
+            readable=readable,
+            in_statistics=choose_for_statistics(tiles, readable),
+            columns={name: values[spots] for name, values in self.columns.items()},
+        )
+
 
 def choose_for_statistics(tiles: pa.Table, readable: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return which spots [spot] may decide how others are predicted: readable, in focus and not under ink.
@@ -199,7 +214,7 @@ def _rows_of(
 
 @dataclass(frozen=True)
 class Standardisation:
-    """Mean and sd of every dim of a feature column over spots of one slide."""
+    """Mean and sd of every dim of a feature column over spots of one slide, or of a training set."""
 
     mean: NDArray[np.float32]
     """[dim]."""
@@ -211,18 +226,24 @@ class Standardisation:
         return (values - self.mean) / self.sd
 
 
-def standardisation(values: NDArray[np.float16], chosen: NDArray[np.bool_]) -> Standardisation | None:
-    """Statistics over the ``chosen`` spots [spot] (and tokens) of one column, in one pass of bounded memory.
+def standardisation(column: str, slides: Sequence[SpotFeatures]) -> Standardisation | None:
+    """Statistics of one column over the spots (and tokens) of some slides, in one pass of bounded memory.
 
-    ``None`` for maps [spot, channel, row, column]: their axes are places, not features. With no spot chosen the
-    statistics leave values as they are.
+    Spots are those of `SpotFeatures.in_statistics`. ``None`` for maps [spot, channel, row, column]: their axes are
+    places, not features. Without any spot the statistics leave values as they are.
     """
-    if values.ndim not in (2, 3):
+    arrays = [slide.columns[column] for slide in slides]
+    if arrays[0].ndim not in (2, 3):
         return None
-    dim = values.shape[-1]
+    dim = arrays[0].shape[-1]
     count, mean, squares = 0, np.zeros(dim), np.zeros(dim)
-    for rows in _blocks_of(np.flatnonzero(chosen)):
-        block = values[rows].reshape(-1, dim).astype(np.float64)
+    blocks = (
+        values[rows]
+        for values, slide in zip(arrays, slides, strict=True)
+        for rows in _blocks_of(np.flatnonzero(slide.in_statistics))
+    )
+    for values in blocks:
+        block = values.reshape(-1, dim).astype(np.float64)
         # Chan, Golub and LeVeque 1983: merge the moments of a block with those so far, without cancellation.
         block_mean = block.mean(axis=0)
         total = count + len(block)

@@ -5,7 +5,7 @@ are solved in closed form (Hoerl and Kennard 1970) for all genes at once; one pe
 on sections, or patients, held out within the training data. The same held-out residuals give ``sd``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor, nn
 
 from histocast.bundle import NEIGHBOUR_SIDE
-from histocast.errors import ConfigError
 from histocast.networks.correlation import mean_section_pearson
 from histocast.networks.layers import Config
 from histocast.networks.measured import heldout_sd, measured_together
@@ -39,16 +38,6 @@ class RidgeOptions(Config):
     """Penalties tried, per spot: the loss is mean squared error + alpha |w|^2 on standardised features."""
     choose_by: Literal["pearson", "mse"] = "pearson"
     """What the penalty is chosen by on held-out sections. Pearson is the figure the field reports."""
-
-
-def read_ridge_options(options: Mapping[str, Any], *, where: str) -> RidgeOptions:
-    """Return the options of a recipe; raises `ConfigError` where one is unknown or out of range."""
-    try:
-        return RidgeOptions.model_validate(dict(options))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(("options", *(str(part) for part in fault["loc"])))
-        raise ConfigError(f"{place}: {fault['msg']}", where=where) from error
 
 
 def neighbourhood_weights(scale: Scale) -> NDArray[np.float32]:
@@ -151,19 +140,29 @@ class Solution:
         return leverage
 
 
+def feature_sd(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sd of each feature over spots; 1 for one that does not vary, which says nothing and is then 0 when centred."""
+    mean, sd = values.mean(axis=0), values.std(axis=0)
+    return np.asarray(np.where(sd > 1e-6 * np.maximum(np.abs(mean), 1.0), sd, 1.0))
+
+
 class Decomposition:
     """Eigendecomposition of a training design, from which every penalty is solved at little cost.
 
     Genes that only some spots measured (labels NaN elsewhere) are solved on those spots, with features in the same
     units; the leverage is that of all spots.
+
+    Parameters
+    ----------
+    standardise:
+        Whether features weigh alike in the penalty; otherwise as large as they are.
     """
 
-    def __init__(self, design: NDArray[np.floating], labels: NDArray[np.floating]) -> None:
+    def __init__(self, design: NDArray[np.floating], labels: NDArray[np.floating], *, standardise: bool = True) -> None:
         values = np.asarray(design, np.float64)
         values_of_genes = np.asarray(labels, np.float64)
-        self.mean, sd = values.mean(axis=0), values.std(axis=0)
-        # A feature that does not vary says nothing; sd 1 keeps it at 0 instead of dividing by nothing.
-        self.sd = np.where(sd > 1e-6 * np.maximum(np.abs(self.mean), 1.0), sd, 1.0)
+        self.mean = values.mean(axis=0)
+        self.sd = feature_sd(values) if standardise else np.ones(values.shape[1])
         standard = (values - self.mean) / self.sd
         self.genes = values_of_genes.shape[1]
         self.all_spots = _Part(standard, np.zeros((len(values), 0)))
@@ -236,6 +235,7 @@ class RidgeFit:
     """A trained ridge and what the held-out groups said of it."""
 
     module: RidgeFusion
+    solution: Solution
     alpha: float
     scores: dict[float, float]
     """Held-out score by penalty: mean per-gene Pearson, or negative mean squared error."""
@@ -243,6 +243,49 @@ class RidgeFit:
     """[spot, gene]: every training spot predicted by a model that had not seen its group."""
     heldout_sd: NDArray[np.float64]
     """[spot, gene]."""
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What was chosen on held-out spots, for the record."""
+        return {"alpha": self.alpha, "scores": {f"{alpha:g}": score for alpha, score in self.scores.items()}}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The best penalty, and what held-out groups are predicted as with it."""
+
+    alpha: float
+    score: float
+    scores: dict[float, float]
+    """By penalty: mean per-gene Pearson, or negative mean squared error."""
+    expression: NDArray[np.float64]
+    """[spot, gene]."""
+    leverage: NDArray[np.float64]
+    """[spot]."""
+
+
+def choose_penalty(
+    design: NDArray[np.floating],
+    labels: NDArray[np.floating],
+    *,
+    section: NDArray[np.integer],
+    group: NDArray[np.integer],
+    options: RidgeOptions,
+    standardise: bool = True,
+) -> HeldOut:
+    """Try every penalty with one group left out at a time; parameters as `fit_ridge` and `Decomposition`."""
+    left_out = [group == number for number in np.unique(group)]
+    parts = [Decomposition(design[~test], labels[~test], standardise=standardise) for test in left_out]
+    heldout = {alpha: np.zeros(labels.shape) for alpha in options.alphas}
+    for alpha in options.alphas:
+        for test, part in zip(left_out, parts, strict=True):
+            heldout[alpha][test] = part.solve(alpha).predict(design[test])
+    scores = {alpha: _score(labels, heldout[alpha], section, options.choose_by) for alpha in options.alphas}
+    alpha = max(options.alphas, key=lambda value: scores[value])
+    leverage = np.zeros(len(labels))
+    for test, part in zip(left_out, parts, strict=True):
+        leverage[test] = part.solve(alpha).leverage(design[test])
+    return HeldOut(alpha, scores[alpha], scores, heldout[alpha], leverage)
 
 
 def fit_ridge(
@@ -266,27 +309,17 @@ def fit_ridge(
     group:
         [spot]: what is left out together, patients or sections; at least two.
     """
-    heldout = {alpha: np.zeros(labels.shape) for alpha in options.alphas}
-    leverage = {alpha: np.zeros(len(labels)) for alpha in options.alphas}
-    for left_out in np.unique(group):
-        test = group == left_out
-        decomposition = Decomposition(design[~test], labels[~test])
-        for alpha in options.alphas:
-            solution = decomposition.solve(alpha)
-            heldout[alpha][test] = solution.predict(design[test])
-            leverage[alpha][test] = solution.leverage(design[test])
-    scores = {alpha: _score(labels, heldout[alpha], section, options.choose_by) for alpha in options.alphas}
-    alpha = max(options.alphas, key=lambda value: scores[value])
-    growth = np.sqrt(1.0 + leverage[alpha])[:, None]
-    residual_sd = heldout_sd(labels, heldout[alpha], growth=growth)
+    held = choose_penalty(design, labels, section=section, group=group, options=options)
+    growth = np.sqrt(1.0 + held.leverage)[:, None]
     # A gene without any residual (never counted) still needs a positive sd to divide by.
-    residual_sd = np.maximum(residual_sd, 1e-6)
-    solution = Decomposition(design, labels).solve(alpha)
+    residual_sd = np.maximum(heldout_sd(labels, held.expression, growth=growth), 1e-6)
+    solution = Decomposition(design, labels).solve(held.alpha)
     return RidgeFit(
         module=RidgeFusion(options.scales, solution, residual_sd=residual_sd).eval(),
-        alpha=alpha,
-        scores=scores,
-        heldout_expression=heldout[alpha],
+        solution=solution,
+        alpha=held.alpha,
+        scores=held.scores,
+        heldout_expression=held.expression,
         heldout_sd=growth * residual_sd,
     )
 

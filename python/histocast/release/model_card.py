@@ -6,18 +6,23 @@ from collections.abc import Iterator
 
 from histocast.bundle import Bundle, GeneTextSpec, Metric
 from histocast.evaluation.summary import MODEL
+from histocast.expression.scope import describe_scope
 from histocast.training.calibration import OOD_QUANTILE
 from histocast.training.train_fold import TrainRecord
 
 SHOWN = (
-    "pearson", "pearson_median", "pearson_share_above_0.2", "pearson_hpg50", "pearson_heg50", "pearson_hvg50",
-    "spearman", "mse", "mae", "rvd", "ssim", "coverage_80", "coverage_90",
+    "pearson", "ceiling", "ceiling_share", "pearson_partial", "pearson_median", "pearson_share_above_0.2", "pearson_hpg50", "pearson_heg50", "pearson_hvg50",
+    "spearman", "mse", "mae", "rvd", "ssim", "coverage_80", "coverage_90", "crop_slope",
+    "slide_means_pearson", "slide_means_slope",
 )  # fmt: skip
 
 
 def render_model_card(bundle: Bundle, record: TrainRecord) -> str:
     """Markdown; every figure comes with split, genes, normalisation, smoothing and averaging."""
-    return "\n".join([*_head(bundle), *_training(bundle, record), *_figures(bundle), *_files(bundle)]) + "\n"
+    return (
+        "\n".join([*_head(bundle), *_scope(bundle), *_training(bundle, record), *_figures(bundle), *_files(bundle)])
+        + "\n"
+    )
 
 
 def _head(bundle: Bundle) -> Iterator[str]:
@@ -29,6 +34,15 @@ def _head(bundle: Bundle) -> Iterator[str]:
         f"by `{bundle.fusion.method}`. A predicted number is {scale.description} ({scale.normalisation}; "
         f"smoothing: {scale.smoothing}). {_other_genes(bundle)}"
     )
+    yield ""
+
+
+def _scope(bundle: Bundle) -> Iterator[str]:
+    scope = describe_scope(bundle)
+    yield from ("## For what it holds", "")
+    yield f"- **Values** are {scope['slides']}."
+    yield f"- **Intervals** (`lower`, `upper`) are {scope['intervals']}."
+    yield f"- **`val_pcc`** of a gene: {scope['val_pcc']}."
     yield ""
 
 
@@ -70,7 +84,6 @@ def _training(bundle: Bundle, record: TrainRecord) -> Iterator[str]:
         yield f"The fusion graph computes in half precision, within {TOLERANCE:g} of single, relative to 1 + the value. "
     yield (
         f"Choices were made on held-out training spots ({record.inner_split}): {', '.join(_choices(record))}. "
-        f"Intervals cover {bundle.calibration.coverage_percent} % by {bundle.calibration.method}. "
         f"A tile is flagged as unlike the training tiles (`ood_flag`) above an `ood_score` of "
         f"{bundle.ood.threshold:.3g}, the {100 * OOD_QUANTILE:.0f}th percentile of held-out training tiles in `{bundle.ood.column}`."
     )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histocast.fusion.selected_genes import DISSIMILAR_TEXT, EVIDENCE, NEAREST_GENE, SIMILAR_TEXT, TRAINED
-from histocast.report.page import THIN_SPACE, count, percent, plural
+from histocast.report.page import count, percent, plural
 from histocast.report.sample_data import SampleData, choose_genes
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ UNKNOWN = "\u2013"
 
 MEASURES = {
     "pearson": "Pearson r",
+    "ceiling": "Pearson r that noise in the measurement allows at most",
+    "ceiling_share": "Share of that reached",
+    "pearson_partial": "Pearson r, sequencing depth regressed out",
     "pearson_median": "Pearson r, median gene",
     "pearson_iqr": "Pearson r, interquartile range over genes",
     "pearson_share_above_0.2": "Share of genes with r above 0.2",
@@ -44,6 +47,9 @@ MEASURES = {
     "morans_i_agreement": "Agreement of Moran's I over genes",
     "coverage_80": "Coverage of the 80 % interval",
     "coverage_90": "Coverage of the 90 % interval",
+    "crop_slope": "Contrast kept by windows predicted as slides",
+    "slide_means_pearson": "Pearson r of slide means",
+    "slide_means_slope": "Slope of slide means, measured on predicted",
 }
 """How a page calls the figures training writes, in the order it shows them; others follow by their own name."""
 
@@ -131,14 +137,14 @@ def unseen_sentence(data: SampleData) -> str:
     )
 
 
-def calibration_sentence(calibration: dict[str, Any], *, unseen: bool) -> str:
-    """What the interval columns promise."""
-    sections = int(calibration["sections"])
+def scope_sentences(scope: dict[str, str], *, unseen: bool) -> dict[str, str]:
+    """For what intervals, accuracies and comparisons hold, as the bundle's scope says it."""
     who = "prediction of a gene that was measured" if unseen else "prediction"
-    return (
-        f"Each {who} carries an interval meant to hold {int(calibration['coverage_percent'])}{THIN_SPACE}% of "
-        f"measured values ({calibration['method']}, {plural(sections, 'section')})."
-    )
+    return {
+        "slides": f"Values are {scope['slides']}.",
+        "intervals": f"Each {who} carries an interval, {scope['intervals']}.",
+        "val_pcc": f"{scope['val_pcc']}; height: number of genes.",
+    }
 
 
 def accuracy_by_gene(data: SampleData) -> dict[str, Any] | None:

@@ -113,7 +113,7 @@ def _accuracy(data: SampleData) -> dict[str, Any]:
     known = data.provenance
     return {
         "protocols": accuracy.protocols(known["metrics"]),
-        "calibration": accuracy.calibration_sentence(known["calibration"], unseen=bool(data.unseen.any())),
+        "scope": accuracy.scope_sentences(known["scope"], unseen=bool(data.unseen.any())),
         "genes": accuracy.accuracy_by_gene(data),
         "table": accuracy.gene_table(data),
     }

@@ -21,7 +21,7 @@ from histocast.report.accuracy import describe_evidence
 from histocast.report.canvas import Canvas, crop, spot_diameter_um
 from histocast.report.colour_scale import ColourScale, colour_table, is_flat
 from histocast.report.packing import COARSE_STEPS, FINE_STEPS, choose_digits, pack_column, pack_json
-from histocast.report.page import data_block, hash_source, read_script
+from histocast.report.page import THIN_SPACE, data_block, hash_source, read_script
 from histocast.report.pictures import Rgb, fit_within, jpeg_uri
 from histocast.report.sample_data import ReadColumn, SampleData, choose_genes
 
@@ -82,7 +82,7 @@ def make_viewer(
         "picture": {"uri": uri, "frame": [edge * to_level0 for edge in canvas.frame]},
         "scale": {name: data.provenance["scale"][name] for name in ("name", "description")},
         "minimum": _number(data.provenance["scale"].get("minimum")),
-        "coverage": int(data.provenance["calibration"]["coverage_percent"]),
+        "interval": _name_interval(data.provenance),
         "palettes": {name: base64.b64encode(colour_table(name).tobytes()).decode() for name in ("viridis", "cividis")},
         "spots": _spots(data),
         "layers": _layers(data),
@@ -93,6 +93,16 @@ def make_viewer(
     scene |= _GenePacker(order, read, data.readable, half_width_sd, budget).pack()
     script = read_script(MODULES)
     return Viewer(data_block(scene), script, hash_source(script))
+
+
+def _name_interval(provenance: dict[str, Any]) -> str:
+    """The interval as the viewer calls it, with its scope where that is narrow."""
+    calibration = provenance["calibration"]
+    patients = calibration.get("patients")
+    scope = (
+        "" if patients is not None and patients > 1 else ", same patient only" if patients else ", of unknown patients"
+    )
+    return f"{int(calibration['coverage_percent'])}{THIN_SPACE}% interval{scope}"
 
 
 def _number(value: Any) -> float | None:

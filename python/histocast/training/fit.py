@@ -16,11 +16,14 @@ from histocast.sections.folds import By
 from histocast.sections.protocols import Protocol
 from histocast.sections.section import Section
 from histocast.training.gene_text import GeneText
+from histocast.training.recipe import LINEAR
 from histocast.training.training_set import TrainingSet, feature_tensors, section_index
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from histocast.networks.kernel_ridge import KernelRidgeFit
+    from histocast.networks.ridge import RidgeFit
     from histocast.training.trained_encoder import TrainedEncoder
 
 OUTPUTS = ("expression", "sd")
@@ -102,18 +105,19 @@ def fit(
     DataError
         The features do not fit the method, or there are too few spots.
     """
-    if training.recipe.method != "ridge":
+    if training.recipe.method not in LINEAR:
         from histocast.training.fit_network import fit_network
 
         return fit_network(training, sections, protocol=protocol, by=by, gene_text=gene_text, workspace=workspace)
-    return _fit_ridge(training, sections, protocol=protocol, by=by)
+    return _fit_linear(training, sections, protocol=protocol, by=by)
 
 
-def _fit_ridge(training: TrainingSet, sections: Sequence[Section], *, protocol: Protocol, by: By) -> Fitted:
-    from histocast.networks.ridge import fit_ridge, read_ridge_options
+def _fit_linear(training: TrainingSet, sections: Sequence[Section], *, protocol: Protocol, by: By) -> Fitted:
+    from histocast.networks.kernel_ridge import KernelRidgeOptions, fit_kernel_ridge, read_linear_options
+    from histocast.networks.ridge import fit_ridge
 
     recipe = training.recipe
-    options = read_ridge_options(recipe.options, where=f"recipe {recipe.name}, method {recipe.method}")
+    options = read_linear_options(recipe.method, recipe.options, where=f"recipe {recipe.name}, method {recipe.method}")
     fusion = fusion_spec(training)
     inner = inner_split(sections, by=by)
     designs, labels = [], []
@@ -122,9 +126,12 @@ def _fit_ridge(training: TrainingSet, sections: Sequence[Section], *, protocol: 
         example = training.gather(section, fusion)(section.measured)
         designs.append(ridge_design(example, scales=options.scales))
         labels.append(training.labels(section, protocol))
-    truth = np.concatenate(labels)
-    index = section_index(sections)
-    found = fit_ridge(np.concatenate(designs), truth, section=index, group=inner.group, options=options)
+    design, truth, index = np.concatenate(designs), np.concatenate(labels), section_index(sections)
+    found: RidgeFit | KernelRidgeFit
+    if isinstance(options, KernelRidgeOptions):
+        found = fit_kernel_ridge(design, truth, section=index, group=inner.group, options=options)
+    else:
+        found = fit_ridge(design, truth, section=index, group=inner.group, options=options)
     return Fitted(
         module=found.module,
         fusion=fusion,
@@ -135,11 +142,7 @@ def _fit_ridge(training: TrainingSet, sections: Sequence[Section], *, protocol: 
         heldout_sd=found.heldout_sd,
         judged=np.ones(len(truth), bool),
         inner=inner,
-        choices={
-            "alpha": found.alpha,
-            "scales": list(options.scales),
-            "scores": {f"{k:g}": v for k, v in found.scores.items()},
-        },
+        choices=found.choices | {"scales": list(options.scales)},
     )
 
 

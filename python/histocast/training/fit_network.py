@@ -83,7 +83,7 @@ def fit_network(
     trained = options.encoder.trained
     inner = _group(inner_split(sections, by=by), options.training.members, one_network=trained)
     maker = _Maker(training, options, config, text)
-    fusion = network_spec(training, maker.make(0), text)
+    fusion = network_spec(training, sections, maker.make(0), text)
     data = Data(build_regions(training, sections, fusion), labels, section_index(sections), inner.group < 0)
     digest = identity(
         version=__version__,

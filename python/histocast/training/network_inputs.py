@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 
-from histocast.bundle import NEIGHBOUR_SIDE, FusionSpec, TensorSpec
+from histocast.bundle import NEIGHBOUR_SIDE, FeatureStatistics, FusionSpec, TensorSpec
 from histocast.encoders.target_encoder import FromPixels, Tiles
 from histocast.errors import DataError
 from histocast.fusion.fusion_inputs import regions_of_slide
+from histocast.fusion.spot_features import standardisation
 from histocast.networks.ensemble import graph_inputs
 from histocast.networks.layers import Spots
 from histocast.networks.network import Network
@@ -47,8 +48,10 @@ def build_regions(training: TrainingSet, sections: Sequence[Section], fusion: Fu
     return tuple(found)
 
 
-def network_spec(training: TrainingSet, network: Network, text: GeneText | None) -> FusionSpec:
-    """The contract of a network's fusion graph."""
+def network_spec(
+    training: TrainingSet, sections: Sequence[Section], network: Network, text: GeneText | None
+) -> FusionSpec:
+    """The contract of a network's fusion graph, with the statistics of its features over ``sections``."""
     recipe = training.recipe
     dim, points = embedding_dim(training), NEIGHBOUR_SIDE**2
     tensors = {
@@ -70,6 +73,7 @@ def network_spec(training: TrainingSet, network: Network, text: GeneText | None)
         tensors["gene"] = TensorSpec(name="gene", dtype="float32", shape=("gene", text.dim))
     if network.takes_nuclei:
         tensors["nuclei"], feeds["nuclei"] = _nuclei(training)
+    columns = {column for fed in feeds.values() for column in fed if column not in as_they_are}
     return FusionSpec(
         file=None,
         sha256="",
@@ -79,9 +83,20 @@ def network_spec(training: TrainingSet, network: Network, text: GeneText | None)
         feeds=feeds,
         region_spots=recipe.region_spots,
         halo_spots=recipe.halo_spots,
+        statistics={} if recipe.standardise_within_slide else training_statistics(sections, columns),
         standardise_within_slide=recipe.standardise_within_slide,
         as_they_are=as_they_are,
     )
+
+
+def training_statistics(sections: Sequence[Section], columns: Iterable[str]) -> dict[str, FeatureStatistics]:
+    """Mean and sd of feature columns over the spots of sections; maps have none."""
+    found = {column: standardisation(column, [section.store for section in sections]) for column in sorted(columns)}
+    return {
+        column: FeatureStatistics(mean=tuple(each.mean.tolist()), sd=tuple(each.sd.tolist()))
+        for column, each in found.items()
+        if each is not None
+    }
 
 
 def target_tokens(training: TrainingSet) -> TensorSpec:

@@ -14,7 +14,7 @@ from histocast.sections.read_training_sheet import TrainingRow, read_training_sh
 from histocast.slide.companions import companions_version, refuse_in_store, slide_files
 from histocast.storage import is_in_s3
 from histocast.training.read_recipe import read_recipe
-from histocast.training.recipe import Recipe
+from histocast.training.recipe import LINEAR, Recipe
 from histocast.training.section_genes import SectionGenes, measure_row
 
 PLAN_FILE = "plan.json"
@@ -222,10 +222,10 @@ def _judge_options(recipe: Recipe, gene_text: Path | None) -> Needs:
         Its options do not fit, or it reads gene descriptions and none are given.
     """
     where = f"recipe {recipe.name}, method {recipe.label}"
-    if recipe.method == "ridge":
-        from histocast.networks.ridge import read_ridge_options
+    if recipe.method in LINEAR:
+        from histocast.networks.kernel_ridge import read_linear_options
 
-        read_ridge_options(recipe.options, where=where)
+        read_linear_options(recipe.method, recipe.options, where=where)
         return Needs()
     from histocast.training.registry import read_options, refuse_target
 

@@ -15,7 +15,17 @@ from histocast.sections.protocols import PROTOCOLS, Protocol
 STAIN_COLUMN = "morphology.embedding"
 """Feature column that the control stain area reads, whatever the method's own features are."""
 
-Method = Literal["ridge", "dkan", "domainst", "alignst", "stnet", "bleep"]
+Anchor = Literal["ridge", "kernel ridge", "extra trees"]
+"""Controls that need no network."""
+
+RIDGE: Anchor = "ridge"
+KERNEL_RIDGE: Anchor = "kernel ridge"
+EXTRA_TREES: Anchor = "extra trees"
+
+Method = Literal["ridge", "kernel-ridge", "dkan", "domainst", "alignst", "stnet", "bleep"]
+
+LINEAR: tuple[Method, ...] = ("ridge", "kernel-ridge")
+"""Methods that are solved in closed form, not trained."""
 
 
 class Recipe(Spec):
@@ -58,11 +68,14 @@ class Recipe(Spec):
     """Which idea of the method is switched, by its name in `histocast.training.variants`; empty for none."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the method; unknown ones are refused when it starts."""
-    standardise_within_slide: bool = True
-    """Bring features to mean 0 and sd 1 over each slide: needs no labels and removes part of the section effect."""
-    controls: tuple[Literal["ridge", "extra trees"], ...] = ("ridge", "extra trees")
+    standardise_within_slide: bool = False
+    """Bring features to mean 0 and sd 1 over each slide, in place of the training set's statistics. It removes part of
+    what stain and scanner do, and with it what differs between slides: the bundle is then marked as comparable within a
+    slide only."""
+    controls: tuple[Anchor, ...] = (RIDGE, KERNEL_RIDGE, EXTRA_TREES)
     """Anchors without a network to score beside the model, besides the controls that always are. They see the same
-    features; extra trees take seconds a fold, and cannot be deployed. An empty list leaves them out."""
+    features; with all three their average is scored too. Extra trees take seconds per fold, and cannot be deployed. An
+    empty list leaves them out."""
     folds: Literal["patient", "section", "auto"] | Annotated[int, Field(ge=2)] = "auto"
     """What is left out together; ``auto`` takes patients where there are two or more, else sections. A number is that of
     groups of patients, as many sections in each as can be, alike for the same patients."""

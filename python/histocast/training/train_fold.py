@@ -291,7 +291,9 @@ def _describe(
         gene_text=_describe_text(fitted.gene_text),
         scale=SCALES[record.protocol],
         calibration=Calibration(
-            method=f"split conformal on held-out training spots ({record.inner_split})", sections=len(sections)
+            method=f"split conformal on held-out training spots ({record.inner_split})",
+            sections=len(sections),
+            patients=record.train_patients,
         ),
         ood=_out_of_distribution(sections, fitted, column=recipe.features[0]),
         training_data={

@@ -114,7 +114,7 @@ class Viewer {
       const values = panel.reach ?? new Float64Array(this.page.spots.count).fill(NaN);
       const high = panel.reach ? centralRange(values)[1] : 1;
       const note = panel.reach
-        ? `Half the width of the ${this.page.coverage} % interval, in units of ${this.page.scale.name}.`
+        ? `Half the width of the ${this.page.interval}, in units of ${this.page.scale.name}.`
         : "This page holds no interval of this gene.";
       return { values, range: [0, high], palette: "cividis", digits: panel.digits, name: `interval of ${symbol}`, note };
     }
@@ -189,7 +189,7 @@ class Viewer {
       rows.push([this.genes.symbol[gene], at(values, digits)]);
       const [low, high] = reach && spot >= 0 ? this.interval(values[spot], reach[spot]) : [NaN, NaN];
       const interval = Number.isFinite(low) ? `${say(low, digits)} to ${say(high, digits)}` : "\u2013";
-      rows.push([`${page.coverage}\u202f% interval`, interval]);
+      rows.push([page.interval, interval]);
     }
     const unusual = spot >= 0 && spots.ood_flag[spot] ? " (unusual)" : "";
     rows.push(["Distance from training", at(spots.ood_score, 1) + unusual], ["Blur", at(spots.blur, 2)]);
