@@ -373,7 +373,7 @@ def test_tokens_of_the_target_are_what_a_gene_looks_at(encoder_bundle: Bundle, t
 
 def test_anchors_stand_beside_the_model_unless_the_recipe_leaves_them_out(made_set: Path, tmp_path: Path) -> None:
     plain = {key: value for key, value in made_recipe().model_dump().items() if key != "controls"}
-    assert Recipe.model_validate(plain).controls == ("ridge", "extra trees")
+    assert Recipe.model_validate(plain).controls == ("ridge", "kernel ridge", "extra trees")
     recipe = network_recipe("stnet").model_copy(update={"controls": ("ridge", "extra trees")})
     train(made_set, recipe=recipe, fold="B", outdir=tmp_path / "m")
     evaluation = evaluate(made_set, models=[tmp_path / "m"], outdir=tmp_path / "e")
