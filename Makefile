@@ -176,6 +176,7 @@ check: $(VENV)/.dev.stamp
 	ruff check .
 	ruff format --check .
 	mypy
+	mypy --config-file tests/mypy.ini tests
 	lint-imports
 	@python -m histocast.parameters | diff - nextflow_schema.json && \
 	    python -m histocast.parameters --config | diff - conf/parameters.config || \

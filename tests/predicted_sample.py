@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from histocast.bundle import Bundle
 from histocast.expression.predict_expression import predict_expression
@@ -28,7 +29,7 @@ def predict(files: SlideFiles, bundle_folder: Path, outdir: Path) -> None:
 
 
 def write_report(files: SlideFiles, folder: Path, **changes: object) -> Page:
-    known = {
+    known: dict[str, Any] = {
         "expression": folder / f"{files.record.sample}.h5ad",
         "record": files.record,
         "tiles": files.tiles,

@@ -13,6 +13,8 @@ from tissue_tiles import limit_tiles, nuclei_tile, tissue_like_tiles
 
 torch = pytest.importorskip("torch", reason="encoders are exported with torch, which the predict path lacks")
 
+from torch import Tensor, nn  # noqa: E402
+
 from histocast.bundle import EncoderSpec, sha256_of_file  # noqa: E402
 from histocast.encoders.morphology import FEATURE_NAMES, Morphology  # noqa: E402
 from histocast.encoders.nuclei_map import NucleiMap  # noqa: E402
@@ -228,8 +230,8 @@ def test_an_unknown_encoder_is_named_with_those_there_are(tmp_path: Path) -> Non
 
 
 def test_a_recipe_of_the_callers_own_is_exported_like_the_shipped_ones(tmp_path: Path) -> None:
-    class TwoOutputs(torch.nn.Module):
-        def forward(self, tiles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    class TwoOutputs(nn.Module):
+        def forward(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
             pixels = tiles.to(torch.float32)
             return pixels.mean(dim=(1, 2)), pixels.reshape(-1, 4, 16 * 64, 3).amax(dim=2)
 

@@ -267,9 +267,9 @@ def test_files_that_are_no_source_are_named(source: str, content: str, name_gene
     path = tmp_path / "bad.txt"
     path.write_bytes(NO_SOURCE[content])
     with pytest.raises(DataError, match=r"bad\.txt"):
-        describe_genes(name_genes("FLG"), outdir=tmp_path, sources=Sources(**{source: path}))  # type: ignore[arg-type]
+        describe_genes(name_genes("FLG"), outdir=tmp_path, sources=Sources(**{source: path}))
     with pytest.raises(MissingInputError, match=r"absent\.txt"):
-        describe_genes(name_genes("FLG"), outdir=tmp_path, sources=Sources(**{source: tmp_path / "absent.txt"}))  # type: ignore[arg-type]
+        describe_genes(name_genes("FLG"), outdir=tmp_path, sources=Sources(**{source: tmp_path / "absent.txt"}))
 
 
 def test_texts_are_the_same_every_time_and_digested(name_genes: NameGenes, tmp_path: Path) -> None:

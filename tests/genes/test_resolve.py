@@ -208,7 +208,7 @@ def test_the_table_serves_the_train_workflow(tmp_path: Path) -> None:
     table, provenance = read_table(facts.path, GENE_NAMES)
     assert table.column("approved_symbol").to_pylist() == ["ATP5F1B", "ERBB2"]
     assert provenance.inputs["names"] == CATALOGUE.digest
-    assert [gene.gene for gene in read_named_genes(facts.path)][1].ncbi_gene_id == "2064"  # type: ignore[union-attr]
+    assert [gene.gene for gene in read_named_genes(facts.path)][1].ncbi_gene_id == "2064"
 
 
 def test_the_same_panel_gives_the_same_bytes(tmp_path: Path) -> None:

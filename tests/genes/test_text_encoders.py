@@ -189,8 +189,8 @@ def conch(monkeypatch: pytest.MonkeyPatch) -> StandInConch:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = {word: number for number, word in enumerate(["<pad>", "<start_of_text>", "<end_of_text>", *WORDS, "<unk>"])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))  # type: ignore[arg-type]
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     model = StandInConch()
 
     def create_model_from_pretrained(name: str, *, checkpoint_path: str) -> tuple[StandInConch, None]:
@@ -200,8 +200,8 @@ def conch(monkeypatch: pytest.MonkeyPatch) -> StandInConch:
         return model, None
 
     module = types.ModuleType("conch.open_clip_custom")
-    module.create_model_from_pretrained = create_model_from_pretrained  # type: ignore[attr-defined]
-    module.get_tokenizer = lambda: transformers.PreTrainedTokenizerFast(  # type: ignore[attr-defined]
+    module.__dict__["create_model_from_pretrained"] = create_model_from_pretrained
+    module.__dict__["get_tokenizer"] = lambda: transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<start_of_text>", eos_token="<end_of_text>", pad_token="<pad>"
     )
     monkeypatch.setitem(sys.modules, "conch", types.ModuleType("conch"))

@@ -6,11 +6,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="methods are written in torch, which the predict path lacks")
+
+from torch import nn  # noqa: E402
 
 from histocast.artifacts import write_json  # noqa: E402
 from histocast.bundle import Bundle, FusionSpec, TensorSpec, sha256_of_file  # noqa: E402
@@ -22,6 +25,8 @@ from histocast.networks.baselines import Bleep, BleepConfig, StNet, StNetConfig 
 from histocast.networks.dkan import Dkan, DkanConfig  # noqa: E402
 from histocast.networks.domainst import DomainSt, DomainStConfig  # noqa: E402
 from histocast.networks.ensemble import Ensemble, Member  # noqa: E402
+from histocast.networks.layers import Config  # noqa: E402
+from histocast.networks.network import Network  # noqa: E402
 from histocast.networks.onnx_file import check_on_drawn_inputs, run_torch, write_onnx  # noqa: E402
 from histocast.networks.ridge import RidgeOptions, ScaleMeans, fit_ridge  # noqa: E402
 from histocast.release.half_precision import write_half_precision  # noqa: E402
@@ -32,7 +37,7 @@ GENES, TEXT, REGION = 30, 7, 96
 OUTPUTS = ("expression", "sd")
 TOLERANCE = 1e-5
 
-NETWORKS = {
+NETWORKS: dict[str, tuple[type[Network], type[Config], dict[str, Any]]] = {
     "dkan": (Dkan, DkanConfig, {"trunk": {"dim": 32}}),
     "domainst": (DomainSt, DomainStConfig, {"trunk": {"dim": 32}}),
     "alignst": (AlignSt, AlignStConfig, {"dim": 32}),
@@ -45,7 +50,7 @@ NETWORKS = {
 class Exported:
     """A method's module, and a bundle whose fusion graph is its export."""
 
-    module: torch.nn.Module
+    module: nn.Module
     names: tuple[str, ...]
     folder: Path
     bundle: Bundle
@@ -71,7 +76,7 @@ def made_inputs(spots: int, *, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def build_ridge() -> tuple[torch.nn.Module, tuple[str, ...]]:
+def build_ridge() -> tuple[nn.Module, tuple[str, ...]]:
     names, options = ("target", "neighbour", "neighbour_mask"), RidgeOptions()
     inputs = made_inputs(120, seed=0)
     design = ScaleMeans(options.scales)(*(torch.from_numpy(inputs[name]) for name in names)).numpy()
@@ -81,7 +86,7 @@ def build_ridge() -> tuple[torch.nn.Module, tuple[str, ...]]:
     return fit_ridge(design, labels, section=section, group=section, options=options).module, names
 
 
-def build_network(method: str) -> tuple[torch.nn.Module, tuple[str, ...]]:
+def build_network(method: str) -> tuple[nn.Module, tuple[str, ...]]:
     """Two members with weights as they are drawn before training, on a scale like that of logarithms of counts."""
     network, config, sizes = NETWORKS[method]
     text = torch.from_numpy(made_inputs(1, seed=0)["gene"])

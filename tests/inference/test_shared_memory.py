@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
+from histocast.inference.predictor import Predictor
 from histocast.inference.triton import shared_memory
 from histocast.inference.triton.settings import TritonSettings, parse_servers
 from histocast.inference.triton.shared_memory import SHARED_MEMORY, SharedMemory
@@ -51,7 +52,7 @@ def blocks_of(server: RealServer) -> list[str]:
         return sorted(client.get_system_shared_memory_status().regions)
 
 
-def by_shared_memory(predictor: object) -> int:
+def by_shared_memory(predictor: Predictor) -> int:
     return int(predictor.facts()["server_requests_by_shared_memory"])
 
 

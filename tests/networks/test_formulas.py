@@ -86,7 +86,7 @@ def test_domainst_mixture_is_three_experts_under_a_dense_gate() -> None:
         given = {"concat": torch.cat([v, mean]), "additive": v + mean, "attention": looked}
         answers = []
         for name, value in given.items():
-            one, two = (part for part in mixture.experts[name] if isinstance(part, nn.Linear))
+            one, two = (part for part in mixture.experts[name].children() if isinstance(part, nn.Linear))
             answers.append(torch.clamp(two(torch.clamp(one(value), min=0)), min=0))
         wanted.append(mixture.out(sum(share * answer for share, answer in zip(gate, answers, strict=True))))
     torch.testing.assert_close(mixture(image, text), torch.stack(wanted))

@@ -14,8 +14,9 @@ from histocast.networks.baselines import Bleep, BleepConfig, StNet, StNetConfig
 from histocast.networks.dkan import Dkan, DkanConfig, faithful_dkan
 from histocast.networks.domainst import DomainSt, DomainStConfig, faithful_domainst
 from histocast.networks.ensemble import Ensemble, Member, text_shares
-from histocast.networks.layers import Depth, GeneTokens, NeighbourEncoder, PositionStep, Spots
+from histocast.networks.layers import Config, Depth, GeneTokens, NeighbourEncoder, PositionStep, Spots
 from histocast.networks.losses import contrastive_loss, correlation_loss, loss_weights, supervised_loss
+from histocast.networks.network import Network
 
 FEATURES, GENES, TEXT = 12, 9, 7
 COLUMNS = 6
@@ -48,7 +49,7 @@ def made_text() -> Tensor:
 
 
 def build(name: str, *, dropout: float | None = None, **changes: object) -> nn.Module:
-    designs = {
+    designs: dict[str, tuple[type[Network], type[Config]]] = {
         "dkan": (Dkan, DkanConfig),
         "domainst": (DomainSt, DomainStConfig),
         "alignst": (AlignSt, AlignStConfig),

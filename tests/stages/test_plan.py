@@ -86,12 +86,12 @@ def test_a_plan_is_all_that_later_stages_need_of_the_choices(sheet: Path, recipe
     options = ("training.epochs=3",)
     asked = {**files, "unseen_genes": tmp_path / "unseen.txt", "options": options}
 
-    plan = plan_models(sheet, recipe=recipe, methods=["dkan", "alignst:nuclei"], **asked)  # type: ignore[arg-type]
+    plan = plan_models(sheet, recipe=recipe, methods=["dkan", "alignst:nuclei"], **asked)
 
     write_json(tmp_path / "plan.json", plan)
     for method in ("dkan", "alignst:nuclei"):
         found = read_recipe(tmp_path / "plan.json", method=method, gene_text=files["gene_text"])
-        assert found == plan.recipes[method] == read_recipe(recipe, method=method, **asked)  # type: ignore[arg-type]
+        assert found == plan.recipes[method] == read_recipe(recipe, method=method, **asked)
         assert (found.panel, found.unseen_genes) == (("KRT8",), ("VIM",))
         assert set(found.given) == {"recipe", "genes", "gene_text", "unseen_genes"}
     prepared, encoders, pixels = read_preparation(tmp_path / "plan.json")

@@ -122,7 +122,7 @@ def test_a_lattice_is_recovered_from_scattered_centres(table):
     ("name", "expected"), [("square", 100.0), ("hexagonal", 100.0), ("line", 100.0), ("pair", 100.0)]
 )
 def test_pitch_of_arrays(table, name, expected):
-    places = {
+    places: dict[str, list[tuple[float, float]]] = {
         "square": [(100 * i, 100 * j) for i in range(6) for j in range(6)],
         "hexagonal": [(100 * i + 50 * (j % 2), 86.6025 * j) for i in range(6) for j in range(6)],
         "line": [(100 * i, 0) for i in range(6)],

@@ -20,6 +20,7 @@ from histocast.expression.prediction import predict_spots
 from histocast.fusion.selected_genes import near_distance
 from histocast.inference import open_predictor, verify_bundle
 from histocast.networks.correlation import gene_pearson
+from histocast.networks.dkan import DkanConfig
 from histocast.release.export_bundle import export_bundle
 from histocast.sections.measured_panel import Panel
 from histocast.sections.section import prepare_section
@@ -286,6 +287,7 @@ def test_unfit_options_are_refused_by_name(options: dict[str, object], message: 
 def test_a_published_configuration_trains_on_frozen_features() -> None:
     given = {"configuration": "cscc", "model": {"trunk": {"target_encoder": "frozen"}}}
     _, config = read_options("dkan", given, where="test")
+    assert isinstance(config, DkanConfig)
     assert config.trunk.dim == 1024
     assert config.trunk.sizes.context.heads == 16
     assert config.temperature == 0.08

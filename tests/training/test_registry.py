@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from histocast.errors import ConfigError
+from histocast.networks.dkan import DkanConfig
 from histocast.training.fit_network import label_scale
 from histocast.training.registry import read_options
 
@@ -39,6 +40,7 @@ def test_ones_own_options_stand_above_what_is_published() -> None:
     given = {"configuration": "cscc", "seed": 3, "training": {"epochs": 7}, "model": {"temperature": 0.2}}
     options, config = read_options("dkan", given, where="test")
     assert (options.seed, options.training.epochs, options.training.learning_rate) == (3, 7, 1e-4)
+    assert isinstance(config, DkanConfig)
     assert (config.temperature, config.keys) == (0.2, "fused")
     plain, _ = read_options("dkan", {}, where="test")
     assert (plain.seed, plain.standardise_labels, plain.training.optimiser) == (None, True, "adamw")

@@ -17,6 +17,7 @@ from histocast.errors import ConfigError, DataError
 from histocast.evaluation.evaluate_models import evaluate
 from histocast.inference import open_predictor, verify_bundle
 from histocast.networks.baselines import StNet, StNetConfig
+from histocast.networks.dkan import DkanConfig
 from histocast.networks.layers import Spots
 from histocast.progress import Meter
 from histocast.release.export_bundle import export_bundle
@@ -160,6 +161,7 @@ def test_a_published_configuration_names_its_encoder_and_takes_every_patch() -> 
     options, config = read_options("dkan", {"configuration": "cscc"}, where="test")
     assert (options.encoder.name, options.encoder.tokens_side) == ("resnet18", None)
     assert TargetEncoder(options.encoder, tile_px=224, um_per_px=0.55).tokens == 49
+    assert isinstance(config, DkanConfig)
     assert config.trunk.target_encoder == "resnet18"
     options, _ = read_options("domainst", {"configuration": "stnet", "encoder": {"tokens_side": 7}}, where="test")
     assert (options.encoder.name, options.encoder.tokens_side) == ("resnet50_layer2", 7)
