@@ -46,9 +46,9 @@ def run_verb(root: Path, *words: str | Path) -> None:
 
 
 def follow(root: Path, page: str, folder: Path) -> str:
-    """Run the commands and then the Python of a tutorial in a folder of its own; return what they print."""
+    """Run the commands and then the Python of a page in a folder of its own; return what they print."""
     (folder / "assets").symlink_to(root / "assets")
-    blocks = re.findall(r"```(bash|python)\n(.*?)```", (root / "docs" / "tutorials" / page).read_text(), re.DOTALL)
+    blocks = re.findall(r"```(bash|python)\n(.*?)```", (root / page).read_text(), re.DOTALL)
     commands, code = ("".join(text for kind, text in blocks if kind == wanted) for wanted in ("bash", "python"))
     environment = {
         **os.environ,
@@ -67,7 +67,7 @@ def follow(root: Path, page: str, folder: Path) -> str:
 def own_model(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Folder of the tutorial that trains a model, and what it printed."""
     folder = tmp_path_factory.mktemp("own-model")
-    return folder, follow(root, "own-model.md", folder)
+    return folder, follow(root, "docs/tutorials/own-model.md", folder)
 
 
 def test_the_tutorial_of_ones_own_model_ends_with_a_bundle(own_model: tuple[Path, str]):
@@ -78,10 +78,15 @@ def test_the_tutorial_of_ones_own_model_ends_with_a_bundle(own_model: tuple[Path
 
 
 def test_the_tutorial_of_one_slide_reads_what_it_predicted(root: Path, tmp_path: Path):
-    printed = follow(root, "one-slide.md", tmp_path)
+    printed = follow(root, "docs/tutorials/one-slide.md", tmp_path)
     assert "log1p_cp10k" in printed
     assert "tiles unlike the training tissue: 0" in printed
     assert (tmp_path / "results" / "A" / "A.html").is_file()
+
+
+def test_the_python_of_the_front_page_prints_what_it_says(root: Path, tmp_path: Path):
+    printed = follow(root, "README.md", tmp_path)
+    assert f"```\n\n```\n{printed}```" in (root / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
