@@ -84,8 +84,8 @@ def find_tissue(
 ) -> TissueMap:
     """Find tissue, pen marks and blur on a thumbnail uint8 RGB [row, column, 3] of ``um_per_px``.
 
-    An empty slide has no tissue; that is a result, not an error. Cost grows with the thumbnail alone: about
-    a second at 2,048 px.
+    An empty slide has no tissue; that is a result, not an error. Cost grows with the thumbnail alone: at
+    2,048 px about two seconds of a CPU, eight where tissue fills a picture of 20 um/px, and half a gigabyte of memory.
 
     Parameters
     ----------

@@ -13,13 +13,14 @@ that markers have on scanners):
     red ink         below 0.3     above 0.68       like blood
     black ink      all alike, dark
 
-Four signs, in the order of what they need:
+Five signs, in the order of what they need:
 
 - an impossible colour (green, cyan) in a trace as thin as 12 um;
 - a colour near to what dense nuclei, blood and pigment show, in a stroke as broad as a pen's tip;
 - an even area with a sharp edge. Ink is even within a few percent, tissue in focus is not, and tissue out of focus
   has no sharp edge. This needs no colour, and finds thin ink as well;
-- an even thin line on glass.
+- an even thin line on glass;
+- a line over tissue that differs from both its sides as this section's stain never does (`strokes`).
 
 What absorbs at least as much as a mark, in red, green and blue alike, and continues it, is the same mark over tissue.
 """
@@ -34,6 +35,7 @@ from numpy.typing import NDArray
 
 from histocast.tissue.absorbance import channel_max, channel_mean, channel_min, smooth
 from histocast.tissue.shapes import dilate, drop_small, open_gaps
+from histocast.tissue.strokes import find_strokes
 
 Mask = NDArray[np.bool_]
 
@@ -52,6 +54,10 @@ HALO_UM = 40.0
 
 COLOUR_UM = 20.0
 """Diameter over which colours near to stain are averaged: single nuclei are darker and bluer than any tissue."""
+
+MIN_STAIN = 0.055
+MIN_STAINED_UM2 = 10_000.0
+"""Least excess of green absorbance, and least area, of what is looked at as tissue that strokes may cross."""
 
 CONTINUED_MARKS = 8
 """The largest marks are followed onto tissue: each costs some passes over the image."""
@@ -80,6 +86,8 @@ def find_pen(absorbance: NDArray[np.float32], image: NDArray[np.uint8], um_per_p
     traces = drop_small(impossible, MIN_TRACE_UM2, um_per_px)
     traces |= find_even_areas(absorbance, ~border, um_per_px) | find_even_lines(absorbance, ~border, um_per_px)
     traces |= _continue_marks(strokes | traces, absorbance, um_per_px) & ~border
+    stained = _could_be_stained(absorbance) & ~(border | strokes | traces)
+    traces |= find_strokes(absorbance, drop_small(stained, MIN_STAINED_UM2, um_per_px), um_per_px) & ~border
     # At least a pixel of rim, whatever the scale: a pixel half ink and half glass has a false colour too.
     pen = dilate(strokes, HALO_UM, um_per_px) | dilate(traces, TRACE_HALO_UM, um_per_px)
     return pen & ~border, dilate(border, HALO_UM / 2, um_per_px)
@@ -91,6 +99,12 @@ def _impossible_colour(absorbance: NDArray[np.float32]) -> Mask:
     cyan_or_green = (red > 1.5 * green) & (red > 0.15)
     light_green = (green < 0.6 * np.minimum(red, blue)) & (channel_mean(absorbance) > 0.10)
     return np.asarray(cyan_or_green | light_green)
+
+
+def _could_be_stained(absorbance: NDArray[np.float32]) -> Mask:
+    """What absorbs as stain may: green beyond red or blue."""
+    red, green, blue = (absorbance[..., channel] for channel in range(3))
+    return np.asarray((green - np.minimum(red, blue) > MIN_STAIN) & (red < 1.6 * green))
 
 
 def _colours_near_stain(absorbance: NDArray[np.float32], um_per_px: float) -> tuple[Mask, ...]:
