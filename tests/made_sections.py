@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -55,19 +56,49 @@ def gene_weights() -> np.ndarray:
     return np.random.default_rng(99).normal(scale=0.5, size=(SIGNALS, len(PANEL) + len(OTHERS)))
 
 
+def gene_rates(features: np.ndarray) -> np.ndarray:
+    """Expected counts [spot, gene]: log-linear in the signals, also of section against section."""
+    return np.asarray(40.0 * np.exp(features[:, :SIGNALS] @ gene_weights()))
+
+
 def made_counts(features: np.ndarray, seed: int) -> np.ndarray:
-    """Counts [spot, gene]: Poisson with a rate that is log-linear in the signals, also of section against section."""
-    return np.random.default_rng(seed).poisson(40.0 * np.exp(features[:, :SIGNALS] @ gene_weights()))
+    """Counts [spot, gene]: Poisson."""
+    return np.random.default_rng(seed).poisson(gene_rates(features))
 
 
-def write_stages(folder: Path, *, sample: str, seed: int, unreadable: tuple[int, ...] = ()) -> np.ndarray:
-    """What TILE and ENCODE would have written; returns the features."""
+@dataclass(frozen=True)
+class Patient:
+    """How one patient's section was stained, scanned and sequenced: none of it says anything about expression."""
+
+    depth: float
+    """Its counts, as a share of those of `made_counts`."""
+    stain: int
+    """0 or 1: moves every feature, those that expression follows too."""
+    scanner: int
+    """0 or 1: stretches every feature."""
+
+    def see(self, features: np.ndarray) -> np.ndarray:
+        """Features as its slide shows them."""
+        dye = np.random.default_rng(97).normal(scale=0.5, size=features.shape[1])
+        return (features + (self.stain - 0.5) * dye) * (1.0 + 0.1 * (self.scanner - 0.5))
+
+    def count(self, features: np.ndarray, seed: int) -> np.ndarray:
+        """Counts of the true features: shallower by its depth, and where the first signal is low."""
+        random = np.random.default_rng(seed)
+        depth = self.depth * np.exp(0.5 * features[:, :1] + 0.3 * random.normal(size=(len(features), 1)))
+        return random.poisson(depth * gene_rates(features))
+
+
+def write_stages(
+    folder: Path, *, sample: str, seed: int, unreadable: tuple[int, ...] = (), patient: Patient | None = None
+) -> np.ndarray:
+    """What TILE and ENCODE would have written; returns the features that expression follows."""
     folder.mkdir(parents=True, exist_ok=True)
     centres, array_row, array_col = square_array(COLUMNS, ROWS, pitch_px=PITCH_PX)
     write_tiles(folder / "tiles.parquet", centres, array_row=array_row, array_col=array_col, sample=sample)
     features = made_features(seed)
     ids = np.arange(len(features))
-    columns = {"morphology.embedding": features}
+    columns = {"morphology.embedding": features if patient is None else patient.see(features)}
     write_features(folder / "features.parquet", ids, columns, unreadable=unreadable, sample=sample)
     record = SlideRecord(
         sample=sample,
@@ -104,11 +135,14 @@ def write_counts(path: Path, counts: np.ndarray, *, spots: list[str], genes: tup
     return path
 
 
-def make_training_set(folder: Path, bundle: Bundle, *, patients: dict[str, str]) -> Path:
-    """Sections by sample name, prepared into ``folder/set``."""
-    for number, (sample, patient) in enumerate(patients.items()):
-        stages = folder / "stages" / sample
-        features = write_stages(stages, sample=sample, seed=number, unreadable=(5,) if number == 0 else ())
-        counts = write_counts(stages / "counts.tsv", made_counts(features, 50 + number), spots=spot_names())
-        prepare_section(stages, patient=patient, counts=counts, bundle=bundle, outdir=folder / "set")
+def make_training_set(folder: Path, bundle: Bundle, *, patients: dict[str, str | Patient]) -> Path:
+    """Sections by sample name, prepared into ``folder/set``: of a named patient, or of one of their own."""
+    for number, (sample, of) in enumerate(patients.items()):
+        stages, patient = folder / "stages" / sample, of if isinstance(of, Patient) else None
+        unreadable = (5,) if number == 0 else ()
+        features = write_stages(stages, sample=sample, seed=number, unreadable=unreadable, patient=patient)
+        found = made_counts(features, 50 + number) if patient is None else patient.count(features, 50 + number)
+        counts = write_counts(stages / "counts.tsv", found, spots=spot_names())
+        name = of if isinstance(of, str) else sample
+        prepare_section(stages, patient=name, counts=counts, bundle=bundle, outdir=folder / "set")
     return folder / "set"

@@ -88,6 +88,14 @@ def test_conformal_intervals_cover_new_spots_as_stated() -> None:
         assert abs(coverage(truth[2000:], np.zeros((2000, 5)), sd[2000:], width) - share) < 0.015
 
 
+def test_patients_weigh_the_same_in_an_interval_however_many_spots_they_have() -> None:
+    truth = np.concatenate([RANDOM.uniform(0, 1, 900), RANDOM.uniform(2, 3, 100)])[:, None]
+    known = {"predicted": np.zeros_like(truth), "sd": np.ones_like(truth), "coverage": 0.75}
+    patient = np.repeat([7, 3], [900, 100])
+    assert conformal_half_widths(truth, **known)[0] < 1.0
+    assert abs(conformal_half_widths(truth, **known, patient=patient)[0] - 2.5) < 0.1
+
+
 def test_conformal_width_of_few_residuals_is_the_largest() -> None:
     width = conformal_half_widths(np.array([[1.0], [3.0], [2.0]]), np.zeros((3, 1)), np.ones((3, 1)), coverage=0.9)
     assert width.tolist() == [3.0]

@@ -22,7 +22,9 @@ from histocast.evaluation.zero_shot import (
     OWN_TEXT,
     PANEL_MEAN,
     SHUFFLED_TEXT,
+    TEXT_KERNEL,
     UNSEEN_SUBJECTS,
+    average_by_text,
     shuffled_text_pearson,
 )
 from histocast.inference import open_predictor
@@ -91,10 +93,18 @@ def test_unseen_genes_stand_apart_beside_what_knows_less(judged: tuple[Path, Eva
     assert pearson[OWN_TEXT] > pearson[OTHER_TEXT] + 0.2
     assert pearson[OWN_TEXT] > pearson[PANEL_MEAN]
     assert pearson[NEAREST_GENE] > pearson[OTHER_TEXT]
+    assert pearson[TEXT_KERNEL] > pearson[OTHER_TEXT]
     table = (folder / "evaluation.md").read_text().split("### Genes never measured")[1]
     assert f"Pearson of {len(HELD)} genes that took no part in training" in table
     rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
-    assert rows == ["| pearson", "| own text", "| nearest seen gene", "| panel mean", "| shuffled text"]
+    assert rows == [
+        "| pearson",
+        "| own text",
+        "| nearest seen gene",
+        "| panel mean",
+        "| shuffled text",
+        "| text kernel",
+    ]
     page = (folder / "evaluation.html").read_text().partition("Genes never measured")[2]
     assert f"{pearson[OWN_TEXT]:.3f} [" in page or f">{pearson[OWN_TEXT]:.3f}<" in page
     genes = pq.read_table(folder / "genes.parquet").to_pylist()
@@ -124,6 +134,20 @@ def test_a_gene_given_anothers_text_is_predicted_as_that_gene(model: Path, made_
         )
     np.testing.assert_allclose(other, own[:, order], atol=1e-4)
     assert np.abs(other - own).max() > 0.1
+
+
+def test_the_text_kernel_averages_maps_of_genes_described_alike_in_their_own_units() -> None:
+    random = np.random.default_rng(0)
+    patterns = random.normal(size=(2, 300))
+    # Three genes of one pattern and three of another, of which one varies a hundred times more than all others.
+    known = np.repeat(np.eye(2), 3, axis=0) + 0.01 * random.normal(size=(6, 2))
+    scale = np.array([1.0, 2.0, 1.0, 100.0, 1.0, 1.0])
+    seen = patterns[[0, 0, 0, 1, 1, 1]].T * scale + 5.0
+    found = average_by_text(seen, np.array([[1.0, 0.0], [1.0, 1.0]]), known)
+    assert np.corrcoef(found[:, 0], patterns[0])[0, 1] > 0.999
+    assert found.mean(axis=0) == pytest.approx(5.0, abs=0.5 * scale.max() / np.sqrt(300))
+    halves = [np.corrcoef(found[:, 1], pattern)[0, 1] for pattern in patterns]
+    assert halves == pytest.approx([np.sqrt(0.5)] * 2, abs=0.1)
 
 
 def test_shuffled_texts_keep_no_gene_in_its_place() -> None:

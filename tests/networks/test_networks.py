@@ -189,6 +189,10 @@ def test_contrastive_loss_is_cross_entropy_over_cosines_in_one_direction() -> No
 def test_adaptive_weights_follow_release_and_paper() -> None:
     supervised, contrastive = torch.tensor(2.0), torch.tensor(6.0)
     assert [float(w) for w in loss_weights(supervised, contrastive, kind="adaptive")] == [0.5, 0.5]
+    fixed = loss_weights(supervised, contrastive, kind="fixed", contrast_share=0.1)
+    assert [float(w) for w in fixed] == pytest.approx([0.9, 0.1])
+    assert DkanConfig().contrast_weight <= 0.1
+    assert DkanConfig().weights == "fixed"
     reciprocal = [float(w) for w in loss_weights(supervised, contrastive, kind="reciprocal")]
     assert reciprocal == pytest.approx([(1 / 2) / (1 / 2 + 1 / 6), (1 / 6) / (1 / 2 + 1 / 6)])
     assert not any(w.requires_grad for w in loss_weights(supervised.requires_grad_(), contrastive, kind="adaptive"))

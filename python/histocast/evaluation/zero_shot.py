@@ -9,6 +9,7 @@ measured are judged apart:
 ``unseen: own text``           the model, from the gene's description
 ``unseen: shuffled text``      from the description of another of these genes: what is left without knowing the gene
 ``unseen: nearest seen gene``  the prediction of the panel gene described most alike: what the text adds beyond likeness
+``unseen: text kernel``        the panel's maps, averaged by how alike the descriptions are: what needs no training on texts
 ``unseen: panel mean``         the mean prediction over the panel: what every gene shares, such as cell density
 """
 
@@ -37,12 +38,16 @@ Floats = NDArray[np.float64]
 
 SHUFFLED_TEXT = "shuffled text"
 UNSEEN = "unseen: "
-OWN_TEXT, OTHER_TEXT, NEAREST_GENE, PANEL_MEAN = UNSEEN_SUBJECTS = (
+OWN_TEXT, OTHER_TEXT, NEAREST_GENE, TEXT_KERNEL, PANEL_MEAN = UNSEEN_SUBJECTS = (
     f"{UNSEEN}own text",
     f"{UNSEEN}shuffled text",
     f"{UNSEEN}nearest seen gene",
+    f"{UNSEEN}text kernel",
     f"{UNSEEN}panel mean",
 )
+
+KERNEL_WIDTH = 0.05
+"""Difference of cosines by which a description weighs e times less in the text kernel."""
 
 UNSEEN_PROTOCOL: Protocol = "strict"
 """Its library is of all genes of a spot. That of ``paper`` is of the panel, to which unseen genes do not belong."""
@@ -107,8 +112,31 @@ def text_controls(genes: pa.Table, bundle: Bundle, expression: Floats, *, panel:
     seen = expression[:, :panel]
     return {
         NEAREST_GENE: seen[:, near],
+        TEXT_KERNEL: average_by_text(seen, text[panel:], text[:panel]),
         PANEL_MEAN: np.repeat(seen.mean(axis=1, keepdims=True), len(near), axis=1),
     }
+
+
+def average_by_text(seen: Floats, asked: NDArray[np.floating], known: NDArray[np.floating]) -> Floats:
+    """Maps of known genes, averaged by the softmax of how alike their descriptions are to those asked for: [spot, asked].
+
+    Each map counts in units of its own sd, so that a gene of large variance weighs no more than another; mean and sd of
+    the average are averaged alike.
+
+    Parameters
+    ----------
+    seen:
+        [spot, known].
+    asked, known:
+        Descriptions, [asked, dim] and [known, dim].
+    """
+    units = (values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12) for values in (asked, known))
+    first, second = (np.asarray(values, np.float64) for values in units)
+    weight = np.exp((first @ second.T - 1.0) / KERNEL_WIDTH)
+    weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-300)
+    mean, sd = seen.mean(axis=0), seen.std(axis=0)
+    maps = (seen - mean) / np.maximum(sd, 1e-12)
+    return np.asarray((maps @ weight.T) * (sd @ weight.T) + mean @ weight.T)
 
 
 def shuffled_text_pearson(labels: NDArray[np.floating], predicted: Floats, *, seed: int) -> float:

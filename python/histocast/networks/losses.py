@@ -57,7 +57,9 @@ def contrastive_loss(
     return functional.cross_entropy(scores, torch.arange(len(scores), device=scores.device))
 
 
-def loss_weights(supervised: Tensor, contrastive: Tensor, *, kind: Weights) -> tuple[Tensor, Tensor]:
+def loss_weights(
+    supervised: Tensor, contrastive: Tensor, *, kind: Weights, contrast_share: float = 0.5
+) -> tuple[Tensor, Tensor]:
     """Weights of the two losses from their present sizes, outside the gradient.
 
     ``adaptive``
@@ -65,12 +67,11 @@ def loss_weights(supervised: Tensor, contrastive: Tensor, *, kind: Weights) -> t
     ``reciprocal``
         Reciprocals, normalised to a sum of 1, as its paper writes.
     ``fixed``
-        One half each.
+        1 - ``contrast_share`` and ``contrast_share``.
     """
     first, second = supervised.detach(), contrastive.detach()
     if kind == "fixed":
-        half = torch.full_like(first, 0.5)
-        return half, half
+        return torch.full_like(first, 1.0 - contrast_share), torch.full_like(first, contrast_share)
     thrice = (3.0 if kind == "adaptive" else 1.0) * first
     total = (second + thrice).clamp(min=1e-12)
     return second / total, thrice / total

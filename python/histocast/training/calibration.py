@@ -15,20 +15,46 @@ RELATIVE_SD_FLOOR = 1e-3
 
 
 def conformal_half_widths(
-    labels: NDArray[np.floating], predicted: NDArray[np.floating], sd: NDArray[np.floating], *, coverage: float
+    labels: NDArray[np.floating],
+    predicted: NDArray[np.floating],
+    sd: NDArray[np.floating],
+    *,
+    coverage: float,
+    patient: NDArray[np.integer] | None = None,
 ) -> NDArray[np.float64]:
     """Half-width of the interval of each gene, in units of sd: [gene].
 
     The ceil((n + 1) coverage)-th smallest of the n held-out residuals in units of their sd (split conformal,
     Papadopoulos et al. 2002): covers a new spot of an exchangeable section with at least ``coverage``. Residuals that
     are not known (NaN) do not count; a gene without any has the half-width NaN.
+
+    Parameters
+    ----------
+    labels, predicted, sd:
+        [spot, gene].
+    patient:
+        [spot] number of its patient. Every patient then has the same weight, however many spots it has, since it is
+        patients that a new one is exchangeable with. Without it every spot has.
     """
-    # NaN comes last.
-    scores = np.sort(np.abs(labels - predicted) / sd, axis=0)
-    count = (~np.isnan(scores)).sum(axis=0)
-    rank = np.clip(np.ceil((count + 1) * coverage).astype(np.int64), 1, np.maximum(count, 1))
-    widths: NDArray[np.float64] = np.take_along_axis(scores, rank[None] - 1, axis=0)[0].astype(np.float64)
-    return widths
+    scores = np.abs(labels - predicted) / sd
+    order = np.argsort(scores, axis=0, kind="stable")  # NaN comes last
+    known = ~np.isnan(scores)
+    weight = known / _known_of_patient(known, np.zeros(len(scores), np.int64) if patient is None else patient)
+    count = known.sum(axis=0)
+    total = np.maximum(weight.sum(axis=0), 1e-12)
+    share = np.cumsum(np.take_along_axis(weight, order, axis=0), axis=0) / total
+    enough = share >= np.minimum(coverage * (count + 1) / np.maximum(count, 1), 1.0) - 1e-9
+    place = np.where(enough.any(axis=0), enough.argmax(axis=0), np.maximum(count, 1) - 1)
+    widths: NDArray[np.float64] = np.take_along_axis(scores, np.take_along_axis(order, place[None], axis=0), axis=0)[0]
+    return widths.astype(np.float64)
+
+
+def _known_of_patient(known: NDArray[np.bool_], patient: NDArray[np.integer]) -> NDArray[np.int64]:
+    """How many residuals of a gene the patient of a spot has, at least 1: [spot, gene]."""
+    _, index = np.unique(patient, return_inverse=True)
+    count = np.zeros((index.max(initial=0) + 1, known.shape[1]), np.int64)
+    np.add.at(count, index, known)
+    return np.maximum(count, 1)[index]
 
 
 def fit_out_of_distribution(

@@ -193,7 +193,7 @@ def _write_model(
     encoder, encoder_difference = fitted.encoder.write(outdir) if fitted.encoder else (None, 0.0)
     judged = fitted.judged
     pearson = mean_section_pearson(fitted.labels[judged], fitted.heldout_expression[judged], fitted.section[judged])
-    _write_genes(outdir / "genes.parquet", training, fitted, pearson)
+    _write_genes(outdir / "genes.parquet", training, fitted, pearson, patient=_number_patients(sections, fitted))
     record = TrainRecord(
         recipe=training.recipe.model_copy(update={"protocol": protocol}),
         protocol=protocol,
@@ -218,7 +218,20 @@ def _write_model(
     return record
 
 
-def _write_genes(path: Path, training: TrainingSet, fitted: Fitted, pearson: NDArray[np.float64]) -> None:
+def _number_patients(sections: tuple[Section, ...], fitted: Fitted) -> NDArray[np.int64]:
+    """Number of the patient of every training spot: [spot]."""
+    _, number = np.unique([section.record.patient for section in sections], return_inverse=True)
+    return np.asarray(number[fitted.section], np.int64)
+
+
+def _write_genes(
+    path: Path,
+    training: TrainingSet,
+    fitted: Fitted,
+    pearson: NDArray[np.float64],
+    *,
+    patient: NDArray[np.int64],
+) -> None:
     """The panel, then genes that are described and were not measured, whose figures nobody knows (NaN)."""
     panel, text = training.panel, fitted.gene_text
     others = 0 if text is None else len(text.other_ids)
@@ -229,7 +242,8 @@ def _write_genes(path: Path, training: TrainingSet, fitted: Fitted, pearson: NDA
 
     def width(coverage: float) -> pa.Array:
         heldout = (fitted.labels, fitted.heldout_expression, fitted.heldout_sd)
-        widths = conformal_half_widths(*(values[fitted.judged] for values in heldout), coverage=coverage)
+        known = (values[fitted.judged] for values in heldout)
+        widths = conformal_half_widths(*known, coverage=coverage, patient=patient[fitted.judged])
         return column(widths, missing=np.nan)
 
     columns = {

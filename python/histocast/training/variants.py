@@ -37,7 +37,7 @@ VARIANTS: dict[str, dict[str, Variant]] = {
         "no-multi-scale": Variant({"trunk": {"multi_scale": False}}),
         "no-gene-text": Variant({"gene_text": False}),
         "no-contrast": Variant({"contrastive": False}),
-        "fixed-weights": Variant({"weights": "fixed"}),
+        "adaptive-weights": Variant({"weights": "adaptive"}),
         "no-distillation": Variant({"distillation": 0.0}),
         "one-key": Variant({"keys": "fused"}),
         "no-direct-path": Variant({"direct": False}),
