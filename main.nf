@@ -28,6 +28,8 @@ workflow PREDICT_SLIDES {
     bundle
     genes // gene panel, or null for the bundle's own
     report_genes // genes of the pages' maps with commas between them, or null
+    report // whether samples get pages
+    formats // of a sample's files, with commas between them
     max_unreadable
     on_slide_error
     allow_metadata // columns with commas between them, or null
@@ -63,7 +65,7 @@ workflow PREDICT_SLIDES {
         .map { meta, slide, record, tiles, _works -> tuple(meta, slide, record, tiles) }
     ENCODE(to_encode, staged_bundle, max_unreadable)
     PREDICT(TILE.out.tiles.join(TILE.out.thumbnail).join(ENCODE.out.features), staged_bundle, staged_genes)
-    REPORT(TILE.out.tiles.join(TILE.out.thumbnail).join(TILE.out.tissue).join(PREDICT.out.anndata), report_genes ?: '')
+    REPORT(TILE.out.tiles.join(TILE.out.thumbnail).join(TILE.out.tissue).join(PREDICT.out.anndata), report_genes ?: '', report, formats)
 
     // Sorted, because an order that changes between runs would make -resume summarise again.
     status = TILE.out.status.mix(ENCODE.out.status, PREDICT.out.status, REPORT.out.status).toSortedList()
@@ -71,7 +73,7 @@ workflow PREDICT_SLIDES {
     if (cohort) {
         // Where no slide was predicted there is nothing to gather.
         gathered = PREDICT.out.summary.map { _meta, file -> file }.toSortedList().filter { files -> files }
-        COHORT(SUMMARISE.out.table, gathered, tuple(local_file(signatures), signatures), batch ?: '')
+        COHORT(SUMMARISE.out.table, gathered, tuple(local_file(signatures), signatures), batch ?: '', report)
     }
     PROVENANCE(run, CHECK.out.samples, SUMMARISE.out.outcomes)
     ended = SUMMARISE.out.failures.combine(SUMMARISE.out.outcomes).combine(PROVENANCE.out.crate)
@@ -171,6 +173,8 @@ workflow {
                 params.bundle,
                 params.genes,
                 params.report_genes,
+                params.report,
+                params.formats,
                 params.max_unreadable,
                 params.on_slide_error,
                 params.allow_metadata,

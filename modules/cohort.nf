@@ -9,6 +9,7 @@ process COHORT {
     path slides, stageAs: 'results/?/*'
     tuple path(signatures, stageAs: 'signatures/*'), val(signatures_uri)
     val batch // column of the samplesheet, or empty
+    val pages // whether samples have pages to link to
 
     output:
     path 'cohort/*.{parquet,h5ad,html}', emit: cohort
@@ -18,7 +19,7 @@ process COHORT {
     ${task_environment(task)}histocast cohort results \\
         ${option('--signatures', signatures, signatures_uri)} \\
         ${option('--batch', null, batch)} \\
-        --pages .. \\
+        ${pages ? '--pages ..' : ''} \\
         --outdir cohort
     """
 

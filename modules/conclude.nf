@@ -32,7 +32,7 @@ def set_aside(outdir, outcomes) {
 }
 
 def is_stale(name, failed_stage) {
-    return failed_stage == 'report' ? name.endsWith('.html') : name != 'status.json' && !name.endsWith('.stale')
+    return failed_stage == 'report' ? name ==~ /.*\.(html|geojson|zarr\.zip)/ : name != 'status.json' && !name.endsWith('.stale')
 }
 
 def move_aside(path, target, sample) {

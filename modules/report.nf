@@ -1,6 +1,6 @@
 include { option ; quoted ; task_environment } from './inputs.nf'
 
-// Draws the page of one sample.
+// Draws the page of one sample, and writes what other programs open.
 process REPORT {
     tag "${meta.id}"
     label 'process_light'
@@ -8,9 +8,12 @@ process REPORT {
     input:
     tuple val(meta), path(slide_record), path(tiles), path(thumbnail), path(tissue), path(expression)
     val report_genes // with commas between them, or empty
+    val page // whether to draw it
+    val formats // with commas between them
 
     output:
     tuple val(meta), path("${meta.id}/${meta.id}.html"), optional: true, emit: page
+    tuple val(meta), path("${meta.id}/${meta.id}.{geojson,zarr.zip}"), optional: true, emit: formats
     path "${meta.id}/report.status.json", emit: status
 
     script:
@@ -22,13 +25,15 @@ process REPORT {
         --thumbnail ${thumbnail} \\
         --tissue ${tissue} \\
         ${option('--report-genes', null, report_genes)} \\
+        ${option('--formats', null, formats)} \\
+        ${page ? '' : '--no-page'} \\
         --outdir ${quoted(meta.id)}
     """
 
     stub:
     """
     mkdir ${meta.id}
-    touch ${meta.id}/${meta.id}.html
+    ${page ? "touch ${meta.id}/${meta.id}.html" : ''}
     echo '{"schema_version": 1, "sample": "${meta.id}", "stage": "report", "outcome": "ok"}' > ${meta.id}/report.status.json
     """
 }

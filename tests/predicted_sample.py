@@ -28,15 +28,17 @@ def predict(files: SlideFiles, bundle_folder: Path, outdir: Path) -> None:
         )
 
 
-def write_report(files: SlideFiles, folder: Path, **changes: object) -> Page:
+def write_report(files: SlideFiles, folder: Path, **changes: Any) -> Page:
     known: dict[str, Any] = {
         "expression": folder / f"{files.record.sample}.h5ad",
         "record": files.record,
         "tiles": files.tiles,
         "thumbnail": files.thumbnail,
         "tissue": files.tissue,
-        "outdir": folder,
+        "page": folder / f"{files.record.sample}.html",
     }
+    if outdir := changes.pop("outdir", None):
+        changes["page"] = outdir / f"{files.record.sample}.html"
     given = {**known, **changes}
     report_sample(**given)
-    return Page(given["outdir"] / f"{given['record'].sample}.html")
+    return Page(given["page"])

@@ -19,6 +19,8 @@ MEDIA_TYPES = {
     "h5ad": "application/x-hdf5",
     "parquet": "application/vnd.apache.parquet",
     "html": "text/html",
+    "geojson": "application/geo+json",
+    "zip": "application/zip",
     "json": "application/json",
     "txt": "text/tab-separated-values",
     "md": "text/markdown",

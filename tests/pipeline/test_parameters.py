@@ -169,7 +169,7 @@ def test_a_parameter_that_changes_nothing_is_refused_with_the_profile_that_would
             ("train", name)
             for name in ("tasks_per_server", "precision", "node_cache", "report_genes", "allow_metadata")
         ),
-        *(("train", name) for name in ("cohort", "signatures", "batch")),
+        *(("train", name) for name in ("cohort", "signatures", "batch", "report", "formats")),
         *(("predict", name) for name in ("recipe", "methods", "gene_text", "unseen_genes", "encoders")),
         *(("predict", name) for name in ("encoder_weights", "checkpoints")),
     }

@@ -22,7 +22,7 @@ from pipeline_runs import Launcher, count_by_process, write_samplesheet
 pytestmark = pytest.mark.timeout(900)
 
 STAGES = ("TILE", "ENCODE", "PREDICT", "REPORT")
-RESULTS = ("h5ad", "parquet", "genes.parquet", "slide.parquet", "html")
+RESULTS = ("h5ad", "parquet", "genes.parquet", "slide.parquet", "html", "geojson", "zarr.zip")
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def comparable_bundle(bundle: Path, tmp_path: Path) -> Path:
 def test_a_bad_slide_is_accounted_for_and_resuming_recomputes_only_what_changed(
     launch: Launcher, three_slides: Path, comparable_bundle: Path, make_slide: Callable[..., Path]
 ) -> None:
-    given = ("--input", three_slides, "--bundle", comparable_bundle, "--cohort", "true")
+    given = ("--input", three_slides, "--bundle", comparable_bundle, "--cohort", "true", "--formats", "geojson,zarr")
 
     failed = launch(*given)
 

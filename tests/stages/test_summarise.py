@@ -133,6 +133,19 @@ def test_a_page_of_many_rows_stays_small_and_counts_them_all(tmp_path):
     assert (tmp_path / "summary.html").stat().st_size < 200_000
 
 
+def test_a_sample_without_a_page_is_not_linked(tmp_path):
+    without = [record.model_copy(update={"facts": {**record.facts, "page": "none"}}) for record in finished("B")]
+    _, _, page = run(tmp_path, [sample("A"), sample("B")], [*finished("A"), *without])
+    assert page.links == ["A/A.html", "summary.parquet"]
+
+
+def test_the_page_of_the_cohort_is_linked_where_a_slide_was_predicted(tmp_path):
+    check = CheckRecord(bundle_digest="sha256:" + "b" * 64, samples=(sample("A"),))
+    for statuses, is_linked in ((finished("A"), True), ([failed("A", "tile")], False)):
+        write_summary(check, statuses, tmp_path, has_cohort=True)
+        assert ("cohort/cohort.html" in Page(tmp_path / "summary.html").links) is is_linked
+
+
 def test_pages_of_finished_samples_are_linked_from_where_the_summary_lies(mixed):
     *_, page = mixed
     assert page.links == ["A/A.html", "summary.parquet"]

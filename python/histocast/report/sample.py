@@ -14,6 +14,7 @@ from histocast.artifacts import BLURRED
 from histocast.records import SlideRecord, Verdict
 from histocast.report import accuracy
 from histocast.report.canvas import Canvas
+from histocast.report.geojson import write_geojson
 from histocast.report.maps import make_maps, make_picture
 from histocast.report.page import THIN_SPACE, count, percent, plural, write_page
 from histocast.report.pictures import (
@@ -42,10 +43,11 @@ def report_sample(
     tiles: Path,
     thumbnail: Path,
     tissue: Path,
-    outdir: Path,
+    page: Path | None,
+    geojson: Path | None = None,
     report_genes: str | None = None,
 ) -> Verdict:
-    """Write ``<sample>.html``, which needs no other file and no network; return the verdict it shows.
+    """Write a sample's page, which needs no other file and no network; return the verdict it shows.
 
     With scripts it is a viewer of every gene that fits; without, and on paper, it has the maps of a few.
 
@@ -55,6 +57,8 @@ def report_sample(
         ``<sample>.h5ad``; everything about the model comes from it.
     tiles:
         ``tiles.parquet``, for the tiles that are not in tissue.
+    page, geojson:
+        Files to write: the page, and tiles with the values of the static maps' genes for QuPath; none where None.
     report_genes:
         Genes of the static maps, by symbol or identifier, with commas between them; default: genes predicted well whose
         maps differ.
@@ -73,11 +77,30 @@ def report_sample(
         shown_unseen=SHOWN_UNSEEN,
         names=report_genes,
     )
+    verdict = decide_verdict(data, record)
+    mask = read_tissue(tissue, sample=record.sample)
+    if geojson is not None:
+        write_geojson(geojson, data, record, mask)
+    if page is not None:
+        _write_page(page, data, record, mask, verdict=verdict, expression=expression, tiles=tiles, thumbnail=thumbnail)
+    return verdict
+
+
+def _write_page(
+    path: Path,
+    data: SampleData,
+    record: SlideRecord,
+    tissue: NDArray[np.uint8],
+    *,
+    verdict: Verdict,
+    expression: Path,
+    tiles: Path,
+    thumbnail: Path,
+) -> None:
     picture = read_rgb(thumbnail, sample=record.sample)
     canvas = Canvas.over(data.centres_level0_px, thumbnail=picture, record=record)
     known = data.provenance
-    verdict = decide_verdict(data, record)
-    slide = _slide(picture, read_tissue(tissue, sample=record.sample), canvas, record)
+    slide = _slide(picture, tissue, canvas, record)
     maps = make_maps(data, canvas, record)
     viewer = None
     if data.readable.any():
@@ -85,7 +108,7 @@ def report_sample(
             spent = _bytes_of_pictures([slide, maps])
             viewer = make_viewer(data, record, picture, canvas, read=read, spent_bytes=spent)
     write_page(
-        outdir / f"{record.sample}.html",
+        path,
         "sample.html",
         sample=record.sample,
         version=__version__,
@@ -99,7 +122,6 @@ def report_sample(
         intended_use=known["bundle"]["intended_use"],
         provenance=_provenance(data, record),
     )
-    return verdict
 
 
 def _bytes_of_pictures(content: Any) -> int:

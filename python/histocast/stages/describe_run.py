@@ -46,6 +46,8 @@ SAMPLE_FILES: dict[str, tuple[str, Stage]] = {
     "genes.parquet": ("What is known of each predicted gene", "predict"),
     "slide.parquet": ("Statistics of each gene over the slide, and the slide's quality", "predict"),
     "html": ("Report of the sample", "report"),
+    "geojson": ("Tiles and tissue for QuPath", "report"),
+    "zarr.zip": ("Predicted expression, as AnnData in Zarr", "report"),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -11,6 +11,7 @@ from urllib.parse import quote
 from histocast import __version__
 from histocast.records import CheckRecord, SampleStatus, Stage
 from histocast.report.page import count, percent, plural, write_page
+from histocast.stages.report import PAGE_FACT
 
 SLIDE_STAGES: tuple[Stage, ...] = ("tile", "encode", "predict", "report")
 
@@ -58,6 +59,7 @@ def write_summary_page(
     """
     failures = [row for row in rows if row["outcome"] == "failed"]
     finished = [row for row in rows if row["outcome"] == "ok"]
+    without_page = {result.sample for result in results if any(PAGE_FACT in stage.facts for stage in result.stages)}
     reserved = [result for result in results if result.verdict and result.verdict.level != "good"]
     # A record of an older version has no verdict: such a sample counts as predicted.
     levels: Counter[Level] = Counter(
@@ -74,7 +76,9 @@ def write_summary_page(
         has_cohort=has_cohort and bool(finished),
         most_rows=MOST_ROWS,
         totals={"failures": len(failures), "reserved": len(reserved), "finished": len(finished)},
-        reserved=[{**_page_of(result.sample), "verdict": result.verdict} for result in reserved[:MOST_ROWS]],
+        reserved=[
+            {**_page_of(result.sample, without_page), "verdict": result.verdict} for result in reserved[:MOST_ROWS]
+        ],
         failures=[
             {
                 "sample": row["sample"],
@@ -86,7 +90,7 @@ def write_summary_page(
             }
             for row in failures[:MOST_ROWS]
         ],
-        finished=[_finished(row) for row in finished[:MOST_ROWS]],
+        finished=[_finished(row, without_page) for row in finished[:MOST_ROWS]],
         bottlenecks=_bottlenecks(results),
         bundle_digest=check.bundle_digest,
         genes_digest=check.genes_digest,
@@ -123,15 +127,16 @@ def _sentence(levels: Counter[Level], *, failed: int) -> str:
     return " ".join(parts) or "Every sample was predicted, without reservations."
 
 
-def _page_of(sample: str) -> dict[str, str]:
-    return {"sample": sample, "link": f"{quote(sample)}/{quote(sample)}.html"}
+def _page_of(sample: str, without_page: Container[str]) -> dict[str, str]:
+    link = "" if sample in without_page else f"{quote(sample)}/{quote(sample)}.html"
+    return {"sample": sample, "link": link}
 
 
-def _finished(row: dict[str, Any]) -> dict[str, str]:
+def _finished(row: dict[str, Any], without_page: Container[str]) -> dict[str, str]:
     spots = row["spots"]
     seconds = [row[f"{stage}_s"] for stage in SLIDE_STAGES if row[f"{stage}_s"] is not None]
     return {
-        **_page_of(row["sample"]),
+        **_page_of(row["sample"], without_page),
         "verdict": VERDICTS.get(row["verdict"], "\u2013"),
         "tiles": _or_dash(row["tiles"], count),
         "area": _or_dash(row["tissue_area_mm2"], "{:,.1f}".format),
