@@ -81,7 +81,10 @@ def embed_slides(matrix: h5py.Dataset, *, sd: NDArray[np.float64], scratch: Path
         made = Embedding(places, genes, np.asarray(data.uns["pca"]["variance_ratio"]), None)
         if slides < FEWEST_FOR_MAP:
             return made
-        scanpy.pp.neighbors(data, n_neighbors=min(NEIGHBOURS, slides - 1), use_rep="X_pca", random_state=0)
+        # By scikit-learn at any size: from 8,192 slides on scanpy would search with pynndescent, whose present release hands it
+        # what it cannot read.
+        neighbours = min(NEIGHBOURS, slides - 1)
+        scanpy.pp.neighbors(data, n_neighbors=neighbours, use_rep="X_pca", random_state=0, transformer="sklearn")
         scanpy.tl.umap(data, random_state=0)
     return Embedding(
         places,
