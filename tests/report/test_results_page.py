@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def test_every_snippet_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(snippets) >= 6
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for snippet in snippets:
         exec(snippet, names)  # the manual's own code
         assert capsys.readouterr().out
