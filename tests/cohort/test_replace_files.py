@@ -104,10 +104,11 @@ def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path):
 def test_whoever_reads_a_cohort_finishes_it_first(tmp_path):
     whole = tmp_path / module.WHOLE
     whole.mkdir()
-    for name in ("cohort.h5ad", "slides.parquet"):
+    kept = [name for name in COHORT_FILES if name != "signatures.parquet"]
+    for name in kept:
         (tmp_path / name).write_text("old")
         (whole / name).write_text("new")
     (tmp_path / "signatures.parquet").write_text("old")
-    (whole / "files").write_text("cohort.h5ad\nslides.parquet")
+    (whole / "files").write_text("\n".join(kept))
     assert isinstance(find_results(str(tmp_path)), EarlierCohort)
-    assert content(tmp_path) == {name: "new" for name in COHORT_FILES if name != "signatures.parquet"}
+    assert content(tmp_path) == dict.fromkeys(kept, "new")
