@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from histocast.tissue import find_tissue
+from histocast.tissue.strokes import find_strokes
 
 HAEMATOXYLIN, EOSIN = np.array([0.65, 0.70, 0.29]), np.array([0.07, 0.99, 0.11])
 
@@ -211,3 +212,19 @@ def test_strokes_over_a_real_section_are_pen_and_cost_little_of_it(shared_data, 
             pen = find_tissue(compress_jpeg(np.round(inked).astype(np.uint8), 90), UM_PER_PX).pen
             assert pen[under].mean() > 0.9, ink
             assert pen[elsewhere].mean() < 0.06, ink
+
+
+@pytest.mark.parametrize("width_um", [250, 350])
+@pytest.mark.parametrize("points", [((0.35, 0.85), (0.6, 0.8), (0.9, 0.45)), ((0.3, 0.3), (0.7, 0.7))])
+def test_broad_ink_that_is_known_costs_no_tissue_beside_it(paint, points, width_um):
+    painting = paint(rows=260, columns=300, um_per_px=12.0)
+    painting.add_section(painting.ellipse(0.5, 0.5, 0.45, 0.42))
+    known = painting.line(points, width_um)
+    painting.absorbance += known[..., None] * (1.0, 0.62, 0.21)
+    absorbance, stained = painting.absorbance.astype(np.float32), painting.section & ~known
+    beside = cv2.dilate(known.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0
+    assert not (find_strokes(absorbance, stained, 12.0, known=known) & beside).any()
+    unknown = np.zeros_like(known)
+    assert (find_strokes(absorbance, stained, 12.0, known=unknown) & beside).sum() > 500, (
+        "what is filled would cost this"
+    )

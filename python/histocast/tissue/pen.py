@@ -87,7 +87,8 @@ def find_pen(absorbance: NDArray[np.float32], image: NDArray[np.uint8], um_per_p
     traces |= find_even_areas(absorbance, ~border, um_per_px) | find_even_lines(absorbance, ~border, um_per_px)
     traces |= _continue_marks(strokes | traces, absorbance, um_per_px) & ~border
     stained = _could_be_stained(absorbance) & ~(border | strokes | traces)
-    traces |= find_strokes(absorbance, drop_small(stained, MIN_STAINED_UM2, um_per_px), um_per_px) & ~border
+    stained = drop_small(stained, MIN_STAINED_UM2, um_per_px)
+    traces |= find_strokes(absorbance, stained, um_per_px, known=strokes | traces) & ~border
     # At least a pixel of rim, whatever the scale: a pixel half ink and half glass has a false colour too.
     pen = dilate(strokes, HALO_UM, um_per_px) | dilate(traces, TRACE_HALO_UM, um_per_px)
     return pen & ~border, dilate(border, HALO_UM / 2, um_per_px)

@@ -63,8 +63,11 @@ _SQUARE = np.ones((3, 3), np.uint8)
 _NEAR_TISSUE = np.ones((5, 5), np.uint8)
 
 
-def find_strokes(absorbance: Planes, tissue: Mask, um_per_px: float) -> Mask:
-    """Return strokes of ink [row, column] over ``tissue``; ``absorbance`` is [row, column, 3]."""
+def find_strokes(absorbance: Planes, tissue: Mask, um_per_px: float, *, known: Mask) -> Mask:
+    """Return strokes of ink [row, column] over ``tissue``; ``absorbance`` is [row, column, 3].
+
+    ``known`` is ink that was found by other signs: in broad lines it would darken what lies next to it.
+    """
     strokes = np.zeros(tissue.shape, bool)
     left, top, width, height = cv2.boundingRect(tissue.astype(np.uint8))
     window = np.s_[top : top + height, left : left + width]
@@ -78,7 +81,10 @@ def find_strokes(absorbance: Planes, tissue: Mask, um_per_px: float) -> Mask:
         stained = np.asarray(cv2.resize(stained, size, interpolation=cv2.INTER_AREA), np.float32)
         if np.count_nonzero(stained > 0.5) < MIN_TISSUE_PX:
             break
-        found = _find_lines(planes, stained > 0.5, MIN_LENGTH_PX[halving > 0])
+        hole = cv2.resize(known[window].astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0
+        found = _find_lines(
+            _fill(planes, hole) if halving and hole.any() else planes, stained > 0.5, MIN_LENGTH_PX[halving > 0]
+        )
         strokes[window] |= cv2.resize(found.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
         # In the next picture what was found would pass for a pale broad stroke.
         planes = _fill(planes, found)
@@ -88,8 +94,16 @@ def find_strokes(absorbance: Planes, tissue: Mask, um_per_px: float) -> Mask:
 def _fill(planes: Planes, hole: Mask) -> Planes:
     """The picture with ``hole`` in the mean absorbance around it."""
     around = (cv2.dilate(hole.astype(np.uint8), _SQUARE) == 0).astype(np.float32)
+    if not around.any():
+        return planes
     mean = smooth(planes * around[..., None], FILL_PX) / np.maximum(smooth(around, FILL_PX), 1e-3)[..., None]
-    return np.where(around[..., None] > 0, planes, mean)
+    # Deep in a broad hole there is nothing around: the mean at the nearest place outside it is taken.
+    _, labels = cv2.distanceTransformWithLabels(
+        (around == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    nearest = np.zeros((int(labels.max()) + 1, 3), np.float32)
+    nearest[labels[around > 0]] = mean[around > 0]
+    return np.where(around[..., None] > 0, planes, nearest[labels])
 
 
 def _find_lines(absorbance: Planes, tissue: Mask, min_length_px: int) -> Mask:
