@@ -18,9 +18,9 @@ PAGE_FACT = "page"
 
 
 class Report(RecordedSlideStage):
-    """Write the page of one sample, <sample>.html, and what other programs open.
+    """Write the page of one sample, and files for other programs.
 
-    With --formats also <sample>.geojson for QuPath and <sample>.zarr.zip.
+    Writes <sample>.html and, with --formats, <sample>.geojson for QuPath and <sample>.zarr.zip.
     """
 
     stage_name = "report"
