@@ -22,7 +22,7 @@ def test_the_configuration_has_the_defaults_of_the_model(launch: Launcher, root:
     configured = dict(re.findall(r"^params\.(\w+) = (.*)$", flat, flags=re.MULTILINE))
 
     def as_written(value: object) -> str:
-        return f"'{value}'" if isinstance(value, str) else {None: "null", False: "false"}.get(value, str(value))
+        return f"'{value}'" if isinstance(value, str) else json.dumps(value)
 
     expected = {
         name: as_written(None if field.is_required() else field.default)
