@@ -122,7 +122,14 @@ def train(call: Call, base: str) -> str:
     return IMAGE.replace("client", "train")
 
 
-@pytest.mark.parametrize("name", ["client", "triton", "train"])
+@pytest.fixture(scope="module")
+def cohort(call: Call, base: str) -> str:
+    """The image of the last step of a run with ``--cohort true``."""
+    call("make", "images", "ENGINE=podman", "IMAGES=cohort", f"BUILD_ARGS=--build-arg BASE={base}")
+    return IMAGE.replace("client", "cohort")
+
+
+@pytest.mark.parametrize("name", ["client", "triton", "cohort", "train"])
 def test_an_image_works_as_schedulers_start_it(call: Call, request: pytest.FixtureRequest, name: str) -> None:
     """Any user, a read-only root, and the commands of a job of AWS Batch."""
     image = request.getfixturevalue(name)
