@@ -83,7 +83,7 @@ $(TOOLS)/bin/nextflow: requirements/nextflow/pom.xml requirements/nextflow/nextf
 	(cd $(TOOLS)/nextflow && sha256sum --quiet --strict --check) < requirements/nextflow/nextflow.sha256
 	install -D -m 755 requirements/nextflow/nextflow $@
 
-# A second one, whose linter and strict parser judge the pipeline.
+# A second one, whose linter and strict parser check the pipeline.
 STRICT := $(TOOLS)/strict
 
 $(STRICT)/bin/nextflow: requirements/nextflow/strict/pom.xml requirements/nextflow/strict/nextflow.sha256 requirements/nextflow/nextflow

@@ -20,7 +20,9 @@ REPLACED = {
     r"affordable\w*": "coalesce gap",
     r"mangled": "spreadsheet damage",
     r"genes ask|asked genes|AskedGenes": "genes prepare, selected genes",
+    r"as_they_are": "unstandardised",
     r"give it often": "may be repeated",
+    r"[Jj]udg\w*": "validate an input, score a model",
     r"mend(s|ed|ing)?": "fix",
 }
 

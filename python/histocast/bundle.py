@@ -142,7 +142,7 @@ class FusionSpec(GraphSpec):
     standardise_within_slide: bool = False
     """Whether features are brought to mean 0 and sd 1 over the slide instead, which removes what differs between two
     slides: their predictions cannot be compared then."""
-    as_they_are: tuple[str, ...] = ()
+    unstandardised: tuple[str, ...] = ()
     """Feature columns that are not, even so: those of an encoder that was trained together with the graph."""
     precision: Literal["fp32", "fp16"] = "fp32"
     """What the graph computes in; its inputs and outputs are float32 either way."""

@@ -1,4 +1,4 @@
-"""Genes left out of training, predicted from their descriptions and judged beside what knows less."""
+"""Genes left out of training, predicted from their descriptions and scored beside what knows less."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, made_set: Path, speaking_tex
 
 
 @pytest.fixture(scope="module")
-def judged(model: Path, made_set: Path) -> tuple[Path, Evaluation]:
+def scored(model: Path, made_set: Path) -> tuple[Path, Evaluation]:
     folder = model.parent / "evaluation"
     return folder, evaluate(made_set, models=[model], outdir=folder)
 
@@ -83,8 +83,8 @@ def test_genes_held_out_leave_the_panel(model: Path) -> None:
     assert genes.slice(len(seen)).column("gene_symbol").to_pylist() == [*HELD, NOWHERE]
 
 
-def test_unseen_genes_stand_apart_beside_what_knows_less(judged: tuple[Path, Evaluation]) -> None:
-    folder, evaluation = judged
+def test_unseen_genes_stand_apart_beside_what_knows_less(scored: tuple[Path, Evaluation]) -> None:
+    folder, evaluation = scored
     assert {summary.subject for summary in evaluation.unseen} == set(UNSEEN_SUBJECTS)
     assert not {summary.subject for summary in evaluation.summaries} & set(UNSEEN_SUBJECTS)
     # One of those left out is in no counts.
@@ -105,8 +105,8 @@ def test_unseen_genes_stand_apart_beside_what_knows_less(judged: tuple[Path, Eva
     assert {row["gene_symbol"] for row in genes if row["subject"] == OWN_TEXT} == set(HELD)
 
 
-def test_another_genes_text_costs_a_panel_gene_its_pattern(judged: tuple[Path, Evaluation]) -> None:
-    evaluation = judged[1]
+def test_another_genes_text_costs_a_panel_gene_its_pattern(scored: tuple[Path, Evaluation]) -> None:
+    evaluation = scored[1]
     pearson = {summary.subject: summary.figure("pearson").mean for summary in evaluation.summaries}
     assert pearson[SHUFFLED_TEXT] < pearson["model"] - 0.2
 

@@ -1,4 +1,4 @@
-"""Networks on a training set: trained, stopped and gone on with, judged, exported and asked for unseen genes."""
+"""Networks on a training set: trained, stopped and gone on with, scored, exported and asked for unseen genes."""
 
 from __future__ import annotations
 
@@ -361,7 +361,7 @@ def test_tokens_of_the_target_are_what_a_gene_looks_at(encoder_bundle: Bundle, t
     fusion = read_bundle(tmp_path / "model").fusion
     assert fusion.feeds["target"] == ("morphology.tokens",)
     assert next(each.shape for each in fusion.inputs if each.name == "target") == ("spot", 4, DIM // 4)
-    evaluation = evaluate(tmp_path / "set", models=[tmp_path / "model"], outdir=tmp_path / "judged")
+    evaluation = evaluate(tmp_path / "set", models=[tmp_path / "model"], outdir=tmp_path / "scored")
     pearson = {each.subject: each.figure("pearson").mean for each in evaluation.summaries}
     assert pearson["model"] > 0.1
 

@@ -76,7 +76,7 @@ def test_one_network_is_trained_and_judged_on_what_it_left_out(model: tuple[Path
     assert encoder["parameters"] == encoder["trained_parameters"] > 1e6
     bundle = read_bundle(folder)
     assert [(spec.name, spec.file) for spec in bundle.encoders] == [("uni", None), ("trained", "encoders/trained.onnx")]
-    assert bundle.fusion.feeds["target"] == bundle.fusion.as_they_are == (COLUMN,)
+    assert bundle.fusion.feeds["target"] == bundle.fusion.unstandardised == (COLUMN,)
     assert bundle.fusion.feeds["neighbour"] == ("uni.embedding",)
 
 

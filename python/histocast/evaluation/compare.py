@@ -1,4 +1,4 @@
-"""Judge a finished prediction by counts measured on the same slide."""
+"""Score a finished prediction by counts measured on the same slide."""
 
 from __future__ import annotations
 

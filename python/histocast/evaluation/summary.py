@@ -68,12 +68,12 @@ class Evaluation(Record):
     patients: int
     sections: int
     spots: int
-    """Held-out spots that were judged."""
+    """Held-out spots that were scored."""
     summaries: tuple[SubjectSummary, ...]
     measured: tuple[SectionGenes, ...] = ()
     """What every section of the set measured of the panel."""
     unseen_genes: int = 0
-    """Genes left out of training that any section judged, from their texts."""
+    """Genes left out of training that any section scored, from their texts."""
     unseen: tuple[SubjectSummary, ...] = ()
     """What was predicted of them, by what: `histocast.evaluation.zero_shot`."""
 

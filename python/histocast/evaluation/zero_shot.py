@@ -4,7 +4,7 @@ A graph that takes genes by their texts answers for a gene by its text alone, wh
 what it says of a gene given another's text is what it says of that other gene, and no second prediction is made.
 
 Beside a model's panel stands ``shuffled text``. Genes that the recipe left out of training and that a held-out section
-measured are judged apart:
+measured are scored apart:
 
 ``unseen: own text``           the model, from the gene's description
 ``unseen: shuffled text``      from the description of another of these genes: what is left without knowing the gene

@@ -140,7 +140,7 @@ class FusionInputs:
 def _statistics(fusion: FusionSpec, store: SpotFeatures, columns: set[str]) -> dict[str, Standardisation]:
     """By column: of the slide itself where the graph was trained so, else of the training set."""
     if fusion.standardise_within_slide:
-        within = {column: standardisation(column, [store]) for column in sorted(columns - set(fusion.as_they_are))}
+        within = {column: standardisation(column, [store]) for column in sorted(columns - set(fusion.unstandardised))}
         return {column: found for column, found in within.items() if found is not None}
     return {
         column: Standardisation(np.array(found.mean, np.float32), np.array(found.sd, np.float32))

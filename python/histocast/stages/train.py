@@ -50,7 +50,7 @@ class Train(Stage):
         Raises
         ------
         UsageError
-            Something is given that the method does not use; a plan has judged that for all of its methods.
+            Something is given that the method does not use; a plan has checked that for all of its methods.
         HistocastError
             As `histocast.training.train_fold.train` does.
         """

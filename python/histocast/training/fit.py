@@ -67,7 +67,7 @@ class Fitted:
     heldout_expression: NDArray[np.float64]
     """[spot, gene] by models that had not seen the spot's group."""
     heldout_sd: NDArray[np.float64]
-    judged: NDArray[np.bool_]
+    scored: NDArray[np.bool_]
     """[spot]: which spots any model had not seen; the held-out figures of others are NaN."""
     inner: InnerSplit
     choices: dict[str, Any]
@@ -140,7 +140,7 @@ def _fit_linear(training: TrainingSet, sections: Sequence[Section], *, protocol:
         section=index,
         heldout_expression=found.heldout_expression,
         heldout_sd=found.heldout_sd,
-        judged=np.ones(len(truth), bool),
+        scored=np.ones(len(truth), bool),
         inner=inner,
         choices=found.choices | {"scales": list(options.scales)},
     )

@@ -128,8 +128,8 @@ def fit_network(
                     learned=None if learned.all() else torch.from_numpy(learned),
                 )
             )
-    judged = np.isin(inner.group, groups)
-    residual = np.maximum(heldout_sd(labels[judged], heldout[judged]), 1e-6)
+    scored = np.isin(inner.group, groups)
+    residual = np.maximum(heldout_sd(labels[scored], heldout[scored]), 1e-6)
     ensemble = Ensemble(members, residual_sd=torch.tensor(residual, dtype=torch.float32), panel_text=maker.panel_text)
     encoder = _encoder_of(networks[0], sections[-1], recipe)
     return Fitted(
@@ -140,7 +140,7 @@ def fit_network(
         section=section_index(sections),
         heldout_expression=heldout,
         heldout_sd=np.broadcast_to(residual, labels.shape),
-        judged=judged,
+        scored=scored,
         inner=inner,
         choices=_choices(config, history.networks, ensemble, None if encoder is None else encoder.describe()),
         gene_text=text if ensemble.takes_genes else None,

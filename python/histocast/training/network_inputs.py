@@ -62,18 +62,18 @@ def network_spec(
         "grid_xy": TensorSpec(name="grid_xy", dtype="int64", shape=("spot", 2)),
     }
     feeds = dict.fromkeys(("target", "neighbour", "context"), recipe.features)
-    as_they_are: tuple[str, ...] = ()
+    unstandardised: tuple[str, ...] = ()
     if recipe.target_tokens is not None:
         tensors["target"], feeds["target"] = target_tokens(training), (recipe.target_tokens,)
     if isinstance(network, FromPixels):
-        tensors["target"], feeds["target"], as_they_are = target_tensor(network.encoder), (COLUMN,), (COLUMN,)
+        tensors["target"], feeds["target"], unstandardised = target_tensor(network.encoder), (COLUMN,), (COLUMN,)
     genes: int | str = len(training.panel)
     if network.takes_genes and text is not None:
         genes = "gene"
         tensors["gene"] = TensorSpec(name="gene", dtype="float32", shape=("gene", text.dim))
     if network.takes_nuclei:
         tensors["nuclei"], feeds["nuclei"] = _nuclei(training)
-    columns = {column for fed in feeds.values() for column in fed if column not in as_they_are}
+    columns = {column for fed in feeds.values() for column in fed if column not in unstandardised}
     return FusionSpec(
         file=None,
         sha256="",
@@ -85,7 +85,7 @@ def network_spec(
         halo_spots=recipe.halo_spots,
         statistics={} if recipe.standardise_within_slide else training_statistics(sections, columns),
         standardise_within_slide=recipe.standardise_within_slide,
-        as_they_are=as_they_are,
+        unstandardised=unstandardised,
     )
 
 

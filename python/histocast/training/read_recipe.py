@@ -108,7 +108,7 @@ def read_preparation(
 
 
 def is_plan(name: str | Path) -> bool:
-    """Whether ``name`` is a plan, in which all choices were judged together; raises as `read_recipe` does."""
+    """Whether ``name`` is a plan, in which all choices were validated together; raises as `read_recipe` does."""
     return "recipes" in _read_content(name)[0]
 
 

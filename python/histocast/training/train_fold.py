@@ -191,8 +191,8 @@ def _write_model(
         check_on_drawn_inputs(fitted.module, graph, outputs=OUTPUTS),
     )
     encoder, encoder_difference = fitted.encoder.write(outdir) if fitted.encoder else (None, 0.0)
-    judged = fitted.judged
-    pearson = mean_section_pearson(fitted.labels[judged], fitted.heldout_expression[judged], fitted.section[judged])
+    scored = fitted.scored
+    pearson = mean_section_pearson(fitted.labels[scored], fitted.heldout_expression[scored], fitted.section[scored])
     _write_genes(outdir / "genes.parquet", training, fitted, pearson, patient=_number_patients(sections, fitted))
     record = TrainRecord(
         recipe=training.recipe.model_copy(update={"protocol": protocol}),
@@ -242,8 +242,8 @@ def _write_genes(
 
     def width(coverage: float) -> pa.Array:
         heldout = (fitted.labels, fitted.heldout_expression, fitted.heldout_sd)
-        known = (values[fitted.judged] for values in heldout)
-        widths = conformal_half_widths(*known, coverage=coverage, patient=patient[fitted.judged])
+        known = (values[fitted.scored] for values in heldout)
+        widths = conformal_half_widths(*known, coverage=coverage, patient=patient[fitted.scored])
         return column(widths, missing=np.nan)
 
     columns = {
