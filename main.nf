@@ -3,7 +3,7 @@
 include { CHECK } from './modules/check.nf'
 include { TILE } from './modules/tile.nf'
 include { ENCODE } from './modules/encode.nf'
-include { ENCODE as PROVE_IMAGE } from './modules/prove_image.nf'
+include { ENCODE as PROVE_IMAGE ; COHORT as PROVE_COHORT_IMAGE } from './modules/prove_image.nf'
 include { PREDICT } from './modules/predict.nf'
 include { REPORT } from './modules/report.nf'
 include { SUMMARISE } from './modules/summarise.nf'
@@ -56,12 +56,15 @@ workflow PREDICT_SLIDES {
     slides = samples.map { meta -> tuple(meta, local_files(meta.files ?: [])) }
     spots = samples.map { meta -> tuple(meta, local_files([meta.spots])) }
 
-    image_works = runs_in_containers() ? PROVE_IMAGE().works : channel.value(true)
+    works = channel.value(true)
+    if (runs_in_containers()) {
+        works = cohort ? PROVE_IMAGE().works.combine(PROVE_COHORT_IMAGE().works).map { _one, _other -> true } : PROVE_IMAGE().works
+    }
 
     TILE(slides.join(spots), staged_bundle)
     to_encode = slides
         .join(TILE.out.tiles)
-        .combine(image_works)
+        .combine(works)
         .map { meta, slide, record, tiles, _works -> tuple(meta, slide, record, tiles) }
     ENCODE(to_encode, staged_bundle, max_unreadable)
     PREDICT(TILE.out.tiles.join(TILE.out.thumbnail).join(ENCODE.out.features), staged_bundle, staged_genes)

@@ -193,13 +193,15 @@ def test_pods_ask_for_processors_memory_and_gpu_and_an_image_that_cannot_be_pull
 
         run = launch(
             *("-stub", "-c", settings, "-profile", "k8s,gpu", "--registry", "here.org"),
-            *("--input", sheet, "--bundle", "s3://lab/bundle", "--node_cache", tmp_path / "cache"),
+            *("--input", sheet, "--bundle", "s3://lab/bundle", "--node_cache", tmp_path / "cache", "--cohort", "true"),
         )
 
     assert run.code != 0
     assert "image cannot be pulled" in run.output
     started = Counter(pod["metadata"]["labels"]["nextflow.io/processName"] for pod in api.pods)
-    assert started.keys() == {f"PREDICT_SLIDES_{name}" for name in ("CHECK", "TILE", "PROVE_IMAGE")}
+    assert started.keys() == {
+        f"PREDICT_SLIDES_{name}" for name in ("CHECK", "TILE", "PROVE_IMAGE", "PROVE_COHORT_IMAGE")
+    }
     assert 1 <= started["PREDICT_SLIDES_PROVE_IMAGE"] <= 4
     pods = {pod["metadata"]["labels"]["nextflow.io/processName"]: pod["spec"] for pod in api.pods}
     containers = {name.removeprefix("PREDICT_SLIDES_"): spec["containers"][0] for name, spec in pods.items()}
@@ -208,6 +210,7 @@ def test_pods_ask_for_processors_memory_and_gpu_and_an_image_that_cannot_be_pull
         "requests": {"cpu": 2, "memory": "3072Mi"},
         "limits": {"memory": "3072Mi"},
     }
+    assert containers["PROVE_COHORT_IMAGE"]["image"] == "here.org/histocast/cohort:0.1.0"
     assert containers["PROVE_IMAGE"]["image"] == missing
     assert containers["PROVE_IMAGE"]["resources"] == {
         "requests": {"cpu": 4, "memory": "6144Mi", "nvidia.com/gpu": 1},
