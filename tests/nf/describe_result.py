@@ -23,7 +23,7 @@ def describe(path: Path) -> dict[str, object]:
         names, values = list(data.var_names), np.asarray(data.X)
     else:
         table = pq.read_table(path)
-        names = [field.name for field in table.schema if str(field.type) == "float"]
+        names = [field.name for field in table.schema if b"gene_symbol" in (field.metadata or {})]
         values = np.stack([table[name].to_numpy() for name in names], axis=1)
     means = np.nanmean(values, axis=0).round(DECIMALS)
     return {"shape": list(values.shape), "names": names, "means": [float(mean) for mean in means]}

@@ -88,8 +88,9 @@ def test_a_recipe_brings_an_exported_encoder_to_a_bundle(
     assert str(made) not in (tmp_path / "model" / "train.json").read_text()
     train(tmp_path / "set", recipe=recipe, fold="S2", outdir=tmp_path / "fold")
     evaluation = evaluate(tmp_path / "set", models=[tmp_path / "fold"], outdir=tmp_path / "scored")
-    controls = {"training mean", "stain area", "shuffled spots", "ridge", "extra trees"}
-    assert {each.subject for each in evaluation.summaries} == {"model", *controls}
+    controls = {"training mean", "mean of all genes", "one depth map", "stain area", "shuffled spots"}
+    anchors = {"ridge", "kernel ridge", "extra trees", "average"}
+    assert {each.subject for each in evaluation.summaries} == {"model", *controls, *anchors}
     export_bundle(tmp_path / "model", encoders=tmp_path / "set" / "encoders", outdir=tmp_path / "bundle")
     bundle = verify_bundle(tmp_path / "bundle")
     assert sorted(bundle.encoders[0].files()) == ["encoders/uni.onnx", "encoders/uni.onnx.data"]

@@ -71,7 +71,7 @@ def test_a_model_says_what_its_task_has_to_ask_for(sheet: Path, recipe: Path) ->
     assert {(model.device, model.threads) for model in ridge.models} == {("cpu", 1)}
 
 
-def test_a_variant_is_judged_and_becomes_no_bundle(sheet: Path, recipe: Path) -> None:
+def test_a_variant_is_scored_and_becomes_no_bundle(sheet: Path, recipe: Path) -> None:
     plan = plan_models(sheet, recipe=recipe, methods=["alignst:nuclei"], gene_text=sheet)
 
     assert folds_of(plan, "alignst:nuclei") == [("strict", "A", ""), ("strict", "B", "")]
@@ -236,13 +236,13 @@ def test_choices_next_to_trained_models_are_refused(tmp_path: Path) -> None:
         Evaluate(set=tmp_path, model=(tmp_path,), method="ridge", option=("alphas=[1]",)).run()
 
 
-def test_options_of_every_method_are_judged_in_a_plan(sheet: Path, recipe: Path) -> None:
+def test_options_of_every_method_are_validated_in_a_plan(sheet: Path, recipe: Path) -> None:
     for method in ("ridge", *DESIGNS):
         with pytest.raises(ConfigError, match="nosuch"):
             plan_models(sheet, recipe=recipe, methods=[method], options=["nosuch=1"], gene_text=sheet)
 
 
-def test_one_patient_with_one_section_cannot_be_judged(tmp_path: Path, recipe: Path) -> None:
+def test_one_patient_with_one_section_cannot_be_scored(tmp_path: Path, recipe: Path) -> None:
     sheet = tmp_path / "training.csv"
     sheet.write_text("sample,slide,counts,patient\nA1,a.tiff,a.tsv,A\n")
 
