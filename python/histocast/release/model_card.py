@@ -106,7 +106,7 @@ def _figures(bundle: Bundle) -> Iterator[str]:
     first = bundle.metrics[0]
     yield (
         f"Split: {first.split}. Normalisation: {first.normalisation}. Smoothing: {first.smoothing}. "
-        f"Averaging: {first.averaging}. Genes: as stated a row."
+        f"Averaging: {first.averaging}. Genes: as stated in each row."
     )
     subjects = list(dict.fromkeys(metric.subject for metric in bundle.metrics))
     values = {(metric.name, metric.subject): metric.value for metric in bundle.metrics}
