@@ -37,7 +37,7 @@ def mark_unseen(path: Path, nearest: dict[str, str]) -> None:
     """Say in the metadata of gene columns that genes were never measured, and which is described alike."""
     table = pq.read_table(path)
     fields = [
-        field.with_metadata({"evidence": "near", "nearest_gene": nearest[field.name]})
+        field.with_metadata({"evidence": "similar_text", "nearest_gene": nearest[field.name]})
         if field.name in nearest
         else field
         for field in table.schema
@@ -84,7 +84,7 @@ def test_genes_that_were_never_measured_are_scored_apart(archive: Path, tmp_path
     text = str(score)
     assert f"mean of {len(list_genes()) - 2} " in text
     assert "mean of 2 " in text
-    assert "described near: 2" in text
+    assert "similar text: 2" in text
 
 
 def test_unreadable_spots_are_left_out(archive: Path, tmp_path: Path):

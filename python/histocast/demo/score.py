@@ -101,7 +101,7 @@ class DemoScore:
         levels = [name for name in LEVELS if name != TRAINED and name in self.evidence]
         for level in levels:
             chosen = np.array([name == level for name in self.evidence])
-            lines.append(self._mean_line(f"  described {level}: {int(chosen.sum())}", self.pearson[chosen]))
+            lines.append(self._mean_line(f"  {level.replace('_', ' ')}: {int(chosen.sum())}", self.pearson[chosen]))
         if self.trained.any():
             lines.append("in place of each, for comparison:")
             lines.append(self._mean_line("  gene described alike", self.nearest[order]))
