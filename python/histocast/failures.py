@@ -10,7 +10,7 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -67,11 +67,20 @@ def _say(text: str) -> None:
 
 
 def _without_slide(message: str, arguments: Sequence[str]) -> str:
-    """The message without the location given by ``--slide``, which can hold an accession number."""
-    for option, value in pairwise(arguments):
-        if option == "--slide":
-            for location in (value, PurePosixPath(value).name):
-                if location:
-                    # Not within a word: a slide may be named by one letter.
-                    message = re.sub(rf"(?<!\w){re.escape(location)}(?!\w)", "the slide", message)
+    """The message without the location of the slide that was given, which can hold an accession number."""
+    for given in _slides(arguments):
+        for location in (given, PurePosixPath(given).name):
+            if location:
+                # Not within a word: a slide may be named by one letter.
+                message = re.sub(rf"(?<!\w){re.escape(location)}(?!\w)", "the slide", message)
     return message
+
+
+def _slides(arguments: Sequence[str]) -> Iterator[str]:
+    """Locations of slides among the arguments: ``--slide A``, ``--slide=A`` and ``predict-slide A``."""
+    for word, value in pairwise(arguments):
+        if word == "--slide" or (word == "predict-slide" and not value.startswith("-")):
+            yield value
+    for word in arguments:
+        if word.startswith("--slide="):
+            yield word.removeprefix("--slide=")

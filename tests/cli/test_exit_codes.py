@@ -296,8 +296,13 @@ def test_a_slip_of_the_pen_is_told_before_anything_is_done(run, arguments: str, 
 def test_the_slide_is_not_named_and_no_other_word_suffers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for slide in ("x", "archive/x"):
-        monkeypatch.setattr(sys, "argv", ["histocast", "tile", "--slide", slide])
+    for given, slide in (
+        (("tile", "--slide", "x"), "x"),
+        (("tile", "--slide", "archive/x"), "archive/x"),
+        (("tile", "--slide=archive/x"), "archive/x"),
+        (("predict-slide", "archive/x"), "archive/x"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["histocast", *given])
         with pytest.raises(SystemExit):
             end_with(UsageError(f"prefix of '{slide}': x, {slide}.", where=f"/of/{slide}"))
         assert capsys.readouterr().err == "error: /of/the slide: prefix of 'the slide': the slide, the slide.\n"
