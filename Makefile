@@ -113,11 +113,11 @@ $(TOOLS)/triton/.stamp: requirements/triton.lock requirements/tritonserver $(VEN
 # --- Demo
 
 $(DEMO)/archive/samplesheet.csv: $(VENV)/.histocast.stamp
-	@test -f $@ || histocast demo-data --outdir $(DEMO)/archive
+	@test -f $@ || python -m histocast_demo data --outdir $(DEMO)/archive
 	touch $@
 
 $(DEMO)/training/training.csv: $(VENV)/.histocast.stamp
-	@test -f $@ || histocast demo-data --training --outdir $(DEMO)/training
+	@test -f $@ || python -m histocast_demo data --training --outdir $(DEMO)/training
 	touch $@
 
 # With TRITON=1 the graphs run on an inference server that this recipe starts and stops.
@@ -139,7 +139,7 @@ demo: setup $(DEMO)/archive/samplesheet.csv $(if $(TRITON),$(TOOLS)/triton/.stam
 	find $(DEMO)/results -type f | sort | sed 's/^/  /'
 	echo
 	echo 'How well the predictions meet the hidden truth of the demo archive:'
-	histocast demo-score --archive $(DEMO)/archive --results $(DEMO)/results
+	python -m histocast_demo score --archive $(DEMO)/archive --results $(DEMO)/results
 
 clean:
 	rm -rf $(DEMO)/work $(DEMO)/results $(DEMO)/archive $(DEMO)/training $(DEMO)/models $(DEMO)/*.log*

@@ -13,7 +13,7 @@ trap 'rm -rf "$scratch"' EXIT
 export PATH="$assets/../.venv/bin:$PATH" PYTHONPATH="$assets/../python${PYTHONPATH:+:$PYTHONPATH}"
 histocast() { python -m histocast "$@"; }
 
-histocast demo-data --training --seed 0 --outdir "$scratch/data"
+python -m histocast_demo data --training --seed 0 --outdir "$scratch/data"
 histocast prepare --input "$scratch/data/training.csv" --recipe "$recipe" --outdir "$scratch/set"
 histocast train --set "$scratch/set" --recipe "$recipe" --gene-text "$texts" --fold T1 --outdir "$scratch/model"
 histocast evaluate --set "$scratch/set" --model "$scratch/model" --outdir "$scratch/evaluation"

@@ -8,8 +8,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from histocast.demo.archive import make_slide
-from histocast.demo.recipes import FAINT, PURPLE, SlideRecipe
+from histocast_demo.archive import make_slide
+from histocast_demo.terrain import FAINT, PURPLE, SlideRecipe
 
 RECIPES = (
     SlideRecipe(sample="A", seed=9001, width_px=2048, height_px=1792, um_per_px=0.5, stain=PURPLE),

@@ -6,7 +6,7 @@ import gzip
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -95,8 +95,10 @@ def _arguments(arguments: Sequence[str]) -> Iterator[None]:
         sys.argv = before
 
 
-def run(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+def run(
+    arguments: Sequence[str], capsys: pytest.CaptureFixture[str], main: Callable[[], None] = cli.main
+) -> tuple[int, str]:
     """Exit code of a command line, and what it said on standard error."""
     with _arguments(arguments), pytest.raises(SystemExit) as ending:
-        cli.main()
+        main()
     return int(ending.value.code or 0), capsys.readouterr().err

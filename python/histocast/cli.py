@@ -45,7 +45,7 @@ GROUPS = {
     "Genes": ("genes resolve", "genes describe", "genes embed", "genes prepare"),
     "Encoders and published data": ("export-encoder", "training-sheet"),
     "Inference servers": ("repository", "serve"),
-    "Tools": ("doctor", "demo-data", "demo-score"),
+    "Tools": ("doctor",),
 }
 """Every verb, in the order in which the help lists them."""
 

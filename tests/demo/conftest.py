@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from histocast.demo.archive import make_archive
-from histocast.demo.recipes import Mix, SlideRecipe
+from histocast_demo.archive import make_archive
+from histocast_demo.terrain import Mix, SlideRecipe
 
 SMALL = (
     SlideRecipe(sample="S1", seed=11, width_px=2203, height_px=1801, um_per_px=0.5, mix=Mix(adipose=0.4)),

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from histocast.artifacts import EXPRESSION, write_table
-from histocast.demo import make_training_set, score_demo
-from histocast.demo.expression import list_genes, truth_at
-from histocast.demo.recipes import SlideRecipe
-from histocast.demo.terrain import read_latents
 from histocast.errors import DataError, MissingInputError, OutputError
 from histocast.records import Provenance
+from histocast_demo.archive import make_training_set
+from histocast_demo.expression import list_genes, truth_at
+from histocast_demo.score import score_demo
+from histocast_demo.terrain import SlideRecipe, read_latents
 
 
 def write_predictions(results: Path, sample: str, points: np.ndarray, values: np.ndarray, names: list[str]) -> None:
@@ -50,37 +50,34 @@ def predict_with(archive: Path, results: Path, change) -> None:
         latents, seed = read_latents(archive / "truth" / f"{sample}.npz")
         points = np.random.default_rng(2).uniform(500, 1300, (60, 2))
         truth = change(truth_at(latents, points, seed=seed))
-        write_predictions(results, sample, points, truth, [gene.gene_id for gene in list_genes()])
+        write_predictions(results, sample, points, truth, list(list_genes().gene_id))
 
 
 def test_the_truth_scores_one(archive: Path, tmp_path: Path):
     predict_with(archive, tmp_path, lambda truth: 0.5 * truth + 1)
     score = score_demo(archive, tmp_path)
-    assert score.samples == ("S1", "S2")
-    assert score.spots == (60, 60)
-    assert score.pearson == pytest.approx(np.ones((len(list_genes()), 2)), abs=1e-5)
+    assert score.spots == {"S1": 60, "S2": 60}
+    assert score.pearson.to_numpy() == pytest.approx(np.ones((len(list_genes()), 2)), abs=1e-5)
     assert "ERBB2" in str(score) or "1.00" in str(score)
 
 
 def test_shuffled_predictions_score_nothing(archive: Path, tmp_path: Path):
     predict_with(archive, tmp_path, lambda truth: truth[np.random.default_rng(0).permutation(len(truth))])
-    assert abs(np.nanmean(score_demo(archive, tmp_path).pearson)) < 0.15
+    assert abs(np.nanmean(score_demo(archive, tmp_path).pearson.to_numpy())) < 0.15
 
 
 def test_genes_that_were_never_measured_are_scored_apart(archive: Path, tmp_path: Path):
     predict_with(archive, tmp_path, lambda truth: truth)
-    ids = {gene.symbol: gene.gene_id for gene in list_genes()}
+    ids = list_genes().gene_id
     nearest = {ids["COL5A1"]: "COL3A1", ids["S100A8"]: "COL3A1"}
     for sample in ("S1", "S2"):
         mark_unseen(tmp_path / sample / f"{sample}.parquet", nearest)
     score = score_demo(archive, tmp_path)
-    assert [gene.symbol for gene, seen in zip(score.genes, score.trained, strict=True) if not seen] == [
-        *("COL5A1", "S100A8")
-    ]
+    assert list(score.genes.index[~score.trained]) == ["COL5A1", "S100A8"]
     assert score.mean(~score.trained) == pytest.approx(1, abs=1e-5)
     collagen, unrelated = score.nearest[~score.trained].mean(axis=1)
     assert collagen > 0.5 > abs(unrelated)
-    assert np.isnan(score.nearest[score.trained]).all()
+    assert np.isnan(score.nearest[score.trained].to_numpy()).all()
     text = str(score)
     assert f"mean of {len(list_genes()) - 2} " in text
     assert "mean of 2 " in text
@@ -94,23 +91,23 @@ def test_unreadable_spots_are_left_out(archive: Path, tmp_path: Path):
         return truth
 
     predict_with(archive, tmp_path, lose_some)
-    assert score_demo(archive, tmp_path).spots == (50, 50)
+    assert score_demo(archive, tmp_path).spots == {"S1": 50, "S2": 50}
 
 
 def test_a_slide_without_spots_has_no_score(archive: Path, tmp_path: Path):
     predict_with(archive, tmp_path, lambda truth: truth)
-    names = [gene.gene_id for gene in list_genes()]
+    names = list(list_genes().gene_id)
     write_predictions(tmp_path, "S2", np.zeros((0, 2)), np.zeros((0, len(names))), names)
     score = score_demo(archive, tmp_path)
-    assert score.spots == (60, 0)
-    assert np.isnan(score.pearson[:, 1]).all()
+    assert score.spots == {"S1": 60, "S2": 0}
+    assert score.pearson["S2"].isna().all()
     assert "1.00" in str(score)
 
 
 def test_missing_results_and_foreign_genes_are_refused(archive: Path, tmp_path: Path):
     with pytest.raises(MissingInputError, match="S1"):
         score_demo(archive, tmp_path)
-    with pytest.raises(MissingInputError, match="demo-data"):
+    with pytest.raises(MissingInputError, match="histocast_demo"):
         score_demo(tmp_path, tmp_path)
     points = np.ones((3, 2))
     write_predictions(tmp_path, "S1", points, points, ["ENSG00000000001", "ENSG00000000002"])
@@ -137,8 +134,8 @@ def test_a_training_set_fits_its_own_sheet(tmp_path: Path, recipes: tuple[SlideR
             spots = list(csv.DictReader(stream))
         counts = anndata.read_h5ad(tmp_path / row["counts"])
         assert list(counts.obs_names) == [spot["spot"] for spot in spots]
-        assert list(counts.var_names) == [gene.gene_id for gene in list_genes()]
-        assert list(counts.var["gene_symbol"]) == [gene.symbol for gene in list_genes()]
+        assert list(counts.var_names) == list(list_genes().gene_id)
+        assert list(counts.var["gene_symbol"]) == list(list_genes().index)
         assert len(spots) > 20
         values = counts.X.toarray()
         assert (values == np.round(values)).all()

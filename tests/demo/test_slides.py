@@ -10,10 +10,17 @@ import numpy as np
 import openslide
 import pytest
 
-from histocast.demo.archive import make_archive
-from histocast.demo.paint import STRIP_PX, Painter
-from histocast.demo.recipes import SlideRecipe, list_demo_recipes, list_training_recipes
-from histocast.demo.terrain import CELL_UM, COMPARTMENTS, grow_terrain, read_latents
+from histocast_demo.archive import make_archive
+from histocast_demo.paint import STRIP_PX, Painter
+from histocast_demo.terrain import (
+    CELL_UM,
+    COMPARTMENTS,
+    SlideRecipe,
+    grow_terrain,
+    list_demo_recipes,
+    list_training_recipes,
+    read_latents,
+)
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -87,13 +94,12 @@ def test_pixels_follow_the_latents(archive: Path):
 PAINT = """
 import resource, sys
 from pathlib import Path
-from histocast.demo.paint import Painter
-from histocast.demo.pyramid import write_pyramid
-from histocast.demo.recipes import SlideRecipe
-from histocast.demo.terrain import grow_terrain
+from histocast_demo.paint import Painter
+from histocast_demo.paint import write_pyramid
+from histocast_demo.terrain import SlideRecipe
+from histocast_demo.terrain import grow_terrain
 recipe = SlideRecipe(sample="M", seed=5, width_px=1536, height_px=int(sys.argv[1]), um_per_px=0.5)
-write_pyramid(Path(sys.argv[2]) / "m.tiff", Painter(recipe, grow_terrain(recipe)).paint_strips(),
-              width_px=recipe.width_px, height_px=recipe.height_px, um_per_px=0.5)
+write_pyramid(Path(sys.argv[2]) / "m.tiff", Painter(recipe, grow_terrain(recipe)).paint_strips(), recipe)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from test_layouts import WRITERS
 
 from broken_inputs import MEANT, break_in_place, run, write_broken
+from histocast import cli
 from histocast.artifacts import EXPRESSION, write_table
-from histocast.demo.expression import list_genes
-from histocast.demo.terrain import COMPARTMENTS, Latents, write_latents
 from histocast.inference.triton import server_command
 from histocast.records import Provenance
+from histocast_demo.__main__ import main as demo
+from histocast_demo.expression import list_genes
+from histocast_demo.terrain import COMPARTMENTS, Latents, write_latents
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +32,9 @@ class Wrong(dict[str, tuple[int, str]]):
         super().__init__()
         self.capsys = capsys
 
-    def call(self, case: str, verb: str, options: dict[str, object]) -> None:
+    def call(self, case: str, verb: str, options: dict[str, object], main: Callable[[], None] = cli.main) -> None:
         line = [part for option, value in options.items() for part in (option, str(value))]
-        code, said = run([verb, *line], self.capsys)
+        code, said = run([verb, *line], self.capsys, main)
         if code not in MEANT or "Traceback" in said or (code and "error" not in said.lower()):
             self[case] = (code, said[-300:])
 
@@ -82,7 +85,7 @@ def write_scored(folder: Path) -> None:
         seed=1,
     )
     columns = {"sample": ["S1"] * 4, "tile_id": pa.array(range(4), pa.int32())}
-    columns |= {name: random.random(4) * 60 for name in ("x_level0_px", "y_level0_px", list_genes()[0].gene_id)}
+    columns |= {name: random.random(4) * 60 for name in ("x_level0_px", "y_level0_px", list_genes().gene_id.iloc[0])}
     (folder / "results" / "S1").mkdir(parents=True)
     made = Provenance(artifact=EXPRESSION.artifact, schema_version=EXPRESSION.version, sample="S1")
     write_table(folder / "results" / "S1" / "S1.parquet", pa.table(columns), made)
@@ -93,13 +96,13 @@ def test_no_foreign_exception_comes_from_an_archive_of_the_demo(
 ) -> None:
     write_scored(tmp_path / "demo")
     options = {"--archive": tmp_path / "demo", "--results": tmp_path / "demo" / "results"}
-    wrong.call("good", "demo-score", options)
+    wrong.call("good", "score", options, demo)
     for option in options:
         for kind, path in broken.items():
-            wrong.call(f"{option} {kind}", "demo-score", {**options, option: path})
+            wrong.call(f"{option} {kind}", "score", {**options, option: path}, demo)
     for file in one_of_each(tmp_path / "demo"):
         for kind in break_in_place(file, broken):
-            wrong.call(f"{file.name} {kind}", "demo-score", options)
+            wrong.call(f"{file.name} {kind}", "score", options, demo)
     assert wrong == {}
 
 

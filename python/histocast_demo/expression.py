@@ -11,16 +11,14 @@ and that over ``fold`` elsewhere, and ``z_g`` a smooth random field that no pixe
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from histocast.demo.fields import make_rng
-from histocast.demo.terrain import CELL_UM, COMPARTMENTS, Latents
+from histocast_demo.terrain import CELL_UM, COMPARTMENTS, Latents, make_rng
 
 SPOT_UM = 100.0
 """Diameter of the disc a spot averages over."""
@@ -42,38 +40,16 @@ NOISE_LENGTH_UM = 260.0
 Values = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Gene:
-    """One gene of the demo's panel (`genes.tsv`)."""
-
-    symbol: str
-    gene_id: str
-    """Ensembl gene without version."""
-    programme: str
-    """A compartment; ``grade``, ``housekeeping`` or ``unrelated`` to what the slide shows."""
-    abundance: float
-    """Counts per 10k where its programme is."""
-    fold: float
-    """How much less there is elsewhere."""
-    noise_sd: float
-    """Sd of the natural log of its own noise."""
-
-
 @lru_cache(maxsize=1)
-def list_genes() -> tuple[Gene, ...]:
-    """The demo's panel, in the order of its table."""
-    text = resources.files("histocast.demo").joinpath("genes.tsv").read_text(encoding="utf-8")
-    rows = csv.DictReader((line for line in text.splitlines() if not line.startswith("#")), delimiter="\t")
-    return tuple(
-        Gene(
-            symbol=row["gene_symbol"],
-            gene_id=row["gene_id"],
-            programme=row["programme"],
-            abundance=float(row["abundance_cp10k"]),
-            fold=float(row["fold"]),
-            noise_sd=float(row["noise_sd"]),
-        )
-        for row in rows
+def list_genes() -> pd.DataFrame:
+    """The demo's panel, by symbol: ``gene_id``, ``programme``, ``abundance_cp10k``, ``fold``, ``noise_sd``.
+
+    The programme is a compartment, ``grade``, ``housekeeping`` or ``unrelated``; the abundance is that where it is,
+    ``fold`` how much less there is elsewhere, ``noise_sd`` of the natural log of the gene's own noise.
+    """
+    path = Path(__file__).parent / "genes.tsv"
+    return pd.read_csv(path, sep="\t", comment="#", index_col="gene_symbol").astype(
+        {"abundance_cp10k": float, "fold": float}
     )
 
 
@@ -92,56 +68,49 @@ def _average_disc(latents: Latents, points_level0_px: Values) -> tuple[Values, V
         here = latents.shares[:, row.clip(0, rows - 1), column.clip(0, columns - 1)].T / 255 * inside[:, None]
         shares += here
         graded += here[:, 0] * latents.grade[row.clip(0, rows - 1), column.clip(0, columns - 1)] / 255
-    grade = graded / np.maximum(shares[:, 0], 1e-9)
-    return shares / len(offsets), grade
+    return shares / len(offsets), graded / np.maximum(shares[:, 0], 1e-9)
 
 
 def average_tissue(latents: Latents, points_level0_px: Values) -> Values:
     """Share of tissue [point] in the disc of a spot at each point (x, y)."""
-    shares, _ = _average_disc(latents, points_level0_px)
-    return np.asarray(shares.sum(axis=1), np.float64)
+    return np.asarray(_average_disc(latents, points_level0_px)[0].sum(axis=1), np.float64)
 
 
-def _own_noise(points_um: Values, *, seed: int, gene: Gene) -> Values:
+def _own_noise(points_um: Values, *, seed: int, symbol: str) -> Values:
     """The gene's smooth field at points: mean 0, sd 1 over the plane."""
-    rng = make_rng(seed, "expression", gene.symbol)
+    rng = make_rng(seed, "expression", symbol)
     waves = rng.normal(0, 1 / NOISE_LENGTH_UM, (2, WAVES))
     phase = rng.uniform(0, 2 * np.pi, WAVES)
     return np.asarray(np.sqrt(2 / WAVES) * np.cos(points_um @ waves + phase).sum(axis=1), np.float64)
 
 
-def _gene_rate(gene: Gene, shares: Values, grade: Values) -> Values:
+def _gene_rates(shares: Values, grade: Values) -> Values:
+    """Rate [point, gene] before each gene's own noise."""
     dense = shares * RNA_DENSITY
-    low = gene.abundance / gene.fold
-    here = np.zeros(len(dense))
-    if gene.programme in COMPARTMENTS:
-        here = dense[:, COMPARTMENTS.index(gene.programme)]
-    elif gene.programme == "grade":
-        here = dense[:, COMPARTMENTS.index("tumour")] * grade**2
-    rate: Values = low * dense.sum(axis=1) + (gene.abundance - low) * here
-    return rate
+    rates = []
+    for gene in list_genes().itertuples():
+        low = gene.abundance_cp10k / gene.fold
+        here = np.zeros(len(dense))
+        if gene.programme in COMPARTMENTS:
+            here = dense[:, COMPARTMENTS.index(gene.programme)]
+        elif gene.programme == "grade":
+            here = dense[:, COMPARTMENTS.index("tumour")] * grade**2
+        rates.append(low * dense.sum(axis=1) + (gene.abundance_cp10k - low) * here)
+    return np.stack(rates, axis=1)
 
 
 def rates_at(latents: Latents, points_level0_px: Values, *, seed: int) -> Values:
-    """Expected RNA [point, gene] in arbitrary units that are the same for all points of all slides.
+    """Expected RNA [point, gene] at points (x, y), in units that are the same for all points of all slides.
 
-    Parameters
-    ----------
-    latents:
-        The slide's.
-    points_level0_px:
-        [point, 2] (x, y).
-    seed:
-        The slide's, which decides each gene's own noise.
+    ``seed`` is the slide's, which decides each gene's own noise.
     """
     points = np.asarray(points_level0_px, np.float64).reshape(-1, 2)
-    shares, grade = _average_disc(latents, points)
     points_um = points * latents.um_per_px
-    columns = []
-    for gene in list_genes():
-        bend = np.exp(gene.noise_sd * _own_noise(points_um, seed=seed, gene=gene) - gene.noise_sd**2 / 2)
-        columns.append(_gene_rate(gene, shares, grade) * bend)
-    return np.stack(columns, axis=1)
+    bends = [
+        np.exp(gene.noise_sd * _own_noise(points_um, seed=seed, symbol=gene.Index) - gene.noise_sd**2 / 2)
+        for gene in list_genes().itertuples()
+    ]
+    return np.asarray(_gene_rates(*_average_disc(latents, points)) * np.stack(bends, axis=1), np.float64)
 
 
 def truth_at(latents: Latents, points_level0_px: Values, *, seed: int) -> Values:
@@ -157,8 +126,7 @@ def draw_counts(latents: Latents, points_level0_px: Values, *, seed: int) -> NDA
     rates = rates_at(latents, points_level0_px, seed=seed)
     rng = make_rng(seed, "counts")
     # A spot of pure tumour holds the sum of all abundances there; that sum makes `LIBRARY` counts.
-    pure = np.array([[1.0, 0, 0, 0, 0]])
-    scale = LIBRARY / sum(_gene_rate(gene, pure, np.array([0.5]))[0] for gene in list_genes())
+    scale = LIBRARY / sum(_gene_rates(np.array([[1.0, 0, 0, 0, 0]]), np.array([0.5]))[0])
     depth = rng.lognormal(-0.05, 0.32, (len(rates), 1))
     mean = rates * scale * depth * rng.gamma(1 / DISPERSION, DISPERSION, rates.shape)
     return np.asarray(rng.poisson(mean), np.int64)
