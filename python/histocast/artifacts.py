@@ -334,10 +334,7 @@ SIGNATURES = TableSchema(
 def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success flush it and rename it to ``path``.
 
-    Raises
-    ------
-    OutputError
-        The folder cannot be written, or the disk is full. Nothing is left behind.
+    Raises `OutputError`: the folder cannot be written, or the disk is full. Nothing is left behind.
     """
     # The suffix stays last, because writers choose their format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
@@ -394,12 +391,8 @@ def write_table(path: Path, table: pa.Table, provenance: Provenance) -> None:
 def open_parquet(path: Path, schema: TableSchema) -> tuple[pq.ParquetFile, Provenance]:
     """Open a Parquet artifact and verify that it is the one expected.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    StaleInputError
-        It is not Parquet, not this artifact, of another schema version, or lacks a column.
+    Raises `MissingInputError`: there is no such file; `StaleInputError`: it is not Parquet, not this artifact, of
+    another schema version, or lacks a column.
     """
     if not path.is_file():
         raise MissingInputError("no such file", expected=f"the {schema.artifact} artifact", where=str(path))

@@ -318,12 +318,8 @@ def read_bundle(folder: Path) -> Bundle:
 def verify_files(folder: Path, bundle: Bundle) -> None:
     """Compare the digest of every file the bundle ships with the one it states.
 
-    Raises
-    ------
-    MissingInputError
-        A file is absent.
-    ConfigError
-        A file's bytes are not those the bundle was exported with, or a link leads out of the folder.
+    Raises `MissingInputError`: a file is absent; `ConfigError`: a file's bytes are not those the bundle was exported
+    with, or a link leads out of the folder.
     """
     stated = {name: digest for graph in (*bundle.encoders, bundle.fusion) for name, digest in graph.files().items()}
     stated["genes.parquet"] = bundle.genes_sha256

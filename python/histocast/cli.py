@@ -73,10 +73,8 @@ def main() -> None:
 def read_stage(arguments: Sequence[str]) -> Stage:
     """Return the stage that a command line asks for; print help or the version, and exit, where it asks for those.
 
-    Raises
-    ------
-    UsageError
-        There is no such verb or option, a value does not fit, or one is missing; every fault in one message.
+    Raises `UsageError`: there is no such verb or option, a value does not fit, or one is missing; every fault in one
+    message.
     """
     words, rest = _split(arguments)
     verb = " ".join(words)

@@ -41,17 +41,11 @@ def printable(text: str) -> str:
 class HistocastError(Exception):
     """Base of all expected failures.
 
-    Parameters
-    ----------
-    found:
-        What was met, as a sentence without its full stop.
-    expected:
-        What should have been there.
-    where:
-        File, row, column, object or server; a slide is named by its sample, since file names can hold
-        accession numbers.
-    advice:
-        What the reader can do now.
+    ``found``: what was met, as a sentence without its full stop.
+    ``expected``: what should have been there.
+    ``where``: file, row, column, object or server; a slide is named by its sample, since file names can hold accession
+        numbers.
+    ``advice``: what the reader can do now.
     """
 
     exit_code: ClassVar[int] = 70

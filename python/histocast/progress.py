@@ -35,14 +35,9 @@ def log(message: str) -> None:
 class Meter:
     """Counts finished units of work and shows them; use as a context manager.
 
-    Parameters
-    ----------
-    label:
-        What is being done, such as ``"encode S1"``.
-    total:
-        Units of work in all, or ``None`` where that is not known.
-    unit:
-        What is counted, in the plural.
+    ``label``: what is being done, such as ``"encode S1"``.
+    ``total``: units of work in all, or ``None`` where that is not known.
+    ``unit``: what is counted, in the plural.
     """
 
     def __init__(self, label: str, *, total: int | None, unit: str = "tiles") -> None:

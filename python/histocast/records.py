@@ -232,12 +232,7 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
     """Read a JSON artifact.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    StaleInputError
-        It is not JSON, or does not fit ``kind``.
+    Raises `MissingInputError`: there is no such file; `StaleInputError`: it is not JSON, or does not fit ``kind``.
     """
     try:
         return kind.model_validate_json(path.read_bytes())

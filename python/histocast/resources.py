@@ -24,10 +24,7 @@ def available_threads() -> int:
     The pipeline says in ``HISTOCAST_THREADS`` what a task asked for, because many schedulers share a machine out
     without showing each job its own part.
 
-    Raises
-    ------
-    UsageError
-        ``HISTOCAST_THREADS`` is no number of threads.
+    Raises `UsageError`: ``HISTOCAST_THREADS`` is no number of threads.
     """
     shown = len(os.sched_getaffinity(0))
     said = os.environ.get(THREADS_VARIABLE, "")
@@ -48,10 +45,7 @@ def scratch_folder(beside: Path | None = None) -> Iterator[Path]:
     It is made in the folder that ``HISTOCAST_SCRATCH`` names, else in ``beside``, else where the system keeps temporary
     files (``TMPDIR``).
 
-    Raises
-    ------
-    OutputError
-        It cannot be made there.
+    Raises `OutputError`: it cannot be made there.
     """
     disk = os.environ.get(SCRATCH_VARIABLE)
     parent = disk or beside
@@ -76,10 +70,7 @@ def scratch_array(folder: Path, name: str, *, shape: tuple[int, ...], dtype: DTy
     The disk space is reserved at once: writing through a memory map to a full disk would end the process by
     a signal, with no message, where this raises an error that says what to do.
 
-    Raises
-    ------
-    OutputError
-        The scratch disk has no room for it, or the folder cannot be written.
+    Raises `OutputError`: the scratch disk has no room for it, or the folder cannot be written.
     """
     size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     if size_bytes == 0:

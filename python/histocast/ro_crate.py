@@ -56,12 +56,8 @@ def add_file(graph: dict[str, Entity], path: str, name: str, *, sha256: str | No
 def container_image(image: str, found: str | None = None) -> Entity:
     """Return an image by its parts: ``[registry/]name[:tag][@sha256:digest]``.
 
-    Parameters
-    ----------
-    image:
-        As the configuration names it.
-    found:
-        The digest that its name does not say: ``sha256:...``, or ``sampled-sha256:...`` of an image's file.
+    ``image``: as the configuration names it.
+    ``found``: the digest that its name does not say: ``sha256:...``, or ``sampled-sha256:...`` of an image's file.
     """
     named, _, pinned = image.partition("@")
     path, _, tag = named.rpartition(":") if ":" in named.rpartition("/")[2] else (named, "", "")
@@ -147,12 +143,8 @@ def as_crate(
 ) -> Crate:
     """Put the entities that make a document an RO-Crate before the others.
 
-    Parameters
-    ----------
-    graph:
-        Every other entity by ``@id``, the run itself and its actions among them.
-    actions:
-        The parts of the run.
+    ``graph``: every other entity by ``@id``, the run itself and its actions among them.
+    ``actions``: the parts of the run.
     """
     files = [entity for entity in graph.values() if entity["@type"] == "File"]
     roots: list[Entity] = [

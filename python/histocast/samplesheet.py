@@ -49,23 +49,11 @@ class SheetRow:
 def read_samplesheet(uri: str, *, allow_metadata: Sequence[str] = ()) -> tuple[list[SheetRow], ErrorCollector]:
     """Read a samplesheet from a path or ``s3://`` URI and validate each of its cells.
 
-    Parameters
-    ----------
-    allow_metadata:
-        Columns of metadata that are taken whatever their names suggest.
-
-    Returns
-    -------
-    tuple
-        The rows without fault, and the faults of all others. Relative paths are resolved against the folder
-        that holds the samplesheet, behind any symbolic link.
-
-    Raises
-    ------
-    MissingInputError
-        There is no such file, or it may not be read.
-    StorageUnavailable
-        The store did not answer.
+    ``allow_metadata``: columns of metadata that are taken whatever their names suggest.
+    Returns: the rows without fault, and the faults of all others. Relative paths are resolved against the folder that
+        holds the samplesheet, behind any symbolic link.
+    Raises `MissingInputError`: there is no such file, or it may not be read; `StorageUnavailable`: the store did not
+    answer.
     """
     with open_source(uri) as source:
         data = source.read(0, source.stat().size_bytes)

@@ -53,12 +53,8 @@ class TableColumns:
 def read_text_table(path: Path, columns: TableColumns) -> list[TableRow]:
     """Read a table from a file.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file, or it may not be read.
-    DataError
-        Every fault of the table, in one message.
+    Raises `MissingInputError`: there is no such file, or it may not be read; `DataError`: every fault of the table, in
+    one message.
     """
     faults = ErrorCollector(str(path))
     rows = parse_text_table(read_bytes(path, expected=f"a table {columns}"), columns, faults)
@@ -69,12 +65,8 @@ def read_text_table(path: Path, columns: TableColumns) -> list[TableRow]:
 def read_bytes(path: Path, *, expected: str) -> bytes:
     """Read a small file whole.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file, or it may not be read.
-    DataError
-        It is a folder, a device or a pipe.
+    Raises `MissingInputError`: there is no such file, or it may not be read; `DataError`: it is a folder, a device or a
+    pipe.
     """
     try:
         if path.exists() and not path.is_file():
@@ -91,12 +83,7 @@ def read_gene_list(path: Path, faults: ErrorCollector) -> list[tuple[int, str]]:
 
     A line that holds quotes or several genes is added to ``faults``, and left out.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file, or it may not be read.
-    DataError
-        It is no UTF-8 text.
+    Raises `MissingInputError`: there is no such file, or it may not be read; `DataError`: it is no UTF-8 text.
     """
     expected = "one gene per line"
     try:

@@ -18,10 +18,7 @@ MAX_UM_PER_PX = 10.0
 def check_um_per_px(value: float, *, where: str) -> float:
     """Return ``value`` as a plausible resolution.
 
-    Raises
-    ------
-    DataError
-        ``value`` is not finite or outside 0.05 to 10 um/px.
+    Raises `DataError`: ``value`` is not finite or outside 0.05 to 10 um/px.
     """
     if not MIN_UM_PER_PX <= value <= MAX_UM_PER_PX:
         raise DataError(

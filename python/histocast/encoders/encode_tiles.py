@@ -52,39 +52,19 @@ def encode_tiles(  # noqa: PLR0913 - what the stage is given, and what it works 
 ) -> dict[str, float | int | str]:
     """Write ``features.parquet`` for the tiles in tissue.
 
-    Parameters
-    ----------
-    slide:
-        Where the pixels come from.
-    record:
-        What TILE said of the slide.
-    tiles:
-        ``tiles.parquet``.
-    bundle:
-        States the encoders and the geometry of a tile.
-    predictor:
-        Runs the bundle's encoders.
-    outdir:
-        Where ``features.parquet`` is written.
-    max_unreadable:
-        Largest share of tiles that may be unreadable, 0 to 1; their rows are kept without features.
-    threads:
-        Threads that decode.
-    clock:
-        Counts the stage's time, where it began earlier.
-
-    Returns
-    -------
-    dict
-        ``tiles``, ``unreadable``, where the time went as `Clock.facts` has it, and what the predictor says of its
+    ``slide``: where the pixels come from.
+    ``record``: what TILE said of the slide.
+    ``tiles``: ``tiles.parquet``.
+    ``bundle``: states the encoders and the geometry of a tile.
+    ``predictor``: runs the bundle's encoders.
+    ``outdir``: where ``features.parquet`` is written.
+    ``max_unreadable``: largest share of tiles that may be unreadable, 0 to 1; their rows are kept without features.
+    ``threads``: threads that decode.
+    ``clock``: counts the stage's time, where it began earlier.
+    Returns: ``tiles``, ``unreadable``, where the time went as `Clock.facts` has it, and what the predictor says of its
         servers.
-
-    Raises
-    ------
-    DataError
-        The tiles are another slide's, or more than ``max_unreadable`` of them cannot be read.
-    ConfigError
-        An encoder's output does not fit its contract or half precision.
+    Raises `DataError`: the tiles are another slide's, or more than ``max_unreadable`` of them cannot be read;
+    `ConfigError`: an encoder's output does not fit its contract or half precision.
     """
     tile_id, centres_level0_px = read_centres(tiles, record)
     lengths = feature_lengths(bundle.feature_columns())
@@ -120,10 +100,7 @@ def encode_tiles(  # noqa: PLR0913 - what the stage is given, and what it works 
 def read_centres(tiles: Path, record: SlideRecord) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """Numbers [tile] and centres (x, y) [tile, 2] of the tiles in tissue.
 
-    Raises
-    ------
-    StaleInputError
-        The tiles were laid on another slide, or for another bundle.
+    Raises `StaleInputError`: the tiles were laid on another slide, or for another bundle.
     """
     table, provenance = read_table(tiles, TILES)
     for role, stated in (("slide", record.slide_digest), ("bundle", record.bundle_digest)):
@@ -220,10 +197,7 @@ class Unreadable:
     def check(self, *, total: int, max_unreadable: float, sample: str) -> None:
         """Refuse a slide too much of which is damaged.
 
-        Raises
-        ------
-        DataError
-            The share of unreadable tiles is above ``max_unreadable``.
+        Raises `DataError`: the share of unreadable tiles is above ``max_unreadable``.
         """
         if self.count > max_unreadable * total:
             raise DataError(

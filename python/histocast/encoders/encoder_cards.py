@@ -86,10 +86,7 @@ def card_names() -> tuple[str, ...]:
 def find_card(name: str) -> EncoderCard:
     """The card called ``name``.
 
-    Raises
-    ------
-    UsageError
-        There is none.
+    Raises `UsageError`: there is none.
     """
     if name not in card_names():
         raise UsageError(f"no card of an encoder {name!r}", expected=f"one of {', '.join(card_names())}")

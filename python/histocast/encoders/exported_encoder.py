@@ -75,12 +75,7 @@ def _readme(record: ExportedEncoder) -> str:
 def read_exported(folder: Path) -> ExportedEncoder:
     """Read ``encoder.json``.
 
-    Raises
-    ------
-    MissingInputError
-        The folder holds none.
-    ConfigError
-        It is not one of this schema.
+    Raises `MissingInputError`: the folder holds none; `ConfigError`: it is not one of this schema.
     """
     path = folder / ENCODER_FILE
     try:
@@ -100,19 +95,10 @@ def read_exported(folder: Path) -> ExportedEncoder:
 def take_exported(folder: Path, *, name: str, geometry: TileGeometry, outdir: Path) -> EncoderSpec:
     """Put an exported encoder into a bundle's folder, by a hard link where the disk allows one.
 
-    Parameters
-    ----------
-    name:
-        The encoder that is expected there.
-    geometry:
-        The tiles it will get.
-
-    Raises
-    ------
-    MissingInputError
-        The folder, or a file of it, is absent.
-    ConfigError
-        It is another encoder, takes other tiles, or a file was changed.
+    ``name``: the encoder that is expected there.
+    ``geometry``: the tiles it will get.
+    Raises `MissingInputError`: the folder, or a file of it, is absent; `ConfigError`: it is another encoder, takes
+    other tiles, or a file was changed.
     """
     record = read_exported(folder)
     spec = record.encoder

@@ -20,10 +20,7 @@ Precision = Literal["fp32", "fp16"]
 def build_network(card: EncoderCard) -> nn.Module:
     """The card's architecture without weights, on the device torch stands on.
 
-    Raises
-    ------
-    UsageError
-        timm is not installed.
+    Raises `UsageError`: timm is not installed.
     """
     timm = _import_timm()
     from timm.layers.mlp import SwiGLUPacked
@@ -64,10 +61,7 @@ def resize_matrix(side_px: int, to_px: int) -> Float[Tensor, "to side"]:
 class Pixels(nn.Module):
     """Tiles to what a network was trained to see.
 
-    Parameters
-    ----------
-    tile_px:
-        Side of a tile; where it is not the network's, the whole tile is resized.
+    ``tile_px``: side of a tile; where it is not the network's, the whole tile is resized.
     """
 
     def __init__(self, card: EncoderCard, *, tile_px: int) -> None:
@@ -112,19 +106,10 @@ class AttentionPooling(nn.Module):
 class FoundationEncoder(nn.Module):
     """Tiles uint8 [tile, tile_px, tile_px, 3] RGB to ``embedding`` float32 [tile, dim] and, if any, ``tokens``.
 
-    Parameters
-    ----------
-    card:
-        Which encoder.
-    tile_px:
-        Side of a tile.
-    tokens_side:
-        Tokens a side to give besides the embedding, each the mean of a block of patches; 0 for none.
-
-    Raises
-    ------
-    UsageError
-        ``tokens_side`` does not divide the patches a side, or timm is not installed.
+    ``card``: which encoder.
+    ``tile_px``: side of a tile.
+    ``tokens_side``: tokens a side to give besides the embedding, each the mean of a block of patches; 0 for none.
+    Raises `UsageError`: ``tokens_side`` does not divide the patches a side, or timm is not installed.
     """
 
     def __init__(self, card: EncoderCard, *, tile_px: int, tokens_side: int = 0) -> None:
@@ -199,10 +184,8 @@ def average_blocks(
 def card_of_architecture(name: str, *, tile_px: int, um_per_px: float) -> EncoderCard:
     """A card for an architecture of timm that has none, as timm describes it; the weights are the user's.
 
-    Raises
-    ------
-    UsageError
-        timm is not installed, knows no such architecture, or its features are neither tokens nor a map.
+    Raises `UsageError`: timm is not installed, knows no such architecture, or its features are neither tokens nor a
+    map.
     """
     timm = _import_timm()
     if not timm.is_model(name):

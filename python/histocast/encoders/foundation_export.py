@@ -38,22 +38,12 @@ def export_foundation(
 
     Memory: the weights in float32 twice at most, once in torch and once, after that, in onnxruntime.
 
-    Parameters
-    ----------
-    weights:
-        The file as published: ``.safetensors``, or what torch saved.
-    tile_px, um_per_px:
-        Tiles it will get; by default what the card says the network was made for. Other tiles are resized.
-    tokens_side:
-        Tokens a side to give besides the embedding; 0 for none.
-
-    Raises
-    ------
-    MissingInputError
-        There is no such weights file.
-    DataError, ConfigError
-        The weights cannot be read, or are not those of this encoder; or the graph differs from torch by more
-        than `TOLERANCE`.
+    ``weights``: the file as published: ``.safetensors``, or what torch saved.
+    ``tile_px``, ``um_per_px``: tiles it will get; by default what the card says the network was made for. Other tiles
+        are resized.
+    ``tokens_side``: tokens a side to give besides the embedding; 0 for none.
+    Raises `MissingInputError`: there is no such weights file; `DataError` or `ConfigError`: the weights cannot be read,
+    or are not those of this encoder; or the graph differs from torch by more than `TOLERANCE`.
     """
     tile_px, um_per_px = tile_px or card.input_px, um_per_px or card.um_per_px
     with torch.device("meta"):
@@ -123,10 +113,7 @@ def largest_difference(
 ) -> float:
     """Run the graph on all tiles at once and on one alone, and return the largest relative difference.
 
-    Raises
-    ------
-    ConfigError
-        It is above ``tolerance``, or not a number.
+    Raises `ConfigError`: it is above ``tolerance``, or not a number.
     """
     session = open_session(folder / str(spec.file), threads=torch.get_num_threads())
     check_contract(session, spec, where=f"encoder {spec.name!r}")

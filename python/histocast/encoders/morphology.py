@@ -166,17 +166,9 @@ def fits_morphology(*, tile_px: int, um_per_px: float) -> bool:
 class Morphology(nn.Module):
     """Tiles uint8 [tile, tile_px, tile_px, 3] RGB to ``embedding`` float32 [tile, dim], named by `FEATURE_NAMES`.
 
-    Parameters
-    ----------
-    tile_px:
-        Side of a tile.
-    um_per_px:
-        Resolution of a tile.
-
-    Raises
-    ------
-    ConfigError
-        A tile is too small to hold the coarsest scale.
+    ``tile_px``: side of a tile.
+    ``um_per_px``: resolution of a tile.
+    Raises `ConfigError`: a tile is too small to hold the coarsest scale.
     """
 
     def __init__(self, *, tile_px: int, um_per_px: float) -> None:

@@ -40,17 +40,9 @@ class NucleiMap(nn.Module):
     `DISTANCE_LIMIT_UM`, 0 to 1: the sum of repeated erosions of the probability, by a cross and a square in
     turn, which makes the unit circle an octagon.
 
-    Parameters
-    ----------
-    tile_px:
-        Side of a tile.
-    um_per_px:
-        Resolution of a tile.
-
-    Raises
-    ------
-    ConfigError
-        A tile is smaller than two pixels of the map.
+    ``tile_px``: side of a tile.
+    ``um_per_px``: resolution of a tile.
+    Raises `ConfigError`: a tile is smaller than two pixels of the map.
     """
 
     def __init__(self, *, tile_px: int, um_per_px: float) -> None:

@@ -114,12 +114,8 @@ def imagenet_card(name: Name, *, tile_px: int, um_per_px: float) -> EncoderCard:
 def load_torchvision(network: ResNetTokens, path: Path) -> None:
     """Fill the network from the weights of a whole ResNet, named as torchvision and timm name them.
 
-    Raises
-    ------
-    MissingInputError, DataError
-        The file is absent or holds no tensors.
-    ConfigError
-        A tensor is missing or of another shape.
+    Raises `MissingInputError` or `DataError`: the file is absent or holds no tensors; `ConfigError`: a tensor is
+    missing or of another shape.
     """
     from histocast.encoders.weights_file import read_tensors
 

@@ -63,12 +63,8 @@ class StainMap(nn.Module):
     One strided convolution over interleaved RGB does the deconvolution, the averaging and the differences,
     and no transposed copy of the tile is made.
 
-    Parameters
-    ----------
-    tile_px:
-        Side of a tile.
-    um_per_px:
-        Resolution of a tile.
+    ``tile_px``: side of a tile.
+    ``um_per_px``: resolution of a tile.
     """
 
     def __init__(self, *, tile_px: int, um_per_px: float) -> None:

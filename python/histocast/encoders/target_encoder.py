@@ -82,20 +82,11 @@ class Tiles:
 class TargetEncoder(nn.Module):
     """Tiles uint8 [tile, tile_px, tile_px, 3] to tokens [tile, token, width].
 
-    Parameters
-    ----------
-    weights:
-        File to start from, as `export-encoder` takes it (of torchvision's or timm's names for the two ResNets);
-        random numbers without.
-
-    Raises
-    ------
-    MissingInputError, DataError
-        The file is absent or holds no tensors.
-    ConfigError
-        Its tensors are not those of the encoder, or the encoder cannot be cut as the options say.
-    UsageError
-        timm is not installed, or ``tokens_side`` does not divide the patches a side.
+    ``weights``: file to start from, as `export-encoder` takes it (of torchvision's or timm's names for the two
+        ResNets); random numbers without.
+    Raises `MissingInputError` or `DataError`: the file is absent or holds no tensors; `ConfigError`: its tensors are
+    not those of the encoder, or the encoder cannot be cut as the options say; `UsageError`: timm is not installed, or
+    ``tokens_side`` does not divide the patches a side.
     """
 
     def __init__(self, options: EncoderOptions, *, tile_px: int, um_per_px: float, weights: Path | None = None) -> None:

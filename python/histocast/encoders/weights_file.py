@@ -44,14 +44,8 @@ PARTS = ("query", "key", "value")
 def load_weights(encoder: FoundationEncoder, path: Path) -> None:
     """Fill an encoder that was built on the device ``meta``; nothing is copied that need not be.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    DataError
-        It is no file of tensors.
-    ConfigError
-        Its tensors are not those of the encoder: names those that are missing, unexpected or of another shape.
+    Raises `MissingInputError`: there is no such file; `DataError`: it is no file of tensors; `ConfigError`: its tensors
+    are not those of the encoder: names those that are missing, unexpected or of another shape.
     """
     card = encoder.card
     given = _relevant(read_tensors(path), card)
@@ -77,12 +71,7 @@ def _single(value: Tensor) -> Tensor:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a weights file by name.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    DataError
-        It is no file of tensors, or they lie deeper in it.
+    Raises `MissingInputError`: there is no such file; `DataError`: it is no file of tensors, or they lie deeper in it.
     """
     if not path.is_file():
         raise MissingInputError("no such file", expected="weights: .safetensors, .bin, .pt or .pth", where=str(path))

@@ -64,10 +64,7 @@ RECIPES: dict[str, EncoderRecipe] = {
 def find_recipe(name: str) -> EncoderRecipe:
     """The recipe called ``name``.
 
-    Raises
-    ------
-    UsageError
-        There is none.
+    Raises `UsageError`: there is none.
     """
     if name not in RECIPES:
         raise UsageError(f"no encoder is called {name!r}", expected=f"one of {', '.join(sorted(RECIPES))}")
@@ -80,23 +77,11 @@ def export_encoder(recipe: str | EncoderRecipe, *, tile_px: int, um_per_px: floa
     The graph's one free axis is the number of tiles. The same recipe, geometry and library versions give the
     same bytes.
 
-    Parameters
-    ----------
-    recipe:
-        A name of `RECIPES`, or a recipe of the caller's own.
-    tile_px:
-        Side of a tile.
-    um_per_px:
-        Resolution of a tile.
-    folder:
-        The bundle.
-
-    Raises
-    ------
-    UsageError
-        No recipe has that name.
-    ConfigError
-        The encoder cannot work on tiles of this geometry.
+    ``recipe``: a name of `RECIPES`, or a recipe of the caller's own.
+    ``tile_px``: side of a tile.
+    ``um_per_px``: resolution of a tile.
+    ``folder``: the bundle.
+    Raises `UsageError`: no recipe has that name; `ConfigError`: the encoder cannot work on tiles of this geometry.
     """
     if isinstance(recipe, EncoderRecipe):
         return write_encoder(recipe, recipe.build(tile_px, um_per_px), tile_px=tile_px, folder=folder)

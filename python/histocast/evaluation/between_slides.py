@@ -30,10 +30,7 @@ def score_slide_means(genes: pl.DataFrame) -> pl.DataFrame:
     `FEW_SECTIONS` sections the uncentred correlation over all genes together. ``slide_means_slope`` is that of measured on predicted
     deviations, 1 where these are as large as they should be. Both are NaN without any predicted deviation.
 
-    Parameters
-    ----------
-    genes:
-        Rows of `scores.Scores.genes`. Protocols relative to the section are left out: there all means are 0.
+    ``genes``: rows of `scores.Scores.genes`. Protocols relative to the section are left out: there all means are 0.
     """
     absolute = [protocol for protocol, scale in SCALES.items() if not scale.relative_to_section]
     at = ["method", "protocol", "sample", "gene_id"]
@@ -72,12 +69,8 @@ def crop_slope(section: Section, expression: Floats, *, predict: Callable[[Secti
     section, through 0, over genes: 1 for a model that sees a tile as it is, 0 for one that sees it relative to its slide.
     NaN where a window would hold fewer than `LEAST_SPOTS` measured spots.
 
-    Parameters
-    ----------
-    expression:
-        [measured, gene] of the whole section.
-    predict:
-        Expression [measured, gene] of a section.
+    ``expression``: [measured, gene] of the whole section.
+    ``predict``: expression [measured, gene] of a section.
     """
     within, alone = [], []
     for pair in _outer_thirds(section):

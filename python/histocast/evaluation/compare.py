@@ -22,21 +22,11 @@ def compare_expression(expression: Path, *, set_folder: Path, recipe: Recipe) ->
 
     The labels are made on the scale that the prediction says it is on.
 
-    Parameters
-    ----------
-    expression:
-        Predictions at the section's measured spots; any other spots are left out.
-    set_folder:
-        Training set that holds the section.
-    recipe:
-        Its panel names the genes to compare, all of which must be predicted.
-
-    Raises
-    ------
-    MissingInputError
-        The set does not hold the sample.
-    DataError
-        The prediction is on an unknown scale, lacks a gene, or was made at other spots.
+    ``expression``: predictions at the section's measured spots; any other spots are left out.
+    ``set_folder``: training set that holds the section.
+    ``recipe``: its panel names the genes to compare, all of which must be predicted.
+    Raises `MissingInputError`: the set does not hold the sample; `DataError`: the prediction is on an unknown scale,
+    lacks a gene, or was made at other spots.
     """
     import anndata
 

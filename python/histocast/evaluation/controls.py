@@ -49,10 +49,7 @@ SHUFFLES = 20
 def predict_controls(training: TrainingSet, fold: FoldDesign, *, protocol: Protocol) -> dict[str, dict[str, Floats]]:
     """Predictions [measured, gene] by control and sample.
 
-    Raises
-    ------
-    DataError
-        The sections were prepared without what the control stain area reads.
+    Raises `DataError`: the sections were prepared without what the control stain area reads.
     """
     train, test = fold.train, fold.test
     labels = np.concatenate([training.labels(section, protocol) for section in train])

@@ -42,17 +42,8 @@ def evaluate(set_folder: Path, *, models: Sequence[Path], outdir: Path, threads:
     Writes evaluation.json, evaluation.md, evaluation.html, sections.parquet (one row per section, subject and metric)
     and genes.parquet (one row per gene of a section).
 
-    Parameters
-    ----------
-    models:
-        Folders of any methods, protocols and folds of this training set.
-
-    Raises
-    ------
-    UsageError
-        A model saw every section.
-    DataError
-        The sections do not fit a model's recipe.
+    ``models``: folders of any methods, protocols and folds of this training set.
+    Raises `UsageError`: a model saw every section; `DataError`: the sections do not fit a model's recipe.
     """
     found = [
         TrainedModel(folder, read_record(folder / TRAIN_FILE, TrainRecord), read_bundle(folder)) for folder in models
@@ -98,10 +89,7 @@ def predict_section(
 ) -> tuple[Floats, Floats]:
     """Expression and sd of the measured spots, both [measured, gene], region by region as PREDICT does.
 
-    Parameters
-    ----------
-    genes:
-        The genes to predict, rows of the model's genes.parquet.
+    ``genes``: the genes to predict, rows of the model's genes.parquet.
     """
     store = section.store
     gather = training.gather(section, bundle.fusion, fixed=gene_inputs(bundle.fusion, genes))

@@ -46,10 +46,7 @@ class Figure(Record):
 def make_figure(metric: str, values: Sequence[float], places: Sequence[Place], *, by_patient: bool) -> Figure:
     """The figure of one metric; NaN where a section does not have it.
 
-    Parameters
-    ----------
-    by_patient:
-        Whether patients are drawn anew for the interval, else sections.
+    ``by_patient``: whether patients are drawn anew for the interval, else sections.
     """
     order = sorted(range(len(places)), key=lambda place: natural_key(places[place].sample))
     found = np.array([values[place] for place in order], np.float64)

@@ -69,10 +69,7 @@ def without_depth(values: Floats, log_library: Floats) -> Floats:
 def section_metrics(by_gene: Mapping[str, Floats], groups: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
     """One number a metric for a section: means over genes, and Pearson's spread and top lists.
 
-    Parameters
-    ----------
-    groups:
-        [gene] members of each list of best genes, by its short name (``hpg50`` ...).
+    ``groups``: [gene] members of each list of best genes, by its short name (``hpg50`` ...).
     """
     pearson = by_gene["pearson"]
     known = pearson[~np.isnan(pearson)]

@@ -57,10 +57,7 @@ class TrainedModel:
 class HeldOut:
     """The held-out sections of a fold under one protocol, and how well controls do there: alike for all methods.
 
-    Parameters
-    ----------
-    fold:
-        Shared by its protocols.
+    ``fold``: shared by its protocols.
     """
 
     def __init__(self, training: TrainingSet, fold: FoldDesign, protocol: Protocol) -> None:
@@ -117,12 +114,8 @@ class ModelScorer:
     ) -> None:
         """Score the model, its intervals, what it makes of windows of the section, and its predictions made blind.
 
-        Parameters
-        ----------
-        expression, sd:
-            [measured, gene] of the genes of ``asked``.
-        predict:
-            Expression of the same genes at the measured spots of another section.
+        ``expression``, ``sd``: [measured, gene] of the genes of ``asked``.
+        ``predict``: expression of the same genes at the measured spots of another section.
         """
         genes = len(self.held.training.panel)
         if self.asked.num_rows > genes:

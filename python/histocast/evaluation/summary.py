@@ -80,10 +80,7 @@ class Evaluation(Record):
     def summary(self, protocol: Protocol, subject: str = MODEL, *, method: str | None = None) -> SubjectSummary:
         """Summary of one subject.
 
-        Raises
-        ------
-        KeyError
-            It was not evaluated.
+        Raises `KeyError`: it was not evaluated.
         """
         for summary in self.summaries:
             if (summary.protocol, summary.subject) == (protocol, subject) and method in (None, summary.method):

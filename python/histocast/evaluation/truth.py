@@ -41,10 +41,7 @@ def measure_truth(
 ) -> Truth:
     """The truth of a section.
 
-    Parameters
-    ----------
-    panel:
-        Column of each gene in the section's counts, -1 for one that it did not measure.
+    ``panel``: column of each gene in the section's counts, -1 for one that it did not measure.
     """
     place = section.store.array_row[section.measured], section.store.array_col[section.measured]
     near = array_neighbourhood(*place)

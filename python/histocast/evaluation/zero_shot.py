@@ -67,10 +67,7 @@ class UnseenGenes:
 def rows_to_judge(genes: pa.Table, bundle: Bundle, recipe: Recipe) -> pa.Table:
     """The model's panel, then the genes its recipe left out by name, as far as the model takes genes by their texts.
 
-    Parameters
-    ----------
-    genes:
-        genes.parquet of the model.
+    ``genes``: genes.parquet of the model.
     """
     panel = genes.filter(genes.column("seen_in_training"))
     if recipe.unseen_genes is None or recipe.protocol != UNSEEN_PROTOCOL or not takes_descriptions(bundle):
@@ -98,14 +95,9 @@ def find_unseen(unseen: pa.Table, section: Section) -> UnseenGenes | None:
 def text_controls(genes: pa.Table, bundle: Bundle, expression: Floats, *, panel: int) -> dict[str, Floats]:
     """Predictions [measured, gene] of unseen genes by what knows less than their own texts, by subject.
 
-    Parameters
-    ----------
-    genes:
-        Rows of `rows_to_judge`.
-    expression:
-        [measured, row] predicted of them.
-    panel:
-        How many of the rows are of the panel.
+    ``genes``: rows of `rows_to_judge`.
+    ``expression``: [measured, row] predicted of them.
+    ``panel``: how many of the rows are of the panel.
     """
     text = gene_inputs(bundle.fusion, genes)["gene"]
     _, near = find_nearest(text[panel:], text[:panel])
@@ -123,12 +115,8 @@ def average_by_text(seen: Floats, asked: NDArray[np.floating], known: NDArray[np
     Each map counts in units of its own sd, so that a gene of large variance weighs no more than another; mean and sd of
     the average are averaged alike.
 
-    Parameters
-    ----------
-    seen:
-        [spot, known].
-    asked, known:
-        Descriptions, [asked, dim] and [known, dim].
+    ``seen``: [spot, known].
+    ``asked``, ``known``: descriptions, [asked, dim] and [known, dim].
     """
     units = (values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12) for values in (asked, known))
     first, second = (np.asarray(values, np.float64) for values in units)

@@ -24,10 +24,7 @@ LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 def feature_lengths(columns: Mapping[str, TensorSpec]) -> dict[str, int]:
     """Numbers a tile in each feature column, its axes after the first flattened.
 
-    Raises
-    ------
-    ConfigError
-        An encoder's output has an axis of no fixed length.
+    Raises `ConfigError`: an encoder's output has an axis of no fixed length.
     """
     lengths = {}
     for name, spec in columns.items():
@@ -51,10 +48,7 @@ def features_schema(lengths: Mapping[str, int]) -> pa.Schema:
 def to_float16(values: NDArray[Any], *, where: str) -> NDArray[np.float16]:
     """``values`` in half precision.
 
-    Raises
-    ------
-    ConfigError
-        A value lies outside the range of float16 and would become infinite.
+    Raises `ConfigError`: a value lies outside the range of float16 and would become infinite.
     """
     if values.dtype != np.float16 and values.size and (largest := float(np.abs(values).max())) > LARGEST_FLOAT16:
         raise ConfigError(
@@ -69,12 +63,8 @@ def to_float16(values: NDArray[Any], *, where: str) -> NDArray[np.float16]:
 class FeatureRows:
     """Rows on their way into ``features.parquet``.
 
-    Parameters
-    ----------
-    writer:
-        Takes row groups.
-    lengths:
-        Of the feature columns, from `feature_lengths`.
+    ``writer``: takes row groups.
+    ``lengths``: of the feature columns, from `feature_lengths`.
     """
 
     def __init__(self, writer: pq.ParquetWriter, lengths: Mapping[str, int]) -> None:

@@ -64,10 +64,7 @@ class FusionInputs:
     ) -> FusionInputs:
         """Find neighbours, and what features are standardised with, as far as ``fusion`` needs them.
 
-        Raises
-        ------
-        ConfigError
-            The graph declares an input that neither ``feeds`` nor ``fixed`` fills.
+        Raises `ConfigError`: the graph declares an input that neither ``feeds`` nor ``fixed`` fills.
         """
         names = tuple(tensor.name for tensor in fusion.inputs)
         filled = {*fusion.feeds, *(fixed or {}), "neighbour_mask", "grid_xy"}

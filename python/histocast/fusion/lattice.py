@@ -30,16 +30,9 @@ Index = NDArray[np.int64]
 def neighbour_index(centres_level0_px: NDArray[np.float64], *, pitch_level0_px: float) -> NDArray[np.int32]:
     """The spot at each point of the 5 x 5 lattice round every spot.
 
-    Parameters
-    ----------
-    centres_level0_px:
-        [spot, 2] (x, y).
-    pitch_level0_px:
-        Distance between neighbouring spots.
-
-    Returns
-    -------
-    int32 [spot, 25], row-major (y outer), -1 where no spot lies; the spot itself stands at 12.
+    ``centres_level0_px``: [spot, 2] (x, y).
+    ``pitch_level0_px``: distance between neighbouring spots.
+    Returns: int32 [spot, 25], row-major (y outer), -1 where no spot lies; the spot itself stands at 12.
     """
     from scipy.spatial import cKDTree
 
@@ -131,12 +124,8 @@ def regions(
     not fit loses its farthest spots. Every call holds at most ``region_spots`` and no block is visited
     twice, so the cost is linear in the number of spots.
 
-    Parameters
-    ----------
-    centres_level0_px:
-        [spot, 2] (x, y) of all spots.
-    among:
-        Indices of the spots that take part (those that are readable); all by default.
+    ``centres_level0_px``: [spot, 2] (x, y) of all spots.
+    ``among``: indices of the spots that take part (those that are readable); all by default.
     """
     from scipy.spatial import cKDTree
 
@@ -164,10 +153,7 @@ def add_context(region: Region, points: NDArray[np.float64], *, among: Index, ro
 
     All of them are added where they fit into ``room`` spots, else those within ``reach`` pitches of a core spot.
 
-    Parameters
-    ----------
-    points:
-        [spot, 2] (x, y) of all spots, in pitches.
+    ``points``: [spot, 2] (x, y) of all spots, in pitches.
     """
     from scipy.spatial import cKDTree
 

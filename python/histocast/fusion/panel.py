@@ -42,19 +42,10 @@ def read_panel(
     The file names one gene per line, by symbol or by Ensembl id (with or without version); empty lines and what
     follows ``#`` are skipped. A name that ``genes`` (`artifacts.GENES`) does not have is looked up by its other names.
 
-    Parameters
-    ----------
-    described:
-        Whether other genes could be asked for by their descriptions, which the message then says.
-    other_names:
-        Other names of a gene, such as ``ERBB2`` for ``HER2``.
-
-    Raises
-    ------
-    MissingInputError
-        There is no such file, or it may not be read.
-    DataError
-        Lists every line that names an unknown, ambiguous or repeated gene, or says that there is none.
+    ``described``: whether other genes could be asked for by their descriptions, which the message then says.
+    ``other_names``: other names of a gene, such as ``ERBB2`` for ``HER2``.
+    Raises `MissingInputError`: there is no such file, or it may not be read; `DataError`: lists every line that names
+    an unknown, ambiguous or repeated gene, or says that there is none.
     """
     faults = ErrorCollector(str(path))
     rows = _find_rows(read_gene_list(path, faults), genes, faults, other_names)
@@ -76,10 +67,7 @@ def find_shown(names: str, genes: pa.Table, *, other_names: OtherNames = no_othe
 
     ``other_names`` is as in `read_panel`.
 
-    Raises
-    ------
-    DataError
-        Lists every name that is unknown, ambiguous or repeated, or says that there are too many.
+    Raises `DataError`: lists every name that is unknown, ambiguous or repeated, or says that there are too many.
     """
     faults = ErrorCollector("--report_genes")
     written = [name.strip() for name in names.split(",") if name.strip()]
@@ -126,15 +114,8 @@ def _find_rows(
 def gene_inputs(fusion: FusionSpec, genes: pa.Table) -> dict[str, NDArray[np.float32]]:
     """What a fusion graph is given about genes: ``gene`` [gene, dim], or nothing where it knows its panel.
 
-    Parameters
-    ----------
-    genes:
-        The genes to predict, rows of the bundle's ``genes.parquet``; the graph's gene axis follows them.
-
-    Raises
-    ------
-    ConfigError
-        The graph takes genes by their descriptions, and the bundle holds no such embeddings.
+    ``genes``: the genes to predict, rows of the bundle's ``genes.parquet``; the graph's gene axis follows them.
+    Raises `ConfigError`: the graph takes genes by their descriptions, and the bundle holds no such embeddings.
     """
     stated = next((tensor for tensor in fusion.inputs if tensor.name == "gene"), None)
     if stated is None:
@@ -150,10 +131,7 @@ def gene_inputs(fusion: FusionSpec, genes: pa.Table) -> dict[str, NDArray[np.flo
 def embedding_matrix(genes: pa.Table, *, dim: int, where: str) -> NDArray[np.float32]:
     """The column of embeddings as [gene, dim].
 
-    Raises
-    ------
-    ConfigError
-        There is no such column, or it is of another width or not finite.
+    Raises `ConfigError`: there is no such column, or it is of another width or not finite.
     """
     found = genes.schema.field(GENE_EMBEDDING).type if GENE_EMBEDDING in genes.column_names else None
     if found is None or not pa.types.is_fixed_size_list(found) or found.list_size != dim:

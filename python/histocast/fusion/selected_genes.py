@@ -48,26 +48,14 @@ def ask_genes(
 ) -> SelectedGenes:
     """Find the genes asked for, and decide on what each stands.
 
-    Parameters
-    ----------
-    folder:
-        The bundle's.
-    asked:
-        File with one gene per line, each one of the bundle's; or ``genes.parquet`` of ``histocast genes embed``, whose
-        genes need not be known to the bundle. A gene that both describe is the bundle's. ``None``: all of the
+    ``folder``: the bundle's.
+    ``asked``: file with one gene per line, each one of the bundle's; or ``genes.parquet`` of ``histocast genes embed``,
+        whose genes need not be known to the bundle. A gene that both describe is the bundle's. ``None``: all of the
         bundle's.
-    other_names:
-        Other names of a gene that ``asked`` names (see `histocast.fusion.panel`).
-
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    DataError
-        It names unknown, ambiguous or repeated genes, or is another table.
-    ConfigError
-        ``genes.parquet`` of the bundle does not fit it; descriptions were embedded otherwise than the bundle's; or
-        the model knows its panel alone and is asked for others.
+    ``other_names``: other names of a gene that ``asked`` names (see `histocast.fusion.panel`).
+    Raises `MissingInputError`: there is no such file; `DataError`: it names unknown, ambiguous or repeated genes, or is
+    another table; `ConfigError`: ``genes.parquet`` of the bundle does not fit it; descriptions were embedded otherwise
+    than the bundle's; or the model knows its panel alone and is asked for others.
     """
     own = _read_own(folder, bundle)
     if asked is None:
@@ -91,12 +79,8 @@ def takes_descriptions(bundle: Bundle) -> bool:
 def find_nearest(asked: Floats, training: Floats, *, itself: bool = False) -> tuple[Floats, NDArray[np.int64]]:
     """Distance [gene] of each description to the nearest of the training genes', 0 to 2, and the place of that gene.
 
-    Parameters
-    ----------
-    asked, training:
-        [gene, dim] and [known, dim] embeddings.
-    itself:
-        Whether both are the same genes in the same order, none of which is its own neighbour.
+    ``asked``, ``training``: [gene, dim] and [known, dim] embeddings.
+    ``itself``: whether both are the same genes in the same order, none of which is its own neighbour.
     """
 
     def unit(values: Floats) -> Floats:

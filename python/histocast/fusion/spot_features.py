@@ -62,21 +62,11 @@ class SpotFeatures:
     def open(cls, tiles: Path, features: Path, *, columns: Mapping[str, TensorSpec], scratch: Path) -> SpotFeatures:
         """Read the spots in tissue and spread their features into files under ``scratch``.
 
-        Parameters
-        ----------
-        columns:
-            Feature columns and their tensors, as `Bundle.feature_columns` gives them; the first axis is the
+        ``columns``: feature columns and their tensors, as `Bundle.feature_columns` gives them; the first axis is the
             tile. An axis that is named must be the only one, and takes the length the file has.
-        scratch:
-            An existing folder; the arrays live there as long as this object is used.
-
-        Raises
-        ------
-        DataError
-            The two files are not of the same slide and bundle, a column is absent or has another length, or
-            a tile in tissue has no row.
-        OutputError
-            The scratch disk is full.
+        ``scratch``: an existing folder; the arrays live there as long as this object is used.
+        Raises `DataError`: the two files are not of the same slide and bundle, a column is absent or has another
+        length, or a tile in tissue has no row; `OutputError`: the scratch disk is full.
         """
         table, tiles_provenance = read_table(tiles, TILES)
         table = table.filter(table.column("in_tissue"))

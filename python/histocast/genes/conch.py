@@ -20,12 +20,8 @@ MAX_TOKENS, PLACES = 127, 128
 class ConchEncoder:
     """The text tower of CONCH (Lu et al., Nat Med 30:863, 2024), by its authors' package and the user's checkpoint.
 
-    Raises
-    ------
-    ConfigError
-        The package ``conch`` is not installed.
-    MissingInputError, DataError
-        There is no checkpoint, or it is none of CONCH.
+    Raises `ConfigError`: the package ``conch`` is not installed; `MissingInputError` or `DataError`: there is no
+    checkpoint, or it is none of CONCH.
     """
 
     batch_texts = 16

@@ -61,21 +61,12 @@ def describe_genes(
     function and GO's terms, in this order, as far as a source has them; then, where asked for, a language model
     condenses them.
 
-    Parameters
-    ----------
-    head:
-        Begin with symbol and name; without, a gene of which no source says anything has its symbol only.
-    refinement:
-        The language model, if any.
-    on_refused:
-        What to do when no answer of the model is fit: ``fail``, or take the text of the sources.
-
-    Raises
-    ------
-    MissingInputError, DataError
-        A source is absent or unreadable, or answers of the model were refused.
-    TransientError, ConfigError
-        Entrez or the model fails. What they answered is kept in the journal beside the output.
+    ``head``: begin with symbol and name; without, a gene of which no source says anything has its symbol only.
+    ``refinement``: the language model, if any.
+    ``on_refused``: what to do when no answer of the model is fit: ``fail``, or take the text of the sources.
+    Raises `MissingInputError` or `DataError`: a source is absent or unreadable, or answers of the model were refused.
+    `TransientError` or `ConfigError`: entrez or the model fails. What they answered is kept in the journal beside the
+    output.
     """
     genes = read_named_genes(names)
     outdir.mkdir(parents=True, exist_ok=True)

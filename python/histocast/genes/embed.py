@@ -41,12 +41,8 @@ def embed_genes(texts: Path, *, encoder: TextEncoder, outdir: Path) -> EmbedFact
     A text has the same embedding, to the byte, whatever else is embedded with it. What was embedded stands in a
     journal beside the output, by text and encoder, and is not embedded again.
 
-    Raises
-    ------
-    MissingInputError, DataError
-        The texts are absent or another file, or the encoder gives something that is no embedding.
-    TransientError, ConfigError
-        An endpoint fails; what it answered until then is kept.
+    Raises `MissingInputError` or `DataError`: the texts are absent or another file, or the encoder gives something that
+    is no embedding; `TransientError` or `ConfigError`: an endpoint fails; what it answered until then is kept.
     """
     table, _ = read_table(texts, GENE_TEXTS)
     rows = table.to_pylist()

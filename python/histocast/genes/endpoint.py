@@ -23,10 +23,7 @@ class Endpoint(EndpointOptions):
     def connect(self) -> Connection:
         """Open a client; no request is made.
 
-        Raises
-        ------
-        ConfigError
-            The extra ``genes`` is not installed, or no key is there for OpenAI's own endpoint.
+        Raises `ConfigError`: the extra ``genes`` is not installed, or no key is there for OpenAI's own endpoint.
         """
         try:
             import openai
@@ -72,14 +69,8 @@ class Connection:
     def complete(self, request: Mapping[str, Any]) -> Answer:
         """Ask for a chat completion.
 
-        Raises
-        ------
-        ServingUnavailable, DeadlineExceeded
-            The endpoint failed or stalled, at every try.
-        ConfigError
-            It refuses the key, the model or the request.
-        DataError
-            What it answers is no completion.
+        Raises `ServingUnavailable` or `DeadlineExceeded`: the endpoint failed or stalled, at every try; `ConfigError`:
+        it refuses the key, the model or the request; `DataError`: what it answers is no completion.
         """
         with self._errors_mapped():
             completion = self._client.chat.completions.create(**request)
@@ -97,10 +88,7 @@ class Connection:
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
         """Ask for embeddings; return them in the order of ``texts``, and the tokens it took.
 
-        Raises
-        ------
-        HistocastError
-            As `complete` does.
+        Raises `HistocastError`: as `complete` does.
         """
         with self._errors_mapped():
             answer = self._client.embeddings.create(

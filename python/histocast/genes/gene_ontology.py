@@ -50,17 +50,10 @@ def read_annotations(
     An annotation belongs to the gene whose UniProt accession (or MGI id) it has; by its symbol alone it is taken only
     where no accession is known of the gene.
 
-    Parameters
-    ----------
-    keep_expression_evidence:
-        Keep annotations inferred from expression (IEP, HEP), where the file says the evidence.
-    terms:
-        OBO file with the names of terms, for GAF files; the shipped ones without it.
-
-    Raises
-    ------
-    MissingInputError, DataError
-        There is no such file, it is neither of these, or its terms are unknown.
+    ``keep_expression_evidence``: keep annotations inferred from expression (IEP, HEP), where the file says the
+        evidence.
+    ``terms``: OBO file with the names of terms, for GAF files; the shipped ones without it.
+    Raises `MissingInputError` or `DataError`: there is no such file, it is neither of these, or its terms are unknown.
     """
     ids = GeneIds(genes)
     claims: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))

@@ -21,12 +21,8 @@ class Journal:
     A line is one answer. A process that is killed leaves at most one torn line, the last, which is cut off when the
     journal is opened again. Threads may share a journal; a second process is refused.
 
-    Raises
-    ------
-    DataError
-        The file holds something else.
-    OutputError
-        It cannot be written, or another process writes it.
+    Raises `DataError`: the file holds something else; `OutputError`: it cannot be written, or another process writes
+    it.
     """
 
     def __init__(self, path: Path) -> None:

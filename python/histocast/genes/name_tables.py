@@ -38,12 +38,8 @@ def open_catalogue(names: Sequence[Path] = (), *, species: Species = "human") ->
     A later file gives ids that an earlier one lacks, and adds the genes that no earlier one has, by any id or by the
     approved symbol.
 
-    Raises
-    ------
-    UsageError
-        No file is given and none is shipped for the species.
-    MissingInputError, DataError
-        A file is absent, or not a table of gene names.
+    Raises `UsageError`: no file is given and none is shipped for the species; `MissingInputError` or `DataError`: a
+    file is absent, or not a table of gene names.
     """
     if not names:
         if species != "human":
@@ -87,10 +83,8 @@ def find_other_names(name: str) -> tuple[str, ...]:
 def read_names(path: Path, *, species: Species) -> Sequence[Gene]:
     """Read one table of gene names, whichever it is; rows of one gene are made one.
 
-    Raises
-    ------
-    MissingInputError, DataError
-        It is absent, or none of the known tables, or holds no gene of the species.
+    Raises `MissingInputError` or `DataError`: it is absent, or none of the known tables, or holds no gene of the
+    species.
     """
     if path.suffix == ".parquet":
         genes: Sequence[Gene] = _read_parquet(path)

@@ -30,10 +30,7 @@ def read_ncbi_records(path: Path, genes: Sequence[NamedGene]) -> SourceTexts:
     A record belongs to the gene whose HGNC, NCBI or Ensembl id it has, whatever it was found by. Where the query was
     one of ``genes`` and the record is of another, that is noted as refused.
 
-    Raises
-    ------
-    MissingInputError, DataError
-        There is no such file, or a line is no record.
+    Raises `MissingInputError` or `DataError`: there is no such file, or a line is no record.
     """
     ids = GeneIds(genes)
     texts: dict[str, str] = {}
@@ -71,19 +68,9 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
 def fetch_ncbi_summaries(genes: Sequence[NamedGene], *, email: str, journal: Journal) -> SourceTexts:
     """Ask Entrez for the summaries of genes, by NCBI Gene id; what the journal holds is not asked again.
 
-    Parameters
-    ----------
-    email:
-        Whom NCBI writes to when requests trouble it; NCBI asks for it.
-
-    Raises
-    ------
-    ConfigError
-        The extra ``genes`` is not installed.
-    StorageUnavailable
-        NCBI did not answer.
-    DataError
-        It answered something else than summaries.
+    ``email``: whom NCBI writes to when requests trouble it; NCBI asks for it.
+    Raises `ConfigError`: the extra ``genes`` is not installed; `StorageUnavailable`: NCBI did not answer; `DataError`:
+    it answered something else than summaries.
     """
     asked = {named.gene.ncbi_gene_id: named for named in genes if named.gene and named.gene.ncbi_gene_id}
     questions = {gene_id: digest_of({"entrez": "gene", "id": gene_id}) for gene_id in asked}

@@ -20,17 +20,9 @@ def open_encoder(
 ) -> TextEncoder:
     """Open CONCH, whose settings are its own, or a transformer with what is not None in place of its settings.
 
-    Parameters
-    ----------
-    weights:
-        CONCH's checkpoint; of the others a folder with their weights.
-
-    Raises
-    ------
-    UsageError
-        CONCH is asked for without its checkpoint; or as for `choose_encoder`.
-    ConfigError, MissingInputError, DataError
-        As for `ConchEncoder` and `SentenceEncoder`.
+    ``weights``: CONCH's checkpoint; of the others a folder with their weights.
+    Raises `UsageError`: CONCH is asked for without its checkpoint; or as for `choose_encoder`; `ConfigError` or
+    `MissingInputError` or `DataError`: as for `ConchEncoder` and `SentenceEncoder`.
     """
     if name == CONCH:
         if weights is None:

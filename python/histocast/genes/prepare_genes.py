@@ -38,25 +38,13 @@ def prepare_genes(
 ) -> EmbedFacts:
     """Resolve, describe and embed genes with a bundle's text encoder: ``genes.parquet`` for ``predict --genes``.
 
-    Parameters
-    ----------
-    genes:
-        One gene per line, or a table; see `resolve_genes`.
-    bundle:
-        Its folder.
-    sources:
-        What the texts are made of; those of the bundle's own genes, for texts alike.
-    names:
-        Name tables in place of the shipped one.
-    weights:
-        Of the text encoder, as for `choose_encoder` and CONCH.
-
-    Raises
-    ------
-    ConfigError
-        The bundle's method knows its panel alone, does not say which encoder it takes, or the encoder at hand is another.
-    MissingInputError, DataError
-        Genes, names, sources or weights are absent or faulty.
+    ``genes``: one gene per line, or a table; see `resolve_genes`.
+    ``bundle``: its folder.
+    ``sources``: what the texts are made of; those of the bundle's own genes, for texts alike.
+    ``names``: name tables in place of the shipped one.
+    ``weights``: of the text encoder, as for `choose_encoder` and CONCH.
+    Raises `ConfigError`: the bundle's method knows its panel alone, does not say which encoder it takes, or the encoder
+    at hand is another; `MissingInputError` or `DataError`: genes, names, sources or weights are absent or faulty.
     """
     encoder = encoder_of(read_bundle(bundle), weights=weights, device=device)
     found = resolve_genes(genes, catalogue=open_catalogue(names, species=species), outdir=outdir)

@@ -19,16 +19,9 @@ OWN_SYMBOL = re.compile(r"gene symbol:\s*(\S+?)[.,;]?(?:\s|$)", re.IGNORECASE)
 def read_refined(path: Path, genes: Sequence[NamedGene], *, wrong: Mapping[str, str]) -> SourceTexts:
     """Read a table of ``symbol`` and ``description``.
 
-    Parameters
-    ----------
-    wrong:
-        Genes whose database record was found to be of another gene, with the reason. A description refined from that
-        record speaks of the other gene under this one's symbol, and is refused.
-
-    Raises
-    ------
-    MissingInputError, DataError
-        There is no such file, or it lacks a column.
+    ``wrong``: genes whose database record was found to be of another gene, with the reason. A description refined from
+        that record speaks of the other gene under this one's symbol, and is refused.
+    Raises `MissingInputError` or `DataError`: there is no such file, or it lacks a column.
     """
     ids = GeneIds(genes)
     texts: dict[str, str] = {}

@@ -108,10 +108,8 @@ class RefinedGene(BaseModel):
 def refine_texts(genes: Sequence[tuple[NamedGene, str]], *, how: Refinement, journal: Journal) -> RefineFacts:
     """Refine the text of each gene.
 
-    Raises
-    ------
-    TransientError, ConfigError, DataError
-        The endpoint fails; what was answered until then stands in the journal.
+    Raises `TransientError` or `ConfigError` or `DataError`: the endpoint fails; what was answered until then stands in
+    the journal.
     """
     facts = RefineFacts()
     stop = threading.Event()

@@ -33,20 +33,11 @@ class ResolveFacts:
 def resolve_genes(genes: Path, *, catalogue: Catalogue, outdir: Path, on_unknown: OnUnknown = "refuse") -> ResolveFacts:
     """Resolve the genes of a panel and write ``gene-names.parquet``.
 
-    Parameters
-    ----------
-    genes:
-        One gene per line, or a table (see `read_symbols`).
-    catalogue:
-        The genes there are (see `open_catalogue`).
-    on_unknown:
-        ``refuse``: what names no gene is an error; ``keep``: it stands in the table without ids, with the reason.
-        What names several genes, or a gene named twice, is an error either way.
-
-    Raises
-    ------
-    MissingInputError, DataError
-        The file is absent or unreadable; or every fault of it at once.
+    ``genes``: one gene per line, or a table (see `read_symbols`).
+    ``catalogue``: the genes there are (see `open_catalogue`).
+    ``on_unknown``: ``refuse``: what names no gene is an error; ``keep``: it stands in the table without ids, with the
+        reason. What names several genes, or a gene named twice, is an error either way.
+    Raises `MissingInputError` or `DataError`: the file is absent or unreadable; or every fault of it at once.
     """
     wanted = read_symbols(genes)
     answers = [(line, catalogue.find(query)) for line, query in wanted]
@@ -145,10 +136,7 @@ class NamedGene:
 def read_named_genes(path: Path) -> list[NamedGene]:
     """Read ``gene-names.parquet``.
 
-    Raises
-    ------
-    MissingInputError, DataError
-        It is absent, or another file.
+    Raises `MissingInputError` or `DataError`: it is absent, or another file.
     """
     table, _ = read_table(path, GENE_NAMES)
     return [NamedGene(row["gene_id"], row["gene_symbol"], _gene(row)) for row in table.to_pylist()]
@@ -178,10 +166,7 @@ def read_symbols(path: Path) -> list[tuple[int, str]]:
 
     Of a table the first column of `COLUMNS` that it has is taken. Empty lines and what follows ``#`` are skipped.
 
-    Raises
-    ------
-    MissingInputError, DataError
-        There is no such file, or it is not one of these.
+    Raises `MissingInputError` or `DataError`: there is no such file, or it is not one of these.
     """
     if not path.is_file():
         raise MissingInputError("no such file", expected="one gene per line, or a table", where=str(path))

@@ -113,17 +113,9 @@ def choose_encoder(
 ) -> EncoderChoice:
     """The encoder of this name, with what is not None in place of its own settings.
 
-    Parameters
-    ----------
-    folder:
-        The weights, where they are not to be fetched from the repository or taken from the package.
-
-    Raises
-    ------
-    UsageError
-        There is none, or an ``hf:`` encoder's pooling is left open.
-    MissingInputError
-        There is no such folder.
+    ``folder``: the weights, where they are not to be fetched from the repository or taken from the package.
+    Raises `UsageError`: there is none, or an ``hf:`` encoder's pooling is left open; `MissingInputError`: there is no
+    such folder.
     """
     if name.startswith(HUB):
         if pooling is None:
@@ -154,14 +146,8 @@ class SentenceEncoder:
     One text at a time on one thread: the length of a text's neighbours in a batch, or the number of cores, would
     change the last bits of its embedding.
 
-    Raises
-    ------
-    ConfigError
-        The extra ``genes`` is not installed.
-    MissingInputError
-        The weights are not on this machine and cannot be fetched.
-    DataError
-        They are not those that the encoder's name stands for.
+    Raises `ConfigError`: the extra ``genes`` is not installed; `MissingInputError`: the weights are not on this machine
+    and cannot be fetched; `DataError`: they are not those that the encoder's name stands for.
     """
 
     batch_texts = 16

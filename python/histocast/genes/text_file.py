@@ -22,10 +22,8 @@ def open_text(path: Path, *, expected: str) -> Iterator[TextIO]:
 
     NCBI's `gene_info` of all species is 60 million lines: what goes through a file line by line holds one of them.
 
-    Raises
-    ------
-    MissingInputError, DataError
-        There is no such file; or it is no text, or no table where it is read as one.
+    Raises `MissingInputError` or `DataError`: there is no such file; or it is no text, or no table where it is read as
+    one.
     """
     try:
         with path.open("rb") as raw:
@@ -45,10 +43,7 @@ def open_text(path: Path, *, expected: str) -> Iterator[TextIO]:
 def read_text(path: Path, *, expected: str) -> str:
     """Read a text file, compressed with gzip or not.
 
-    Raises
-    ------
-    MissingInputError, DataError
-        There is no such file, or it is no text.
+    Raises `MissingInputError` or `DataError`: there is no such file, or it is no text.
     """
     with open_text(path, expected=expected) as stream:
         return stream.read()

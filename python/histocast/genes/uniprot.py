@@ -31,10 +31,7 @@ def read_uniprot(path: Path, genes: Sequence[NamedGene]) -> SourceTexts:
     An entry belongs to the gene whose HGNC id or accession it has. By its gene name alone it is taken only where no
     accession is known of the gene.
 
-    Raises
-    ------
-    MissingInputError, DataError
-        There is no such file, or it is not an export of UniProt.
+    Raises `MissingInputError` or `DataError`: there is no such file, or it is not an export of UniProt.
     """
     ids = GeneIds(genes)
     texts: dict[str, str] = {}

@@ -22,30 +22,15 @@ def open_predictor(
 ) -> Predictor:
     """Open graphs of a bundle for inference; use as a context manager.
 
-    Parameters
-    ----------
-    folder:
-        The bundle's folder.
-    bundle:
-        What ``bundle.json`` in it says.
-    names:
-        Graphs that will be run: names of encoders, or ``fusion``.
-    threads:
-        Threads one call may use.
-    triton_url:
-        Servers to run them on; in process where it is absent.
-    own_server:
-        Scratch folder for a server of this task's own, which is started for it and stopped with it.
-
-    Raises
-    ------
-    MissingInputError
-        A graph's file is absent.
-    ConfigError
-        A graph is unknown, cannot be loaded, or differs from the contract in the bundle; or a server serves
-        other graphs, or refuses us.
-    ServingUnavailable, DeadlineExceeded
-        No server answered.
+    ``folder``: the bundle's folder.
+    ``bundle``: what ``bundle.json`` in it says.
+    ``names``: graphs that will be run: names of encoders, or ``fusion``.
+    ``threads``: threads one call may use.
+    ``triton_url``: servers to run them on; in process where it is absent.
+    ``own_server``: scratch folder for a server of this task's own, which is started for it and stopped with it.
+    Raises `MissingInputError`: a graph's file is absent; `ConfigError`: a graph is unknown, cannot be loaded, or
+    differs from the contract in the bundle; or a server serves other graphs, or refuses us; `ServingUnavailable` or
+    `DeadlineExceeded`: no server answered.
     """
     if triton_url:
         from histocast.inference.triton.settings import TritonSettings

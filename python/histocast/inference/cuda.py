@@ -22,10 +22,7 @@ CUDNN_SEARCH = "HEURISTIC"
 def choose_providers(available: Sequence[str]) -> list[str]:
     """What shall run graphs, best first: a CUDA device only where the driver is, and nobody hides its devices.
 
-    Parameters
-    ----------
-    available:
-        What this build of onnxruntime was made for, which says nothing about the machine.
+    ``available``: what this build of onnxruntime was made for, which says nothing about the machine.
     """
     if CUDA not in available or os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not is_device_shown():
         return [CPU]

@@ -32,13 +32,8 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 def graph_path(folder: Path, name: str, graph: GraphSpec) -> Path:
     """Where a graph lies; one that a licence keeps out of the bundle may be put beside the others.
 
-    Raises
-    ------
-    MissingInputError
-        The file, or its weights, are absent.
-    ConfigError
-        A file put there by the user is not the one the bundle was made with, or the graph loads one that the bundle does
-        not state.
+    Raises `MissingInputError`: the file, or its weights, are absent; `ConfigError`: a file put there by the user is not
+    the one the bundle was made with, or the graph loads one that the bundle does not state.
     """
     path = folder / (graph.file or f"encoders/{name}.onnx")
     if not path.is_file():
@@ -72,10 +67,7 @@ def graph_path(folder: Path, name: str, graph: GraphSpec) -> Path:
 def external_files(path: Path) -> set[str]:
     """Locations, from the graph's own folder, of what the tensors of a graph are loaded from.
 
-    Raises
-    ------
-    ConfigError
-        The file is no ONNX graph.
+    Raises `ConfigError`: the file is no ONNX graph.
     """
     try:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -108,10 +100,7 @@ def _locations(data: mmap.mmap) -> Iterator[str]:
 def fields(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
     """Number, start, start of the content and stop of each field of bytes within a message.
 
-    Raises
-    ------
-    ValueError, IndexError
-        The bytes are no message.
+    Raises `ValueError` or `IndexError`: the bytes are no message.
     """
     position = start
     while position < stop:

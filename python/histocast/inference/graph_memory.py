@@ -33,15 +33,8 @@ _INFERENCE_BYTES = 2 << 30
 def least_call_bytes(path: Path, lengths: Mapping[str, int]) -> int:
     """Most bytes that the tensors of a graph whose shapes can be inferred hold at once in one call, without its weights.
 
-    Parameters
-    ----------
-    lengths:
-        Length of each named axis of the inputs.
-
-    Raises
-    ------
-    ConfigError
-        The file is no ONNX graph, or its shapes take too much memory to infer.
+    ``lengths``: length of each named axis of the inputs.
+    Raises `ConfigError`: the file is no ONNX graph, or its shapes take too much memory to infer.
     """
     import onnx
     from google.protobuf.message import DecodeError

@@ -68,23 +68,11 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """Load a graph.
 
-    Parameters
-    ----------
-    threads:
-        Threads one call may use.
-    optimise:
-        Whether the graph is prepared for speed; a look at its contract does not need it.
-    precision:
-        Of a CUDA device; a CPU computes in float32.
-
-    Raises
-    ------
-    ConfigError
-        The file is not a graph this onnxruntime can run.
-    DeviceUnavailable
-        There is a CUDA device that it cannot use.
-    OutOfMemory
-        There is no memory for it.
+    ``threads``: threads one call may use.
+    ``optimise``: whether the graph is prepared for speed; a look at its contract does not need it.
+    ``precision``: of a CUDA device; a CPU computes in float32.
+    Raises `ConfigError`: the file is not a graph this onnxruntime can run; `DeviceUnavailable`: there is a CUDA device
+    that it cannot use; `OutOfMemory`: there is no memory for it.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -124,11 +112,8 @@ def first_line(error: BaseException) -> str:
 def check_contract(session: onnxruntime.InferenceSession, graph: GraphSpec, *, where: str) -> None:
     """Compare what a graph takes and gives with what the bundle states.
 
-    Raises
-    ------
-    ConfigError
-        A tensor's name, dtype or shape differs; a named axis must be free in the graph, under the same name
-        where the graph names it.
+    Raises `ConfigError`: a tensor's name, dtype or shape differs; a named axis must be free in the graph, under the
+    same name where the graph names it.
     """
     for role, nodes, specs in (
         ("input", session.get_inputs(), graph.inputs),
@@ -158,25 +143,14 @@ def check_tensor(node: Any, spec: TensorSpec, *, where: str) -> None:
 class OnnxPredictor:
     """`Predictor` in this process.
 
-    Parameters
-    ----------
-    folder:
-        The bundle's folder.
-    bundle:
-        What its ``bundle.json`` says.
-    names:
-        Graphs to load: names of encoders, or ``fusion``.
-    threads:
-        Threads for all calls together.
-    precision:
-        Of encoders on a CUDA device. The fusion graph, which is small, is always computed in float32.
-
-    Raises
-    ------
-    MissingInputError, ConfigError
-        As for `graph_path`, `open_session` and `check_contract`; or a name is not one of the bundle's graphs.
-    UsageError
-        ``precision`` is one that onnxruntime alone, or a machine without a CUDA device, cannot compute in.
+    ``folder``: the bundle's folder.
+    ``bundle``: what its ``bundle.json`` says.
+    ``names``: graphs to load: names of encoders, or ``fusion``.
+    ``threads``: threads for all calls together.
+    ``precision``: of encoders on a CUDA device. The fusion graph, which is small, is always computed in float32.
+    Raises `MissingInputError` or `ConfigError`: as for `graph_path`, `open_session` and `check_contract`; or a name is
+    not one of the bundle's graphs; `UsageError`: ``precision`` is one that onnxruntime alone, or a machine without a
+    CUDA device, cannot compute in.
     """
 
     in_flight = 1
@@ -215,14 +189,8 @@ class OnnxPredictor:
     def infer(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run a graph once and return its outputs by name; may be called by several threads.
 
-        Raises
-        ------
-        ConfigError
-            An input or output does not fit the contract, an output is not finite, or onnxruntime gave up.
-        DeviceUnavailable
-            The GPU failed.
-        OutOfMemory
-            There is no memory left.
+        Raises `ConfigError`: an input or output does not fit the contract, an output is not finite, or onnxruntime gave
+        up; `DeviceUnavailable`: the GPU failed; `OutOfMemory`: there is no memory left.
         """
         graph = self._graphs[name]
         where = f"graph {name!r}"

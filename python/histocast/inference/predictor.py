@@ -57,12 +57,8 @@ class Predictor(Protocol):
     def infer(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run a graph once and return its outputs by name.
 
-        Raises
-        ------
-        ConfigError
-            An input or output does not fit the contract, or an output holds NaN.
-        TransientError
-            The server did not answer (never raised in process).
+        Raises `ConfigError`: an input or output does not fit the contract, or an output holds NaN; `TransientError`:
+        the server did not answer (never raised in process).
         """
         ...
 
@@ -94,10 +90,7 @@ def graphs_of(bundle: Bundle) -> dict[str, GraphSpec]:
 def choose_graphs(bundle: Bundle, names: Sequence[str]) -> dict[str, GraphSpec]:
     """Some graphs of a bundle by name.
 
-    Raises
-    ------
-    ConfigError
-        A name is not one of the bundle's graphs.
+    Raises `ConfigError`: a name is not one of the bundle's graphs.
     """
     graphs = graphs_of(bundle)
     if unknown := [name for name in names if name not in graphs]:
@@ -112,10 +105,7 @@ def check_tensors(
 
     ``sizes`` carries axes already bound, so that outputs are held to the inputs' lengths.
 
-    Raises
-    ------
-    ConfigError
-        A tensor is absent or unknown, its dtype or shape differs, or an axis has two lengths.
+    Raises `ConfigError`: a tensor is absent or unknown, its dtype or shape differs, or an axis has two lengths.
     """
     bound = dict(sizes or {})
     names = {spec.name for spec in specs}
@@ -138,10 +128,7 @@ def check_tensors(
 def check_finite(tensors: Mapping[str, NDArray[Any]], *, where: str) -> None:
     """Refuse NaN and infinity, which would spread through every later stage.
 
-    Raises
-    ------
-    ConfigError
-        Names the first tensor that holds such a value, and how many there are.
+    Raises `ConfigError`: names the first tensor that holds such a value, and how many there are.
     """
     for name, tensor in tensors.items():
         if np.issubdtype(tensor.dtype, np.floating) and not (finite := np.isfinite(tensor)).all():
@@ -156,10 +143,7 @@ def check_finite(tensors: Mapping[str, NDArray[Any]], *, where: str) -> None:
 def asked_precision(environment: Mapping[str, str] = os.environ) -> Precision:
     """The precision that ``HISTOCAST_PRECISION`` asks for, by default ``fp32``.
 
-    Raises
-    ------
-    UsageError
-        It is none of `Precision`.
+    Raises `UsageError`: it is none of `Precision`.
     """
     known: tuple[Precision, ...] = get_args(Precision)
     given = environment.get("HISTOCAST_PRECISION") or "fp32"

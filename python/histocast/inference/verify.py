@@ -33,23 +33,11 @@ def verify_bundle(folder: Path) -> Bundle:
     Digests first, then the inputs, outputs and memory of every graph in the folder, then the panel. Graphs are loaded
     without being optimised, and none is run.
 
-    Parameters
-    ----------
-    folder:
-        The bundle's folder.
-
-    Returns
-    -------
-    Bundle
-        What its ``bundle.json`` says.
-
-    Raises
-    ------
-    MissingInputError
-        The folder holds no ``bundle.json``, or a file it names is absent.
-    ConfigError
-        A file lies outside or has another digest, an encoder takes tiles of another size, a call takes too much memory, a
-        graph another contract, or the panel another length or a gene twice.
+    ``folder``: the bundle's folder.
+    Returns: what its ``bundle.json`` says.
+    Raises `MissingInputError`: the folder holds no ``bundle.json``, or a file it names is absent; `ConfigError`: a file
+    lies outside or has another digest, an encoder takes tiles of another size, a call takes too much memory, a graph
+    another contract, or the panel another length or a gene twice.
     """
     bundle = read_bundle(folder)
     verify_files(folder, bundle)
@@ -73,10 +61,7 @@ def verify_bundle(folder: Path) -> Bundle:
 def verify_names(bundle: Bundle) -> None:
     """Refuse two graphs of one name: columns and calls are told apart by it.
 
-    Raises
-    ------
-    ConfigError
-        Two encoders share a name, or one is called as the fusion graph is.
+    Raises `ConfigError`: two encoders share a name, or one is called as the fusion graph is.
     """
     names = [encoder.name for encoder in bundle.encoders]
     if len(graphs_of(bundle)) != len(names) + 1:
@@ -88,10 +73,7 @@ def verify_names(bundle: Bundle) -> None:
 def verify_tiles(bundle: Bundle) -> None:
     """Compare the input of each encoder with the size of a tile; check_contract holds its graph to that input.
 
-    Raises
-    ------
-    ConfigError
-        An encoder takes other than RGB tiles of the bundle's size.
+    Raises `ConfigError`: an encoder takes other than RGB tiles of the bundle's size.
     """
     side = bundle.geometry.tile_px
     for encoder in bundle.encoders:
@@ -125,10 +107,7 @@ def of_tensors(bundle: Bundle, graph: GraphSpec) -> int:
 def verify_memory(bundle: Bundle, does: str, found_bytes: int, *, most: int) -> None:
     """Bound the memory of one call of a graph, which a task has to have.
 
-    Raises
-    ------
-    ConfigError
-        It is more.
+    Raises `ConfigError`: it is more.
     """
     if found_bytes > most:
         raise ConfigError(
@@ -142,11 +121,8 @@ def verify_memory(bundle: Bundle, does: str, found_bytes: int, *, most: int) -> 
 def verify_genes(path: Path, bundle: Bundle) -> None:
     """Compare the panel with the bundle's gene count and the gene axis of its fusion graph.
 
-    Raises
-    ------
-    ConfigError
-        ``genes.parquet`` is no panel, has another length, or holds a gene twice; or the graph predicts
-        another number of genes.
+    Raises `ConfigError`: ``genes.parquet`` is no panel, has another length, or holds a gene twice; or the graph
+    predicts another number of genes.
     """
     where = f"bundle {bundle.name}, genes.parquet"
     try:

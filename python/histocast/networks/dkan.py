@@ -97,16 +97,10 @@ class ExpressionEncoder(nn.Module):
 class Dkan(Network):
     """DKAN over frozen features, or over those of a target encoder that is trained with it.
 
-    Parameters
-    ----------
-    features:
-        Width of an input embedding.
-    genes:
-        Genes of the training panel.
-    panel_text:
-        [gene, text] embeddings of their descriptions; not looked at without ``gene_text``.
-    target_features:
-        Width of the target's tokens, where an encoder of their own makes them.
+    ``features``: width of an input embedding.
+    ``genes``: genes of the training panel.
+    ``panel_text``: [gene, text] embeddings of their descriptions; not looked at without ``gene_text``.
+    ``target_features``: width of the target's tokens, where an encoder of their own makes them.
     """
 
     takes_nuclei = False

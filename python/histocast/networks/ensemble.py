@@ -26,10 +26,7 @@ def graph_inputs(network: Network) -> tuple[str, ...]:
 class Member(nn.Module):
     """A network that predicts genes in units of their sd, and what brings them back to the labels' scale.
 
-    Parameters
-    ----------
-    learned:
-        bool [gene]: which genes any of its training spots measured; None where all were.
+    ``learned``: bool [gene]: which genes any of its training spots measured; None where all were.
     """
 
     def __init__(
@@ -58,12 +55,8 @@ class Ensemble(nn.Module):
     held-out residuals. A gene outside the training panel takes mean, scale and residual of the panel genes whose
     texts are near, each weighed by 1 / distance^4; a panel gene takes its own.
 
-    Parameters
-    ----------
-    residual_sd:
-        [gene] of the training panel.
-    panel_text:
-        [gene, text], where the members take genes.
+    ``residual_sd``: [gene] of the training panel.
+    ``panel_text``: [gene, text], where the members take genes.
     """
 
     def __init__(

@@ -239,16 +239,11 @@ class GeneTokens(nn.Module):
     by none. So a gene's token does not depend on what else is asked for, and a panel gene asked for by its text
     gets the token it has within the panel.
 
-    Parameters
-    ----------
-    panel_text:
-        [gene, text] embeddings of the panel's descriptions; ``None`` learns one token per gene, and then the panel is
-        all that can be predicted.
-    size:
-        Blocks over the tokens; ``None`` for a projection alone.
-    centre:
-        Bring texts to mean 0 and sd 1 over the panel first. Sentence embeddings share a large common part, beside
-        which what tells genes apart is small.
+    ``panel_text``: [gene, text] embeddings of the panel's descriptions; ``None`` learns one token per gene, and then
+        the panel is all that can be predicted.
+    ``size``: blocks over the tokens; ``None`` for a projection alone.
+    ``centre``: bring texts to mean 0 and sd 1 over the panel first. Sentence embeddings share a large common part,
+        beside which what tells genes apart is small.
     """
 
     def __init__(

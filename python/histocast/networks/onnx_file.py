@@ -34,14 +34,9 @@ def write_onnx(
 ) -> None:
     """Export ``module`` with the first axis of every input of any length.
 
-    Parameters
-    ----------
-    inputs:
-        Example tensors in the order of ``module.forward``; two rows or more.
-    outputs:
-        Names of what ``forward`` returns, in order.
-    axis:
-        Name of the first axis, or the name by input where they differ.
+    ``inputs``: example tensors in the order of ``module.forward``; two rows or more.
+    ``outputs``: names of what ``forward`` returns, in order.
+    ``axis``: name of the first axis, or the name by input where they differ.
     """
     arguments = tuple(torch.from_numpy(np.ascontiguousarray(value)) for value in inputs.values())
     with warnings.catch_warnings():
@@ -67,10 +62,7 @@ def check_against_torch(
 ) -> float:
     """Run both on ``inputs`` and return the largest difference, relative to 1 + the value's size.
 
-    Raises
-    ------
-    ConfigError
-        They differ by more than `TOLERANCE`.
+    Raises `ConfigError`: they differ by more than `TOLERANCE`.
     """
     return _check_session(module, open_graph(path), inputs, outputs=outputs, where=path.name)
 
@@ -98,10 +90,7 @@ def open_graph(graph: Path | bytes) -> Any:
 def drawn_inputs(session: Any, sizes: Mapping[str, int], *, seed: int, spread: float = 1.0) -> dict[str, NDArray[Any]]:
     """Random inputs of a fusion graph: features of sd ``spread``, spots on a grid, neighbours of which some are absent.
 
-    Parameters
-    ----------
-    sizes:
-        Length of each free axis, by its name.
+    ``sizes``: length of each free axis, by its name.
     """
     random = np.random.default_rng(seed)
     found: dict[str, NDArray[Any]] = {}
@@ -129,10 +118,7 @@ def largest_difference(
 ) -> float:
     """The largest difference of any output, relative to 1 + the value's size.
 
-    Raises
-    ------
-    ConfigError
-        It is above the tolerance.
+    Raises `ConfigError`: it is above the tolerance.
     """
     worst = 0.0
     for name, values in expected.items():

@@ -152,10 +152,7 @@ class Decomposition:
     Genes that only some spots measured (labels NaN elsewhere) are solved on those spots, with features in the same
     units; the leverage is that of all spots.
 
-    Parameters
-    ----------
-    standardise:
-        Whether features weigh alike in the penalty; otherwise as large as they are.
+    ``standardise``: whether features weigh alike in the penalty; otherwise as large as they are.
     """
 
     def __init__(self, design: NDArray[np.floating], labels: NDArray[np.floating], *, standardise: bool = True) -> None:
@@ -199,12 +196,8 @@ class Decomposition:
 class _Part:
     """The decomposition for genes that the same spots measured.
 
-    Parameters
-    ----------
-    standard:
-        [spot, design] in units of the whole design, whose mean is 0 over all spots and not over some.
-    like:
-        The decomposition of the same spots, where it is known.
+    ``standard``: [spot, design] in units of the whole design, whose mean is 0 over all spots and not over some.
+    ``like``: the decomposition of the same spots, where it is known.
     """
 
     def __init__(
@@ -298,16 +291,10 @@ def fit_ridge(
 ) -> RidgeFit:
     """Choose the penalty with one group left out at a time, then fit on all.
 
-    Parameters
-    ----------
-    design:
-        [spot, design] as `ScaleMeans` gives it.
-    labels:
-        [spot, gene]; NaN where a gene was not measured.
-    section:
-        [spot]: Pearson is computed within a section.
-    group:
-        [spot]: what is left out together, patients or sections; at least two.
+    ``design``: [spot, design] as `ScaleMeans` gives it.
+    ``labels``: [spot, gene]; NaN where a gene was not measured.
+    ``section``: [spot]: Pearson is computed within a section.
+    ``group``: [spot]: what is left out together, patients or sections; at least two.
     """
     held = choose_penalty(design, labels, section=section, group=group, options=options)
     growth = np.sqrt(1.0 + held.leverage)[:, None]

@@ -79,16 +79,10 @@ class Scales:
 class Trunk(nn.Module):
     """Spots to a fused vector, with the tokens of every scale and their own predictions.
 
-    Parameters
-    ----------
-    features:
-        Width of an input embedding.
-    genes:
-        Panel that branches predict.
-    branches:
-        Scales with a linear head of their own.
-    target_features:
-        Width of the target's tokens, where an encoder of their own makes them.
+    ``features``: width of an input embedding.
+    ``genes``: panel that branches predict.
+    ``branches``: scales with a linear head of their own.
+    ``target_features``: width of the target's tokens, where an encoder of their own makes them.
     """
 
     def __init__(

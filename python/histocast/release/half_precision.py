@@ -24,10 +24,7 @@ precision ends at 65504, which squares reach first."""
 def write_half_precision(source: Path, target: Path) -> float:
     """Write ``source`` in half precision to ``target`` and return the largest difference, relative to 1 + the value.
 
-    Raises
-    ------
-    ConfigError
-        The two differ by more than `TOLERANCE`.
+    Raises `ConfigError`: the two differ by more than `TOLERANCE`.
     """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16

@@ -58,10 +58,8 @@ def make_counts(
 ) -> CountMatrix:
     """Check values and gather what a reader found; `read_counts` then decides which gene each name means.
 
-    Raises
-    ------
-    DataError
-        The matrix is not of these spots and genes, its sparse arrays point outside it, or a value is no count.
+    Raises `DataError`: the matrix is not of these spots and genes, its sparse arrays point outside it, or a value is no
+    count.
     """
     from scipy.sparse import csr_matrix
 

@@ -49,10 +49,7 @@ class Split:
     def fold(self, name: str | None) -> Fold:
         """The fold of a name; every section where ``None`` or ``all``.
 
-        Raises
-        ------
-        UsageError
-            There is no such fold.
+        Raises `UsageError`: there is no such fold.
         """
         if name is None or name == ALL:
             return Fold(ALL, tuple(sorted(self.folds[0].train + self.folds[0].test)), ())
@@ -67,15 +64,8 @@ class Split:
 def split_sections(sections: Sequence[OfPatient], *, by: By | Literal["auto"] | int) -> Split:
     """Leave one patient out; where there is one patient only, leave one section out and say so.
 
-    Parameters
-    ----------
-    by:
-        What is left out together: a patient, a section, or, by number, one of so many groups of patients.
-
-    Raises
-    ------
-    DataError
-        There are too few patients, or sections, to tell apart.
+    ``by``: what is left out together: a patient, a section, or, by number, one of so many groups of patients.
+    Raises `DataError`: there are too few patients, or sections, to tell apart.
     """
     patients = sorted({section.patient for section in sections})
     if isinstance(by, int):

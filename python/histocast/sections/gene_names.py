@@ -147,13 +147,9 @@ class NamedGenes:
 def name_genes(ids: Sequence[object], symbols: Sequence[object], *, table: Mapping[str, str] | None) -> NamedGenes:
     """Resolve the names of a count matrix.
 
-    Parameters
-    ----------
-    ids, symbols:
-        Two names of each column, either of which may be absent (NaN, empty). Genome prefixes (``GRCh38_``) and
-        Ensembl versions are dropped.
-    table:
-        Ensembl ids by symbol, which are taken before the shipped tables' names.
+    ``ids``, ``symbols``: two names of each column, either of which may be absent (NaN, empty). Genome prefixes
+        (``GRCh38_``) and Ensembl versions are dropped.
+    ``table``: Ensembl ids by symbol, which are taken before the shipped tables' names.
     """
     given = _without_genomes([_clean(name) for name in ids])
     called = _without_genomes([_clean(name) for name in symbols])
@@ -190,10 +186,8 @@ def name_genes(ids: Sequence[object], symbols: Sequence[object], *, table: Mappi
 def no_gene(name: str, *, by_number: bool = False) -> str | None:
     """What a name is that means no gene: a kind, in the plural; None for a gene.
 
-    Parameters
-    ----------
-    by_number:
-        Whether the names beside it are mostly numbers, which are then ids of NCBI Gene and not a spreadsheet's dates.
+    ``by_number``: whether the names beside it are mostly numbers, which are then ids of NCBI Gene and not a
+        spreadsheet's dates.
     """
     if kind := next((kind for pattern, kind in _NO_GENES if pattern.match(name)), None):
         return kind

@@ -17,12 +17,7 @@ _EXPECTED = "a table gene_id,gene_symbol"
 def read_gene_table(path: Path) -> dict[str, str]:
     """Read ``gene_id,gene_symbol`` (CSV, TSV or Parquet) as ids by symbol, versions dropped.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    DataError
-        A column is absent, or a symbol has two ids.
+    Raises `MissingInputError`: there is no such file; `DataError`: a column is absent, or a symbol has two ids.
     """
     ids: dict[str, str] = {}
     faults = ErrorCollector(str(path))
@@ -68,12 +63,7 @@ def _require_columns(found: Sequence[str], path: Path) -> None:
 def read_panel(path: Path) -> tuple[str, ...]:
     """Read a panel: one gene per line, symbol or Ensembl id; empty lines and ``#`` comments are skipped.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    DataError
-        It names no gene, or one twice.
+    Raises `MissingInputError`: there is no such file; `DataError`: it names no gene, or one twice.
     """
     faults = ErrorCollector(str(path))
     genes: dict[str, int] = {}

@@ -74,16 +74,10 @@ def make_labels(
 ) -> NDArray[np.float32]:
     """Labels [spot, gene] of the panel; NaN for a gene that was not measured.
 
-    Parameters
-    ----------
-    counts:
-        [spot, gene] over all genes; no spot is empty.
-    panel:
-        Column of each panel gene, -1 for one that this section did not measure.
-    array_row, array_col:
-        [spot] position on the capture array.
-    missing:
-        With ``zero`` a gene that was not measured has the label of 0 counts.
+    ``counts``: [spot, gene] over all genes; no spot is empty.
+    ``panel``: column of each panel gene, -1 for one that this section did not measure.
+    ``array_row``, ``array_col``: [spot] position on the capture array.
+    ``missing``: with ``zero`` a gene that was not measured has the label of 0 counts.
     """
     values = _scale(protocol, counts, panel=panel, array_row=array_row, array_col=array_col)
     if missing != "zero":

@@ -35,10 +35,7 @@ def check_pitch(slide: SlideRecord, geometry: TileGeometry) -> None:
 def match_spots(tiles: pa.Table, counts: CountMatrix, *, sample: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of ``tiles`` (`artifacts.TILES`) and of the counts that are the same spot, in the order of the tiles.
 
-    Raises
-    ------
-    DataError
-        The tiles have no names, or too few of either have a partner.
+    Raises `DataError`: the tiles have no names, or too few of either have a partner.
     """
     where = f"sample {sample}"
     names = tiles.column("spot").to_pylist()

@@ -70,18 +70,10 @@ def find_panel(
 ) -> Panel:
     """Find every panel gene in every section, under any of its names.
 
-    Parameters
-    ----------
-    missing:
-        With ``refuse``, every section must have measured every gene.
-    least:
-        Share of the panel that every section must have measured; none at all is too few in any case.
-
-    Raises
-    ------
-    DataError
-        A section measured too few of the genes; a gene is in no section, or not in all where it has to be; a symbol
-        names two genes.
+    ``missing``: with ``refuse``, every section must have measured every gene.
+    ``least``: share of the panel that every section must have measured; none at all is too few in any case.
+    Raises `DataError`: a section measured too few of the genes; a gene is in no section, or not in all where it has to
+    be; a symbol names two genes.
     """
     wanted = [clean_name(gene) for gene in panel]
     columns = {s.record.sample: gene_columns(wanted, s, sample=s.record.sample) for s in sections}
@@ -105,10 +97,7 @@ def gene_columns(wanted: Sequence[str], counts: NamedCounts, *, sample: str) -> 
     A gene is found by the name that is asked for, as Ensembl id or symbol, else by the ids and symbols that the
     shipped name tables have for it.
 
-    Raises
-    ------
-    DataError
-        A symbol names two genes.
+    Raises `DataError`: a symbol names two genes.
     """
     by_id = {gene: column for column, gene in enumerate(counts.gene_ids)}
     by_symbol: dict[str, list[int]] = {}

@@ -40,12 +40,8 @@ _COPIED_BYTES = 1 << 20
 def read_10x(path: Path) -> CountMatrix:
     """Read a Space Ranger ``outs`` folder, its matrix folder, or its HDF5 matrix; genes only.
 
-    Raises
-    ------
-    MissingInputError
-        The folder holds no matrix, or part of one.
-    DataError
-        The files are not as Cell Ranger 3 or later writes them.
+    Raises `MissingInputError`: the folder holds no matrix, or part of one; `DataError`: the files are not as Cell
+    Ranger 3 or later writes them.
     """
     found = path if path.is_file() else find_matrix(path)
     return _read_h5(found) if found.is_file() else _read_mtx(found)
@@ -54,10 +50,7 @@ def read_10x(path: Path) -> CountMatrix:
 def find_matrix(folder: Path) -> Path:
     """The matrix in a folder: ``filtered_feature_bc_matrix.h5``, ``<id>_filtered_feature_bc_matrix.h5`` or the mtx folder.
 
-    Raises
-    ------
-    MissingInputError
-        There is none, or there are several.
+    Raises `MissingInputError`: there is none, or there are several.
     """
     named = [folder / f"{MATRIX_NAME}.h5", *sorted(folder.glob(f"*_{MATRIX_NAME}.h5"))]
     files = [path for path in named if path.is_file()]

@@ -27,10 +27,8 @@ def read_anndata(path: Path) -> CountMatrix:
     The id of each gene comes from the ``var`` index where that is an Ensembl id, else from a column such as
     ``gene_ids``. Features that a column of feature types says are no genes are left out.
 
-    Raises
-    ------
-    DataError
-        The file is no AnnData, its values are no counts, it holds several libraries, or no feature is a gene.
+    Raises `DataError`: the file is no AnnData, its values are no counts, it holds several libraries, or no feature is a
+    gene.
     """
     data = open_anndata(path)
     _refuse_libraries(data, where=str(path))
@@ -88,10 +86,7 @@ def _refuse_libraries(data: Any, *, where: str) -> None:
 def open_anndata(path: Path, *, backed: Literal["r"] | None = None) -> Any:
     """Open an AnnData file.
 
-    Raises
-    ------
-    DataError
-        It is none, or of a version that this one's reader does not know.
+    Raises `DataError`: it is none, or of a version that this one's reader does not know.
     """
     import anndata
 

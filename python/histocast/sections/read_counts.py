@@ -32,19 +32,11 @@ KNOWN_LAYOUTS = (
 def read_counts(path: Path, *, genes: Path | None = None) -> CountMatrix:
     """Read the counts of a section and decide which gene each name means (see `name_genes`); other names are left out.
 
-    Parameters
-    ----------
-    path:
-        File or folder in one of the known layouts.
-    genes:
-        Table ``gene_id,gene_symbol`` that gives Ensembl ids to counts that have symbols only, before the shipped names.
-
-    Raises
-    ------
-    MissingInputError
-        There is nothing at ``path``.
-    DataError
-        The layout is unknown; a spot or gene appears twice; a count is negative or not whole; no name is a gene's.
+    ``path``: file or folder in one of the known layouts.
+    ``genes``: table ``gene_id,gene_symbol`` that gives Ensembl ids to counts that have symbols only, before the shipped
+        names.
+    Raises `MissingInputError`: there is nothing at ``path``; `DataError`: the layout is unknown; a spot or gene appears
+    twice; a count is negative or not whole; no name is a gene's.
     """
     if not path.exists():
         raise MissingInputError("no such file", expected=KNOWN_LAYOUTS, where=str(path))

@@ -33,10 +33,7 @@ def read_counts_table(path: Path) -> CountMatrix:
 
     Text is separated by tabs, commas or semicolons, whichever its header has most of; empty rows are skipped.
 
-    Raises
-    ------
-    DataError
-        It is empty, ragged, turned (genes as rows), or a cell is no number.
+    Raises `DataError`: it is empty, ragged, turned (genes as rows), or a cell is no number.
     """
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)

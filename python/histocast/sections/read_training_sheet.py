@@ -44,12 +44,7 @@ class TrainingRow(Record):
 def read_training_sheet(path: Path) -> tuple[TrainingRow, ...]:
     """Read and check a training sheet; relative paths begin at its folder, behind any symbolic link.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    DataError
-        Every fault of the sheet, in one message.
+    Raises `MissingInputError`: there is no such file; `DataError`: every fault of the sheet, in one message.
     """
     faults = ErrorCollector(str(path))
     table = parse_text_table(read_bytes(path, expected=f"a training sheet {COLUMNS}"), COLUMNS, faults)

@@ -82,27 +82,15 @@ def prepare_section(
 ) -> SectionRecord:
     """Align the counts of an encoded section with its spots and put it into the training set.
 
-    Parameters
-    ----------
-    stages:
-        Folder with what TILE and ENCODE wrote: slide.json, tiles.parquet, features.parquet, and pixels.npy where
-        pixels are kept, which is moved and not copied.
-    patient:
-        Pseudonym of the patient.
-    counts:
-        Measured counts, or their file (see `read_counts`).
-    bundle:
-        The bundle the section was encoded with, such as `export_encoders` writes.
-    outdir:
-        The training set; the section becomes ``outdir/<sample>/``.
-    genes:
-        Table ``gene_id,gene_symbol`` for counts that hold symbols only.
-
-    Raises
-    ------
-    DataError
-        The counts cannot be read, share less than half of their spots with the section, or its spots are not as far
-        apart as the recipe says.
+    ``stages``: folder with what TILE and ENCODE wrote: slide.json, tiles.parquet, features.parquet, and pixels.npy
+        where pixels are kept, which is moved and not copied.
+    ``patient``: pseudonym of the patient.
+    ``counts``: measured counts, or their file (see `read_counts`).
+    ``bundle``: the bundle the section was encoded with, such as `export_encoders` writes.
+    ``outdir``: the training set; the section becomes ``outdir/<sample>/``.
+    ``genes``: table ``gene_id,gene_symbol`` for counts that hold symbols only.
+    Raises `DataError`: the counts cannot be read, share less than half of their spots with the section, or its spots
+    are not as far apart as the recipe says.
     """
     slide = read_record(stages / "slide.json", SlideRecord)
     folder = outdir / slide.sample
@@ -204,12 +192,7 @@ class Section:
 def open_section(folder: Path) -> Iterator[Section]:
     """Yield a prepared section; its features live in temporary files while it is open.
 
-    Raises
-    ------
-    DataError
-        A file was changed since the section was prepared.
-    OutputError
-        The scratch disk is full.
+    Raises `DataError`: a file was changed since the section was prepared; `OutputError`: the scratch disk is full.
     """
     record = read_record(folder / SECTION_FILE, SectionRecord)
     for name in STAGE_FILES:

@@ -56,21 +56,11 @@ class BlockFormat:
 def decode_block(payload: Payload, block: BlockFormat, *, visible: tuple[int, int], into: Pixels) -> None:
     """Write the pixels of a block, at least the visible part of it.
 
-    Parameters
-    ----------
-    payload:
-        The block as it is stored: its bytes, or those of each plane.
-    block:
-        How it is stored.
-    visible:
-        Rows and columns of it that lie within the level.
-    into:
-        A whole block, [height_px, width_px, 3], contiguous.
-
-    Raises
-    ------
-    UnreadableBlock
-        The data is damaged, or of another size than the block's.
+    ``payload``: the block as it is stored: its bytes, or those of each plane.
+    ``block``: how it is stored.
+    ``visible``: rows and columns of it that lie within the level.
+    ``into``: a whole block, [height_px, width_px, 3], contiguous.
+    Raises `UnreadableBlock`: the data is damaged, or of another size than the block's.
     """
     parts = payload if isinstance(payload, tuple) else (payload,)
     try:

@@ -97,15 +97,9 @@ class Colour:
 def decide_colour(stated: StatedSamples, *, decoder_converts: bool, where: str) -> Colour:
     """Return how the samples become RGB.
 
-    Parameters
-    ----------
-    decoder_converts:
-        Whether the decoder of the compression turns YCbCr into RGB, as those of JPEG and WebP do.
-
-    Raises
-    ------
-    DataError
-        They are not the 8-bit colours of a brightfield slide, nor anything that converts to them exactly.
+    ``decoder_converts``: whether the decoder of the compression turns YCbCr into RGB, as those of JPEG and WebP do.
+    Raises `DataError`: they are not the 8-bit colours of a brightfield slide, nor anything that converts to them
+    exactly.
     """
     if stated.sample_format != 1:
         raise _refused(f"samples of {stated.bits}-bit {_FORMATS.get(stated.sample_format, 'unknown')} type", where)
@@ -147,10 +141,7 @@ def not_brightfield(found: str, where: str) -> DataError:
 def check_has_colour(overview: Pixels, *, where: str) -> None:
     """Refuse a slide whose overview is black and white; one that is all glass passes.
 
-    Raises
-    ------
-    DataError
-        There are dark places, and nowhere do the channels differ.
+    Raises `DataError`: there are dark places, and nowhere do the channels differ.
     """
     # Means of 4 x 4 pixels: the noise of JPEG alone is no colour.
     height, width = (max(1, side // 4 * 4) for side in overview.shape[:2])
@@ -165,15 +156,8 @@ def check_has_colour(overview: Pixels, *, where: str) -> None:
 def to_rgb(samples: Pixels, colour: Colour) -> Pixels:
     """Convert decoded samples.
 
-    Parameters
-    ----------
-    samples:
-        [row, column, sample], all planes together.
-
-    Returns
-    -------
-    NDArray
-        RGB uint8 [row, column, 3].
+    ``samples``: [row, column, sample], all planes together.
+    Returns: RGB uint8 [row, column, 3].
     """
     if colour.palette is not None:
         looked_up: Pixels = colour.palette[samples[..., 0]]

@@ -43,17 +43,9 @@ def slide_files(path: Path, *, name: str) -> tuple[Path, ...]:
 
     Companions are looked for beside the path, and beside what it links to where there are more.
 
-    Parameters
-    ----------
-    path:
-        The slide; of a DICOM series any file.
-    name:
-        How errors call the slide.
-
-    Raises
-    ------
-    DataError
-        A companion is absent, or the format is one of several files that is not read.
+    ``path``: the slide; of a DICOM series any file.
+    ``name``: how errors call the slide.
+    Raises `DataError`: a companion is absent, or the format is one of several files that is not read.
     """
     refuse_unread(path.name, name=name)
     places = dict.fromkeys((path, path.resolve()))
@@ -92,10 +84,7 @@ def incomplete(found: str, *, name: str) -> DataError:
 def companions_version(files: Sequence[Path]) -> str | None:
     """Return what changes when a companion changes, is added or goes: a digest of names, sizes and times.
 
-    Parameters
-    ----------
-    files:
-        As `slide_files` returns them. ``None`` comes back for a slide of one file.
+    ``files``: as `slide_files` returns them. ``None`` comes back for a slide of one file.
     """
     if len(files) < 2:
         return None
@@ -110,12 +99,7 @@ def companions_version(files: Sequence[Path]) -> str | None:
 def slide_digest(source: Source) -> str:
     """Return the sampled digest of a slide with its companions; the same for each file of a DICOM series.
 
-    Raises
-    ------
-    DataError
-        A companion is absent.
-    MissingInputError, StorageUnavailable
-        As for `Source.stat`.
+    Raises `DataError`: a companion is absent; `MissingInputError` or `StorageUnavailable`: as for `Source.stat`.
     """
     own = sampled_digest(source)
     files = slide_files(source.local_copy(Path()), name=source.name) if source.is_local else ()

@@ -57,10 +57,8 @@ def series_of(path: Path) -> str | None:
 def check_frame_positions(path: Path, *, where: str) -> None:
     """Refuse a DICOM file whose frames lie anywhere and do not all say where: OpenSlide crashes, or shows empty glass.
 
-    Raises
-    ------
-    DataError
-        It is ``TILED_SPARSE``, and not each of its frames has a functional group that states a position.
+    Raises `DataError`: it is ``TILED_SPARSE``, and not each of its frames has a functional group that states a
+    position.
     """
     kind, frames, positions = "", "", 0
     with path.open("rb") as stream:

@@ -53,10 +53,7 @@ class Filler:
     def fill(self, stack: Stack, run: Sequence[int], payloads: Mapping[int, Payload]) -> None:
         """Write the pixels of a run of blocks to their stack, or why one of them has none.
 
-        Raises
-        ------
-        OutOfMemory, StorageUnavailable
-            The machine failed beneath a decoder: that is no damage.
+        Raises `OutOfMemory` or `StorageUnavailable`: the machine failed beneath a decoder: that is no damage.
         """
         full, row = self._full, self.grid.row(run[0])
         block_px, into_px = full.block_height_px, self.grid.level.block_height_px

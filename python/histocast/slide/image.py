@@ -108,10 +108,7 @@ class ImageReader:
     def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:  # noqa: ARG002
         """Copy the block; the first call decodes the image.
 
-        Raises
-        ------
-        DataError
-            The image is damaged: decoded whole, it has no readable parts to save.
+        Raises `DataError`: the image is damaged: decoded whole, it has no readable parts to save.
         """
         with self._lock:
             if self._pixels is None:

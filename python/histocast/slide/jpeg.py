@@ -44,10 +44,7 @@ class JpegHeader:
 def read_jpeg_header(data: Bytes) -> JpegHeader:
     """Return what the markers up to the frame header say.
 
-    Raises
-    ------
-    UnreadableBlock
-        It is no JPEG, or of a kind slides do not hold (lossless, arithmetic).
+    Raises `UnreadableBlock`: it is no JPEG, or of a kind slides do not hold (lossless, arithmetic).
     """
     if data[:2] != _START_OF_IMAGE:
         raise UnreadableBlock("no JPEG data")
@@ -78,21 +75,11 @@ def decode_jpeg(
 ) -> Pixels:
     """Return the samples of a block: RGB, or the one component of a ``GREY`` one.
 
-    Parameters
-    ----------
-    header:
-        Of ``data``.
-    colour:
-        What the samples are, whatever the JPEG's own markers say.
-    tables:
-        JPEG tables that all blocks share, an abbreviated stream.
-    out:
-        [row, column, sample] To be written, contiguous.
-
-    Raises
-    ------
-    UnreadableBlock
-        The data is damaged or incomplete.
+    ``header``: of ``data``.
+    ``colour``: what the samples are, whatever the JPEG's own markers say.
+    ``tables``: JPEG tables that all blocks share, an abbreviated stream.
+    ``out``: [row, column, sample] To be written, contiguous.
+    Raises `UnreadableBlock`: the data is damaged or incomplete.
     """
     parts: list[Bytes] = [_START_OF_IMAGE, _STATED_COLOUR[colour], (tables or b"")[2:-2]]
     position = 2

@@ -36,10 +36,7 @@ class Codestream:
 def read_codestream(data: Bytes) -> Codestream:
     """Return what the main header claims.
 
-    Raises
-    ------
-    UnreadableBlock
-        It is no codestream, or claims more than any block of a slide needs.
+    Raises `UnreadableBlock`: it is no codestream, or claims more than any block of a slide needs.
     """
     if data[:4] != b"\xff\x4f\xff\x51":
         raise UnreadableBlock("no JPEG 2000 codestream")

@@ -59,10 +59,7 @@ class OmeImage:
 def parse_ome(xml: str) -> list[OmeImage]:
     """Return the images in their order.
 
-    Raises
-    ------
-    NotOme
-        It is not well-formed, declares entities or describes no image.
+    Raises `NotOme`: it is not well-formed, declares entities or describes no image.
     """
     builder = _Builder()
     parser = expat.ParserCreate(encoding="utf-8", namespace_separator=" ")

@@ -60,11 +60,8 @@ _PLAIN_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 def open_reader(source: Source, *, scratch: Path) -> OpenSlideReader:
     """See `histocast.slide.reader.OpenReader`.
 
-    Raises
-    ------
-    DataError
-        The format spreads a slide over several files, and they are not all there. No other reader may try:
-        a MIRAX index file is a JPEG preview, which shows the label.
+    Raises `DataError`: the format spreads a slide over several files, and they are not all there. No other reader may
+    try: a MIRAX index file is a JPEG preview, which shows the label.
     """
     head = source.read(0, DICOM_HEAD_BYTES)
     is_dicom = head.endswith(DICOM_MAGIC)

@@ -72,12 +72,8 @@ class Cell:
 def plan_bands(windows: Windows, level: Level, reader: Reader, needed: Integers) -> Bands:
     """Choose the height of bands.
 
-    Parameters
-    ----------
-    level:
-        The level in the pixels of the windows.
-    needed:
-        All blocks that the windows touch, in order.
+    ``level``: the level in the pixels of the windows.
+    ``needed``: all blocks that the windows touch, in order.
     """
     least_px = 2 * windows.size_px
     if not reader.remote:

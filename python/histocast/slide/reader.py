@@ -94,35 +94,23 @@ class Reader(Protocol):
     def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:
         """Return the stored bytes of ``blocks``; a block that has none is left out.
 
-        Raises
-        ------
-        HistocastError
-            The source cannot be read.
+        Raises `HistocastError`: the source cannot be read.
         """
         ...
 
     def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:
         """Write a block's pixels, at least as far as they lie within the level.
 
-        Parameters
-        ----------
-        into:
-            A whole block, [block_height_px, block_width_px, 3], contiguous.
-
-        Raises
-        ------
-        UnreadableBlock
-            The data is damaged or absent; what ``into`` holds then means nothing.
+        ``into``: a whole block, [block_height_px, block_width_px, 3], contiguous.
+        Raises `UnreadableBlock`: the data is damaged or absent; what ``into`` holds then means nothing.
         """
         ...
 
     def expect(self, level: int, blocks: Blocks, *, in_whole_rows: bool) -> None:
         """Hear which blocks of a level are about to be fetched, to plan for all of them.
 
-        Parameters
-        ----------
-        in_whole_rows:
-            Whether each fetch asks for all that is needed of a row of blocks, and goes on below the one before.
+        ``in_whole_rows``: whether each fetch asks for all that is needed of a row of blocks, and goes on below the one
+            before.
         """
         ...
 
@@ -137,12 +125,7 @@ class OpenReader(Protocol):
     def __call__(self, source: Source, *, scratch: Path) -> Reader:
         """Return the reader.
 
-        Raises
-        ------
-        CannotOpen
-            The file is not of this reader's formats.
-        HistocastError
-            It is, and cannot be read.
+        Raises `CannotOpen`: the file is not of this reader's formats; `HistocastError`: it is, and cannot be read.
         """
         ...
 

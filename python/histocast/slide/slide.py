@@ -85,21 +85,10 @@ class Slide:
         It is made from the pyramid: the associated thumbnail can be of another crop, and label and macro
         show the patient's name.
 
-        Parameters
-        ----------
-        max_px:
-            Most pixels along the longer side.
-
-        Returns
-        -------
-        tuple
-            RGB uint8 [row, column, 3], and um per pixel. Pixel (row 0, column 0) begins at the slide's
-            origin; the last row and column may reach beyond its edge, in white. What could not be read is grey.
-
-        Raises
-        ------
-        DataError
-            Most of it cannot be decoded, or it is black and white.
+        ``max_px``: most pixels along the longer side.
+        Returns: RGB uint8 [row, column, 3], and um per pixel. Pixel (row 0, column 0) begins at the slide's origin; the
+            last row and column may reach beyond its edge, in white. What could not be read is grey.
+        Raises `DataError`: most of it cannot be decoded, or it is black and white.
         """
         overview = self.overview(max_px)
         return overview.pixels, self.facts.um_per_px * overview.downsample
@@ -128,25 +117,13 @@ class Slide:
         The coarsest level at least as fine as ``um_per_px`` is read; the window of whole pixels nearest to
         the tile's place is cut out and resized by area. What lies outside the slide is white.
 
-        Parameters
-        ----------
-        centres_level0_px:
-            (x, y) [tile, 2] in level-0 pixels.
-        tile_px:
-            Side of a tile.
-        um_per_px:
-            Resolution of a tile.
-        batch_tiles:
-            Tiles in a batch; the last one may hold fewer.
-        threads:
-            Threads that decode and cut.
-
-        Raises
-        ------
-        DataError
-            The slide is more than twice as coarse as requested, or was overwritten meanwhile.
-        StorageUnavailable
-            The store did not answer, also after retries.
+        ``centres_level0_px``: (x, y) [tile, 2] in level-0 pixels.
+        ``tile_px``: side of a tile.
+        ``um_per_px``: resolution of a tile.
+        ``batch_tiles``: tiles in a batch; the last one may hold fewer.
+        ``threads``: threads that decode and cut.
+        Raises `DataError`: the slide is more than twice as coarse as requested, or was overwritten meanwhile;
+        `StorageUnavailable`: the store did not answer, also after retries.
         """
         from histocast.slide.sweep import read_ahead
 

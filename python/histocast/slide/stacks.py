@@ -87,10 +87,7 @@ class StackGrid:
     def copy_window(self, window: NDArray[Any], left: int, top: int, stacks: Mapping[int, Stack]) -> str | None:
         """Copy the rectangle at ``left`` and ``top`` together, white outside the level.
 
-        Returns
-        -------
-        str | None
-            Why it cannot be read, where a block of it is damaged.
+        Returns: why it cannot be read, where a block of it is damaged.
         """
         level, (height_px, width_px) = self.level, window.shape[:2]
         if min(top, left) < 0 or top + height_px > level.height_px or left + width_px > level.width_px:

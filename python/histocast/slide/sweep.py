@@ -71,10 +71,7 @@ def sweep_tiles(
 ) -> Generator[TileBatch, None, None]:
     """Yield every window as a tile of ``tile_px``, resized by area, white outside the slide.
 
-    Raises
-    ------
-    HistocastError
-        The source cannot be read, or a reader that decodes an image whole cannot decode it.
+    Raises `HistocastError`: the source cannot be read, or a reader that decodes an image whole cannot decode it.
     """
     if not len(windows.left_px):
         return

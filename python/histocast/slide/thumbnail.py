@@ -40,10 +40,7 @@ class Overview:
 def make_overview(reader: Reader, *, max_px: int, where: str) -> Overview:
     """Return the slide in small, at most ``max_px`` along its longer side.
 
-    Raises
-    ------
-    DataError
-        More than half of the level cannot be decoded.
+    Raises `DataError`: more than half of the level cannot be decoded.
     """
     number = _choose_level(reader.levels, max_px)
     level = reader.levels[number]

@@ -45,12 +45,8 @@ class UnstoredTiles:
 def check_directories(source: Source) -> UnstoredTiles:
     """Refuse a TIFF that OpenSlide would read as something it is not, or that would end the process.
 
-    Raises
-    ------
-    DataError
-        As for `choose_pages`, `page_colour` and `refuse_planes_of_tiff`, or its tiles would be turned.
-    CannotOpen
-        Its directories are damaged, or OpenSlide would not read the page that is the slide.
+    Raises `DataError`: as for `choose_pages`, `page_colour` and `refuse_planes_of_tiff`, or its tiles would be turned;
+    `CannotOpen`: its directories are damaged, or OpenSlide would not read the page that is the slide.
     """
     if source.read(0, 4) not in MAGIC:
         return UnstoredTiles()

@@ -44,10 +44,7 @@ _MOST_KEPT_BYTES = 8 * 1024 * 1024
 def open_directories(source: Source) -> Iterator[tifffile.TiffFile]:
     """Yield the parsed file; what fails on its directories within the block means that they are damaged.
 
-    Raises
-    ------
-    CannotOpen
-        It is no TIFF, or its directories are damaged.
+    Raises `CannotOpen`: it is no TIFF, or its directories are damaged.
     """
     stream = _SourceFile(source)
     if stream.read(4) not in MAGIC:

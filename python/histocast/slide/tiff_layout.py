@@ -70,17 +70,9 @@ class TiffLayout:
 def read_layout(source: Source, *, max_block_px: int = _MAX_BLOCK_PX) -> TiffLayout:
     """Return the layout of a slide.
 
-    Parameters
-    ----------
-    max_block_px:
-        Most pixels of a block.
-
-    Raises
-    ------
-    CannotOpen
-        It is no TIFF, or stored in a way that is not known here.
-    DataError
-        It is damaged, holds several slides, or is no 8-bit brightfield image.
+    ``max_block_px``: most pixels of a block.
+    Raises `CannotOpen`: it is no TIFF, or stored in a way that is not known here; `DataError`: it is damaged, holds
+    several slides, or is no 8-bit brightfield image.
     """
     with open_directories(source) as file:
         pages = choose_pages(file, where=source.name)

@@ -51,12 +51,8 @@ class SlidePages:
 def choose_pages(file: tifffile.TiffFile, *, where: str) -> SlidePages:
     """Return the largest image and its lower levels.
 
-    Raises
-    ------
-    CannotOpen
-        The format lays its blocks out in a way of its own.
-    DataError
-        Sizes are absurd or contradict each other, or several images are as large as the slide.
+    Raises `CannotOpen`: the format lays its blocks out in a way of its own; `DataError`: sizes are absurd or contradict
+    each other, or several images are as large as the slide.
     """
     pages = read_pages(file, where=where)
     if has_own_layout(file):
@@ -91,10 +87,7 @@ def has_own_layout(file: tifffile.TiffFile) -> bool:
 def read_pages(file: tifffile.TiffFile, *, where: str) -> list[Page]:
     """Return all pages of the file.
 
-    Raises
-    ------
-    DataError
-        There are too many, or a tile is larger than memory.
+    Raises `DataError`: there are too many, or a tile is larger than memory.
     """
     count = len(file.pages)
     if count > _MAX_PAGES:

@@ -32,10 +32,7 @@ class Windows:
 def choose_level(levels: Sequence[Level], *, slide_um_per_px: float, requested_um_per_px: float, where: str) -> int:
     """Return the coarsest level that is at least as fine as requested, else level 0.
 
-    Raises
-    ------
-    DataError
-        Level 0 is more than twice as coarse as requested.
+    Raises `DataError`: level 0 is more than twice as coarse as requested.
     """
     if slide_um_per_px > MAX_ENLARGEMENT * requested_um_per_px:
         raise DataError(
@@ -58,12 +55,8 @@ def place_windows(
 ) -> Windows:
     """Return the windows whose centres are nearest to the requested ones.
 
-    Parameters
-    ----------
-    centres_level0_px:
-        (x, y) [tile, 2].
-    extent_level0_px:
-        Side of a tile in level-0 pixels.
+    ``centres_level0_px``: (x, y) [tile, 2].
+    ``extent_level0_px``: side of a tile in level-0 pixels.
     """
     size_px = max(1, round(extent_level0_px / level.downsample))
     scale = np.array([level.downsample_x, level.downsample_y])

@@ -54,14 +54,9 @@ SAMPLE_FILES: dict[str, tuple[str, Stage]] = {
 def describe_run(run: RunRecord, *, check: CheckRecord, batch: BatchStatus, ended: datetime) -> Crate:
     """Return the crate of a run: one action for the whole, and one for each sample.
 
-    Parameters
-    ----------
-    run:
-        What the workflow engine knows.
-    check, batch:
-        What CHECK found and how every sample ended.
-    ended:
-        When the last task of a sample had ended.
+    ``run``: what the workflow engine knows.
+    ``check``, ``batch``: what CHECK found and how every sample ended.
+    ``ended``: when the last task of a sample had ended.
     """
     graph: dict[str, Entity] = {}
     for path, name in {**BATCH_FILES, **engine_files(run)}.items():

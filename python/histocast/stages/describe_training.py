@@ -53,22 +53,13 @@ def write_lineage(
 ) -> None:
     """Write ``provenance.json`` of a training run.
 
-    Parameters
-    ----------
-    run:
-        What the workflow engine knows (`RunRecord`).
-    parts:
-        Folder in which lies, at any depth, the section.json of each section, the train.json of each model and the
-        bundle.json of each bundle.
-    evaluation:
-        Folder of what EVALUATE wrote.
-    recipe:
-        Of any model of the run, with the digests of what the run was given.
-
-    Raises
-    ------
-    DataError, MissingInputError
-        A record cannot be read, or a bundle was trained on a section that has none.
+    ``run``: what the workflow engine knows (`RunRecord`).
+    ``parts``: folder in which lies, at any depth, the section.json of each section, the train.json of each model and
+        the bundle.json of each bundle.
+    ``evaluation``: folder of what EVALUATE wrote.
+    ``recipe``: of any model of the run, with the digests of what the run was given.
+    Raises `DataError` or `MissingInputError`: a record cannot be read, or a bundle was trained on a section that has
+    none.
     """
     sections = [read_record(path, SectionRecord) for path in sorted(parts.rglob(SECTION_FILE))]
     models = [read_record(path, TrainRecord) for path in sorted(parts.rglob(TRAIN_FILE))]
@@ -158,16 +149,10 @@ def describe_training(
 ) -> Crate:
     """Return the crate of a training run: one action for the whole, and one for each bundle.
 
-    Parameters
-    ----------
-    run:
-        What the workflow engine knows.
-    evaluation:
-        Files of the evaluation and their sha256.
-    met:
-        Versions of the software that trained each model.
-    ended:
-        When the last model had been scored.
+    ``run``: what the workflow engine knows.
+    ``evaluation``: files of the evaluation and their sha256.
+    ``met``: versions of the software that trained each model.
+    ``ended``: when the last model had been scored.
     """
     graph: dict[str, Entity] = {}
     for path, name in {"pipeline_info/plan.json": "Every model that was trained", **engine_files(run)}.items():

@@ -39,13 +39,9 @@ class SlideLocation:
 def opened_slide(location: SlideLocation, scratch: Path, clock: Clock) -> Iterator[tuple[Slide, str]]:
     """Yield the slide and the digest of its bytes, companions included; opening it counts as waiting for the store.
 
-    Raises
-    ------
-    DataError
-        Of the block or of opening the slide, which can still be read then.
-    MissingInputError, StorageUnavailable
-        As for `Source.stat`, also in place of a `DataError` where the slide can no longer be read: a library that reads by
-        itself takes a mount that vanished for damage.
+    Raises `DataError`: of the block or of opening the slide, which can still be read then; `MissingInputError` or
+    `StorageUnavailable`: as for `Source.stat`, also in place of a `DataError` where the slide can no longer be read: a
+    library that reads by itself takes a mount that vanished for damage.
     """
     from histocast.slide import open_slide
     from histocast.slide.companions import slide_digest

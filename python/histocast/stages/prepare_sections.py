@@ -43,27 +43,14 @@ def prepare_sections(
 ) -> None:
     """Tile and encode every section of a training sheet and align it with its counts: ``outdir/<sample>/``.
 
-    Parameters
-    ----------
-    sheet:
-        Training sheet ``sample,slide,counts,patient[,spots][,mpp]``.
-    samples:
-        The rows to prepare; all of them where it is absent. Sections can be prepared apart and gathered.
-    genes:
-        Table ``gene_id,gene_symbol`` for counts that hold symbols only.
-    encoder_names:
-        Encoders in place of the recipe's own, for sections that several methods will take features of.
-    encoders:
-        Folder of `export_encoders`; they are written to ``outdir/encoders`` where none is given.
-    keep_pixels:
-        Keep the pixels of every tile, for a method that trains its encoder.
-
-    Raises
-    ------
-    UsageError
-        A sample is not in the sheet.
-    HistocastError
-        A section cannot be tiled, encoded or aligned, or its counts have too few genes of the panel.
+    ``sheet``: training sheet ``sample,slide,counts,patient[,spots][,mpp]``.
+    ``samples``: the rows to prepare; all of them where it is absent. Sections can be prepared apart and gathered.
+    ``genes``: table ``gene_id,gene_symbol`` for counts that hold symbols only.
+    ``encoder_names``: encoders in place of the recipe's own, for sections that several methods will take features of.
+    ``encoders``: folder of `export_encoders`; they are written to ``outdir/encoders`` where none is given.
+    ``keep_pixels``: keep the pixels of every tile, for a method that trains its encoder.
+    Raises `UsageError`: a sample is not in the sheet; `HistocastError`: a section cannot be tiled, encoded or aligned,
+    or its counts have too few genes of the panel.
     """
     from histocast.progress import log, track
     from histocast.records import SlideRecord, read_record
@@ -123,23 +110,11 @@ def keep_pixels(
 ) -> None:
     """Write ``pixels.npy``; a tile that cannot be read is black, and its features say so.
 
-    Parameters
-    ----------
-    slide:
-        Where the pixels come from.
-    record:
-        What TILE said of the slide.
-    tiles:
-        ``tiles.parquet``.
-    geometry:
-        Of a tile.
-
-    Raises
-    ------
-    DataError
-        The tiles are another slide's.
-    OutputError
-        The disk has no room.
+    ``slide``: where the pixels come from.
+    ``record``: what TILE said of the slide.
+    ``tiles``: ``tiles.parquet``.
+    ``geometry``: of a tile.
+    Raises `DataError`: the tiles are another slide's; `OutputError`: the disk has no room.
     """
     tile_id, centres_level0_px = read_centres(tiles, record)
     side = geometry.tile_px

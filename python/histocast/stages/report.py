@@ -66,10 +66,7 @@ class Report(RecordedSlideStage):
 def read_formats(text: str | None) -> frozenset[str]:
     """The formats that are asked for.
 
-    Raises
-    ------
-    UsageError
-        One is unknown.
+    Raises `UsageError`: one is unknown.
     """
     formats = frozenset(part.strip() for part in (text or "").split(",") if part.strip())
     if unknown := sorted(formats - set(FORMATS)):

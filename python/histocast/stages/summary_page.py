@@ -52,10 +52,7 @@ def write_summary_page(
 ) -> None:
     """Write ``summary.html`` of ``results`` and their ``rows`` of ``summary.parquet``.
 
-    Raises
-    ------
-    OutputError
-        It cannot be written.
+    Raises `OutputError`: it cannot be written.
     """
     failures = [row for row in rows if row["outcome"] == "failed"]
     finished = [row for row in rows if row["outcome"] == "ok"]

@@ -30,22 +30,10 @@ def write_summary(
 
     A row without a record of a stage has failed there: nothing vanishes because a task left no trace.
 
-    Parameters
-    ----------
-    has_cohort:
-        Whether the page links to that of the cohort, as soon as a slide was predicted.
-
-    Returns
-    -------
-    list[SampleStatus]
-        One per row of the samplesheet, in its order.
-
-    Raises
-    ------
-    DataError
-        A status record is of a sample that the samplesheet does not have.
-    OutputError
-        An output cannot be written.
+    ``has_cohort``: whether the page links to that of the cohort, as soon as a slide was predicted.
+    Returns: one per row of the samplesheet, in its order.
+    Raises `DataError`: a status record is of a sample that the samplesheet does not have; `OutputError`: an output
+    cannot be written.
     """
     found = _by_sample(check, statuses)
     results = [_judge(sample, found[sample.sample]) for sample in check.samples]

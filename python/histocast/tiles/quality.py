@@ -30,14 +30,9 @@ class QualityMeter:
     Sums over a tile are exact to the fraction of a thumbnail pixel: a tile is often only ten of them wide,
     so that rounding to whole pixels would move its fraction by a tenth.
 
-    Parameters
-    ----------
-    found:
-        Masks of the thumbnail.
-    downsample:
-        Level-0 pixels per thumbnail pixel; both begin at the same corner.
-    extent_level0_px:
-        Side of a tile.
+    ``found``: masks of the thumbnail.
+    ``downsample``: level-0 pixels per thumbnail pixel; both begin at the same corner.
+    ``extent_level0_px``: side of a tile.
     """
 
     def __init__(self, found: TissueMap, *, downsample: float, extent_level0_px: float) -> None:

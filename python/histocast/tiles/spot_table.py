@@ -109,12 +109,8 @@ def read_spot_table(path: Path) -> SpotTable:
 
     A Visium ``tissue_positions_list.csv`` has no header; its columns are known by their number.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file, or it may not be read.
-    DataError
-        It is no text and no Parquet, it is empty, or its rows have different lengths.
+    Raises `MissingInputError`: there is no such file, or it may not be read; `DataError`: it is no text and no Parquet,
+    it is empty, or its rows have different lengths.
     """
     with open_source(str(path)) as source:
         data = source.read(0, source.stat().size_bytes)

@@ -59,21 +59,12 @@ class MeasuredSpots:
 def read_spots(path: Path, *, slide_size_px: tuple[int, int] | None = None) -> MeasuredSpots:
     """Read a table of measured spots in any layout this module knows.
 
-    Parameters
-    ----------
-    path:
-        The table; text may be gzipped, with BOM or CRLF.
-    slide_size_px:
-        Width and height of the slide at level 0; spots in tissue must then lie within. Spots out of tissue
-        may lie beyond, as they do where an image was cropped.
-
-    Raises
-    ------
-    MissingInputError
-        There is no such file, or it may not be read.
-    DataError
-        The layout is unknown, or it lists every cell that is no number, every spot that stands twice and every
-        spot outside the slide, each with its line.
+    ``path``: the table; text may be gzipped, with BOM or CRLF.
+    ``slide_size_px``: width and height of the slide at level 0; spots in tissue must then lie within. Spots out of
+        tissue may lie beyond, as they do where an image was cropped.
+    Raises `MissingInputError`: there is no such file, or it may not be read; `DataError`: the layout is unknown, or it
+    lists every cell that is no number, every spot that stands twice and every spot outside the slide, each with its
+    line.
     """
     table = read_spot_table(path)
     names = set(table.columns)

@@ -63,21 +63,11 @@ def tile_slide(
 
     An empty slide gives tables of zero rows, and is a complete result.
 
-    Parameters
-    ----------
-    geometry:
-        Tile size, resolution and pitch, from the bundle.
-    spots:
-        Table of measured spots (see `histocast.tiles.spots`).
-    min_tissue:
-        Least share of a grid tile that is tissue, 0 to 1.
-
-    Raises
-    ------
-    DataError
-        The slide has no readable thumbnail, or the spots do not fit it.
-    OutputError
-        ``outdir`` cannot be written.
+    ``geometry``: tile size, resolution and pitch, from the bundle.
+    ``spots``: table of measured spots (see `histocast.tiles.spots`).
+    ``min_tissue``: least share of a grid tile that is tissue, 0 to 1.
+    Raises `DataError`: the slide has no readable thumbnail, or the spots do not fit it; `OutputError`: ``outdir``
+    cannot be written.
     """
     # The table is validated first: it costs nothing and most often is what is wrong.
     plan = _lay_out(slide, geometry, spots, min_tissue)

@@ -87,10 +87,7 @@ def find_tissue(
     An empty slide has no tissue; that is a result, not an error. Cost grows with the thumbnail alone: at
     2,048 px about two seconds of a CPU, eight where tissue fills a picture of 20 um/px, and half a gigabyte of memory.
 
-    Parameters
-    ----------
-    unreadable:
-        [row, column] what could not be read; nothing by default.
+    ``unreadable``: [row, column] what could not be read; nothing by default.
     """
     if unreadable is None:
         unreadable = np.zeros(thumbnail.shape[:2], bool)

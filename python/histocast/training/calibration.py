@@ -28,13 +28,9 @@ def conformal_half_widths(
     Papadopoulos et al. 2002): covers a new spot of an exchangeable section with at least ``coverage``. Residuals that
     are not known (NaN) do not count; a gene without any has the half-width NaN.
 
-    Parameters
-    ----------
-    labels, predicted, sd:
-        [spot, gene].
-    patient:
-        [spot] number of its patient. Every patient then has the same weight, however many spots it has, since it is
-        patients that a new one is exchangeable with. Without it every spot has.
+    ``labels``, ``predicted``, ``sd``: [spot, gene].
+    ``patient``: [spot] number of its patient. Every patient then has the same weight, however many spots it has, since
+        it is patients that a new one is exchangeable with. Without it every spot has.
     """
     scores = np.abs(labels - predicted) / sd
     order = np.argsort(scores, axis=0, kind="stable")  # NaN comes last
@@ -62,12 +58,8 @@ def fit_out_of_distribution(
 ) -> OutOfDistribution:
     """Mean and sd of the training tiles, and the distance that 99 % of held-out tiles stay within.
 
-    Parameters
-    ----------
-    features:
-        [tile, ...] as they stand in ``features.parquet``, not standardised within a slide.
-    group:
-        [tile]: each group is scored by the statistics of the others, or a slide's own stain would count as near.
+    ``features``: [tile, ...] as they stand in ``features.parquet``, not standardised within a slide.
+    ``group``: [tile]: each group is scored by the statistics of the others, or a slide's own stain would count as near.
     """
     values = np.asarray(features, np.float64).reshape(len(features), -1)
     scores = np.empty(len(values))

@@ -40,10 +40,7 @@ def load_checkpoint(path: Path, *, identity: str) -> State | None:
 
     A checkpoint of another identity (other data, options or versions) is not resumed.
 
-    Raises
-    ------
-    DataError
-        The file is damaged.
+    Raises `DataError`: the file is damaged.
     """
     if not path.is_file():
         return None

@@ -19,17 +19,9 @@ def export_encoders(recipe: Recipe, *, outdir: Path, names: Sequence[str] | None
     The same recipe gives the same bytes, so sections prepared apart fit together. Encoders with weights are taken
     from the folders of 'export-encoder' that the recipe names.
 
-    Parameters
-    ----------
-    names:
-        Encoders in place of the recipe's own, for sections that several methods will take features of.
-
-    Raises
-    ------
-    UsageError
-        The recipe names an encoder that histocast cannot write.
-    MissingInputError, ConfigError
-        An exported encoder is absent, or takes other tiles.
+    ``names``: encoders in place of the recipe's own, for sections that several methods will take features of.
+    Raises `UsageError`: the recipe names an encoder that histocast cannot write; `MissingInputError` or `ConfigError`:
+    an exported encoder is absent, or takes other tiles.
     """
     specs = tuple(_encoder(name, recipe, outdir) for name in names or recipe.prepared_encoders)
     bundle = Bundle(

@@ -91,19 +91,10 @@ def fit(
 ) -> Fitted:
     """Train the recipe's method on ``sections``.
 
-    Parameters
-    ----------
-    gene_text:
-        Embedded gene descriptions, for a method that reads them.
-    workspace:
-        Folders for what a method keeps while it is trained; none is kept without.
-
-    Raises
-    ------
-    ConfigError
-        The recipe's options do not fit the method.
-    DataError
-        The features do not fit the method, or there are too few spots.
+    ``gene_text``: embedded gene descriptions, for a method that reads them.
+    ``workspace``: folders for what a method keeps while it is trained; none is kept without.
+    Raises `ConfigError`: the recipe's options do not fit the method; `DataError`: the features do not fit the method,
+    or there are too few spots.
     """
     if training.recipe.method not in LINEAR:
         from histocast.training.fit_network import fit_network
@@ -179,10 +170,7 @@ def fusion_spec(training: TrainingSet) -> FusionSpec:
 def embedding_dim(training: TrainingSet) -> int:
     """Width of the recipe's features, one vector per tile.
 
-    Raises
-    ------
-    DataError
-        A feature is no vector.
+    Raises `DataError`: a feature is no vector.
     """
     tensors = feature_tensors(training.encoders)
     dim = 0

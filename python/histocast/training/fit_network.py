@@ -60,19 +60,11 @@ def fit_network(
 ) -> Fitted:
     """Train the recipe's network once for every held-out group and join them.
 
-    Parameters
-    ----------
-    gene_text:
-        Embedded genes, for a method that reads descriptions.
-    workspace:
-        Folders for checkpoints and the metrics of every epoch; a training that was stopped goes on from there.
-
-    Raises
-    ------
-    ConfigError
-        Options do not fit the method, a description is wanted and not given, or the loss is not finite.
-    DataError
-        The features or descriptions do not fit.
+    ``gene_text``: embedded genes, for a method that reads descriptions.
+    ``workspace``: folders for checkpoints and the metrics of every epoch; a training that was stopped goes on from
+        there.
+    Raises `ConfigError`: options do not fit the method, a description is wanted and not given, or the loss is not
+    finite; `DataError`: the features or descriptions do not fit.
     """
     recipe = training.recipe
     where = f"recipe {recipe.name}, method {recipe.method}"

@@ -47,17 +47,9 @@ def read_gene_text(path: Path, panel: Panel, *, others: Sequence[str] | None = N
     A panel gene is found by its id, else by its symbol, since counts may hold symbols only. Where the columns
     ``encoder``, ``encoder_revision`` and ``source`` are there too, they are kept.
 
-    Parameters
-    ----------
-    others:
-        Symbols or ids of the genes outside the panel to take along; all that are described by default.
-
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    DataError
-        It is no such table, was made by several encoders, or does not describe a gene that it should.
+    ``others``: symbols or ids of the genes outside the panel to take along; all that are described by default.
+    Raises `MissingInputError`: there is no such file; `DataError`: it is no such table, was made by several encoders,
+    or does not describe a gene that it should.
     """
     table = _read(path)
     ids, symbols = table.column("gene_id").to_pylist(), table.column("gene_symbol").to_pylist()

@@ -33,14 +33,9 @@ TEXT_SOURCES = {
 def licence_parts(encoders: Sequence[EncoderSpec], *, data_licence: str, text: GeneText | None) -> dict[str, str]:
     """Licence by part of a model, in the order a card lists them.
 
-    Parameters
-    ----------
-    encoders:
-        All whose outputs it was trained on, shipped or not.
-    data_licence:
-        As the recipe states it; may be empty.
-    text:
-        Gene descriptions it was trained on.
+    ``encoders``: all whose outputs it was trained on, shipped or not.
+    ``data_licence``: as the recipe states it; may be empty.
+    ``text``: gene descriptions it was trained on.
     """
     parts = {"histocast": OWN}
     parts |= {f"encoder {encoder.name}": encoder.licence for encoder in encoders}

@@ -123,17 +123,9 @@ def train_network(
     Random numbers outside are untouched. The same seed gives the same weights on the CPU, whether the training
     was stopped in between or not.
 
-    Parameters
-    ----------
-    watch:
-        Is given the history after every epoch.
-
-    Raises
-    ------
-    ConfigError
-        The loss or its gradient is no finite number.
-    DataError
-        No region holds two spots to learn from.
+    ``watch``: is given the history after every epoch.
+    Raises `ConfigError`: the loss or its gradient is no finite number; `DataError`: no region holds two spots to learn
+    from.
     """
     device = _device(options)
     with torch.random.fork_rng(), torch_threads(options.threads):

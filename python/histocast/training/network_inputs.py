@@ -102,10 +102,7 @@ def training_statistics(sections: Sequence[Section], columns: Iterable[str]) -> 
 def target_tokens(training: TrainingSet) -> TensorSpec:
     """What the recipe's column of tokens gives of the target.
 
-    Raises
-    ------
-    DataError
-        It is no column of tokens.
+    Raises `DataError`: it is no column of tokens.
     """
     column, tensors = training.recipe.target_tokens, feature_tensors(training.encoders)
     if column is None or column not in tensors or len(tensors[column].shape) != 3:

@@ -105,31 +105,16 @@ def plan_models(
 ) -> Plan:
     """Every model to train: a method on each fold under every protocol, and on all sections for its bundle.
 
-    Parameters
-    ----------
-    sheet:
-        Training sheet.
-    recipe:
-        Its file, or the name of a shipped one.
-    methods:
-        Methods and variants (``dkan:no-gene-text``), in place of the recipe's method. A variant is scored under the
-        recipe's protocol alone, and becomes no bundle.
-    unseen_genes:
-        Genes to leave out of training, a line each; see `read_recipe`.
-    genes:
-        Table ``gene_id,gene_symbol`` for counts that hold symbols only, as it is given to PREPARE.
-    options:
-        ``key.key=value`` each, which change single options of every method.
-
-    Raises
-    ------
-    DataError
-        Every fault of the sheet, slides without their companions, sections whose counts cannot be used, or too few patients
-        or sections to hold one out.
-    ConfigError
-        There is no such method or variant, its options do not fit, or it reads gene descriptions and none are given.
-    UsageError
-        A method is asked for twice.
+    ``sheet``: training sheet.
+    ``recipe``: its file, or the name of a shipped one.
+    ``methods``: methods and variants (``dkan:no-gene-text``), in place of the recipe's method. A variant is scored
+        under the recipe's protocol alone, and becomes no bundle.
+    ``unseen_genes``: genes to leave out of training, a line each; see `read_recipe`.
+    ``genes``: table ``gene_id,gene_symbol`` for counts that hold symbols only, as it is given to PREPARE.
+    ``options``: ``key.key=value`` each, which change single options of every method.
+    Raises `DataError`: every fault of the sheet, slides without their companions, sections whose counts cannot be used,
+    or too few patients or sections to hold one out; `ConfigError`: there is no such method or variant, its options do
+    not fit, or it reads gene descriptions and none are given; `UsageError`: a method is asked for twice.
     """
     rows = read_training_sheet(sheet)
     sections = _find_files(rows, sheet)
@@ -216,10 +201,7 @@ def _find_files(rows: Sequence[TrainingRow], sheet: Path) -> tuple[PlannedSectio
 def _judge_options(recipe: Recipe, gene_text: Path | None) -> Needs:
     """Validate a method's options now rather than after the sections were encoded; what its training takes.
 
-    Raises
-    ------
-    ConfigError
-        Its options do not fit, or it reads gene descriptions and none are given.
+    Raises `ConfigError`: its options do not fit, or it reads gene descriptions and none are given.
     """
     where = f"recipe {recipe.name}, method {recipe.label}"
     if recipe.method in LINEAR:

@@ -31,32 +31,18 @@ def read_recipe(
 ) -> Recipe:
     """Read a recipe by file, by the name of one that ships with histocast, or of a plan, which holds resolved ones.
 
-    Parameters
-    ----------
-    panel:
-        File with one gene per line, in place of the recipe's panel; some shipped recipes have none of their own.
-    method:
-        In place of the recipe's; of a plan that method's recipe is taken. Another method starts from its own options, or those under ``options_of``;
-        ``dkan:no-gene-text`` is a method with one idea switched (`histocast.training.variants`).
-    options:
-        ``key.key=value`` each, the value in JSON or a plain word; they change single options of the method.
-    exported:
-        Folders of 'export-encoder', besides those the recipe names.
-    encoder_weights:
-        File that a trained target encoder starts from, in place of the recipe's.
-    unseen_genes:
-        Genes to leave out of training, one per line; see `hold_out_genes`, also for what it raises.
-    gene_text:
-        Embedded genes that the training will read, whose digest goes into the recipe.
-
-    Raises
-    ------
-    MissingInputError
-        There is no such file and no recipe of that name.
-    UsageError
-        The recipe has no panel and none is given, or an option is not ``key=value``.
-    ConfigError
-        The file is not a recipe, there is no such method, or a file is another one than a plan was made with.
+    ``panel``: file with one gene per line, in place of the recipe's panel; some shipped recipes have none of their own.
+    ``method``: in place of the recipe's; of a plan that method's recipe is taken. Another method starts from its own
+        options, or those under ``options_of``; ``dkan:no-gene-text`` is a method with one idea switched
+        (`histocast.training.variants`).
+    ``options``: ``key.key=value`` each, the value in JSON or a plain word; they change single options of the method.
+    ``exported``: folders of 'export-encoder', besides those the recipe names.
+    ``encoder_weights``: file that a trained target encoder starts from, in place of the recipe's.
+    ``unseen_genes``: genes to leave out of training, one per line; see `hold_out_genes`, also for what it raises.
+    ``gene_text``: embedded genes that the training will read, whose digest goes into the recipe.
+    Raises `MissingInputError`: there is no such file and no recipe of that name; `UsageError`: the recipe has no panel
+    and none is given, or an option is not ``key=value``; `ConfigError`: the file is not a recipe, there is no such
+    method, or a file is another one than a plan was made with.
     """
     content, folder = _read_content(name)
     files: dict[str, Path | None] = {"recipe": Path(name) if Path(name).is_file() else None}
@@ -158,14 +144,8 @@ def _options_of_others(content: dict[str, Any], *, where: str) -> dict[str, dict
 def hold_out_genes(recipe: Recipe, path: Path) -> Recipe:
     """The recipe with the genes of a file (one a line) taken from its panel, to be predicted by their descriptions.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    DataError
-        It names no gene, or one twice.
-    UsageError
-        It leaves no gene to train on.
+    Raises `MissingInputError`: there is no such file; `DataError`: it names no gene, or one twice; `UsageError`: it
+    leaves no gene to train on.
     """
     unseen = read_panel(path)
     panel = tuple(gene for gene in recipe.panel if gene not in unseen)

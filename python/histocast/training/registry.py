@@ -114,10 +114,7 @@ class NetworkOptions(Config):
 def read_options(method: str, options: Mapping[str, Any], *, where: str) -> tuple[NetworkOptions, Config]:
     """Options and the network's configuration.
 
-    Raises
-    ------
-    ConfigError
-        An option is unknown or out of range, or nothing is published of the method for the data set.
+    Raises `ConfigError`: an option is unknown or out of range, or nothing is published of the method for the data set.
     """
     try:
         found = NetworkOptions.model_validate(dict(options))
@@ -151,10 +148,7 @@ def _published(method: str, data_set: str, *, where: str) -> Published:
 def refuse_target(recipe: Recipe, options: NetworkOptions, *, where: str) -> None:
     """Validate where the target's features come from.
 
-    Raises
-    ------
-    ConfigError
-        Not from the recipe's features, though the method has to take those; or from two places.
+    Raises `ConfigError`: not from the recipe's features, though the method has to take those; or from two places.
     """
     trained, tokens = options.encoder.trained, recipe.target_tokens
     if trained and tokens is not None:

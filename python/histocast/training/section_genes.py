@@ -103,10 +103,7 @@ def _describe(
 def describe_counts(counts: CountMatrix, recipe: Recipe, *, sample: str) -> str:
     """The genes of counts and of a recipe's panel in them, in words.
 
-    Raises
-    ------
-    DataError
-        Too few genes of the panel were measured.
+    Raises `DataError`: too few genes of the panel were measured.
     """
     measured = _find_genes(counts, recipe, sample=sample) >= 0
     absent = [recipe.panel[gene] for gene in np.flatnonzero(~measured).tolist()]
@@ -133,15 +130,8 @@ def measure_row(row: TrainingRow, recipe: Recipe, *, genes: Path | None = None) 
     None where the row names no spots, or its files are not on this disk or too large to read for a plan: `prepare`
     then says it first.
 
-    Parameters
-    ----------
-    genes:
-        As in `read_counts`.
-
-    Raises
-    ------
-    DataError
-        The counts or spots cannot be read, do not belong together, or have too few genes of the panel.
+    ``genes``: as in `read_counts`.
+    Raises `DataError`: the counts or spots cannot be read, do not belong together, or have too few genes of the panel.
     """
     counts_path, spots_path = Path(row.counts), Path(row.spots or "")
     if not row.spots or not spots_path.is_file() or not 0 < _size_bytes(counts_path) <= MOST_BYTES:

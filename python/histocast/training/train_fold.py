@@ -106,27 +106,15 @@ def train(
     The folder holds bundle.json, fusion.onnx, genes.parquet and train.json: a bundle without its encoders'
     files, which EVALUATE scores and EXPORT completes.
 
-    Parameters
-    ----------
-    set_folder:
-        Folder of prepared sections.
-    fold:
-        The patient or section to hold out; ``None`` or ``all`` trains on everything.
-    protocol:
-        Labels, in place of the recipe's.
-    gene_text:
-        Embedded genes, as ``histocast genes embed`` writes them, for a method that reads descriptions. Those
+    ``set_folder``: folder of prepared sections.
+    ``fold``: the patient or section to hold out; ``None`` or ``all`` trains on everything.
+    ``protocol``: labels, in place of the recipe's.
+    ``gene_text``: embedded genes, as ``histocast genes embed`` writes them, for a method that reads descriptions. Those
         outside the panel are put into the model too, marked as not seen in training.
-    checkpoints:
-        Folder in which a folder of the model's name holds what a training goes on from after a stop, until the model
-        stands; in ``outdir`` by default. One that outlives ``outdir`` serves tasks that are run again elsewhere.
-
-    Raises
-    ------
-    UsageError
-        There is no such fold.
-    DataError
-        The sections do not fit together or the recipe.
+    ``checkpoints``: folder in which a folder of the model's name holds what a training goes on from after a stop, until
+        the model stands; in ``outdir`` by default. One that outlives ``outdir`` serves tasks that are run again
+        elsewhere.
+    Raises `UsageError`: there is no such fold; `DataError`: the sections do not fit together or the recipe.
     """
     with open_training_set(set_folder, recipe) as training:
         return train_fold(

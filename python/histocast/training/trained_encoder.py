@@ -57,10 +57,7 @@ class TrainedEncoder:
     def write(self, folder: Path) -> tuple[EncoderSpec, float]:
         """Write its graph into a model's folder; its contract, and the largest difference from torch.
 
-        Raises
-        ------
-        ConfigError
-            The graph differs from torch by more than 1e-4.
+        Raises `ConfigError`: the graph differs from torch by more than 1e-4.
         """
         module, card = self.module.eval(), self.module.card
         module.recompute(False)
@@ -91,10 +88,7 @@ def build_encoder(training: TrainingSet, options: EncoderOptions) -> TargetEncod
 def open_pixels(section: Section) -> NDArray[np.uint8]:
     """Pixels [spot, row, column, rgb] of a section's spots in the order of its store, mapped from disk.
 
-    Raises
-    ------
-    DataError
-        They were not kept, or the file was changed.
+    Raises `DataError`: they were not kept, or the file was changed.
     """
     record, path = section.record, section.folder / PIXELS_FILE
     where = f"sample {record.sample}"
@@ -134,17 +128,9 @@ def encode_with(encoder: TargetEncoder) -> Encode:
 def with_tokens(section: Section, encode: Encode, *, shape: tuple[int, ...], folder: Path) -> Section:
     """The section with the column that the trained encoder makes, in half precision as encoded slides hold it.
 
-    Parameters
-    ----------
-    shape:
-        [token, width].
-    folder:
-        Where the column lies as long as the section is used.
-
-    Raises
-    ------
-    ConfigError
-        A token is too large for half precision, or not a number.
+    ``shape``: [token, width].
+    ``folder``: where the column lies as long as the section is used.
+    Raises `ConfigError`: a token is too large for half precision, or not a number.
     """
     store, pixels = section.store, open_pixels(section)
     name = f"{section.record.sample}-{COLUMN}"

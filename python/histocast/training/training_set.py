@@ -27,12 +27,7 @@ GEOMETRY_TOLERANCE = 1e-9
 def list_sections(folder: Path) -> tuple[SectionRecord, ...]:
     """Every prepared section in a folder, by sample.
 
-    Raises
-    ------
-    MissingInputError
-        There is none.
-    DataError
-        Sections were made with different tiles or encoders.
+    Raises `MissingInputError`: there is none; `DataError`: sections were made with different tiles or encoders.
     """
     files = sorted(folder.glob(f"*/{SECTION_FILE}"))
     if not files:
@@ -80,10 +75,7 @@ class TrainingSet:
     def labels(self, section: Section, protocol: Protocol) -> NDArray[np.float32]:
         """Labels [measured, gene] of a section on the protocol's scale; NaN for genes that are masked in it.
 
-        Raises
-        ------
-        DataError
-            A gene that was measured has no label at some spot.
+        Raises `DataError`: a gene that was measured has no label at some spot.
         """
         columns = self.panel.columns[section.record.sample]
         labels = make_labels(
@@ -115,12 +107,8 @@ class TrainingSet:
 def open_training_set(folder: Path, recipe: Recipe) -> Iterator[TrainingSet]:
     """Yield the sections of a folder and the recipe's panel in them.
 
-    Raises
-    ------
-    MissingInputError
-        The folder holds no prepared section.
-    DataError
-        Sections do not fit together or the recipe, or panel genes were not measured that have to be.
+    Raises `MissingInputError`: the folder holds no prepared section; `DataError`: sections do not fit together or the
+    recipe, or panel genes were not measured that have to be.
     """
     records = list_sections(folder)
     _refuse_misfit(records[0], recipe, where=str(folder))

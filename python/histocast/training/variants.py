@@ -70,10 +70,7 @@ def add_nuclei(content: dict[str, Any]) -> dict[str, Any]:
 def apply_variant(content: dict[str, Any], method: str, name: str) -> dict[str, Any]:
     """A recipe's content with the variant of that name switched on.
 
-    Raises
-    ------
-    ConfigError
-        The method has no such variant.
+    Raises `ConfigError`: the method has no such variant.
     """
     known = VARIANTS.get(method, {})
     variant = known.get(name)

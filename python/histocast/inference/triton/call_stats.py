@@ -20,10 +20,7 @@ STATISTICS_DEADLINE_S = 2.0
 class CallFacts:
     """Counts calls; may be used by several threads.
 
-    Parameters
-    ----------
-    models:
-        Whose statistics the servers are asked for.
+    ``models``: whose statistics the servers are asked for.
     """
 
     def __init__(self, models: Sequence[str]) -> None:

@@ -21,17 +21,9 @@ CHECK_DEADLINE_S = 20.0
 def check_server(server: Server, graphs: Mapping[str, GraphSpec], settings: TritonSettings) -> dict[str, int]:
     """Hold a server's models to the bundle's graphs.
 
-    Returns
-    -------
-    dict
-        By graph, the most rows a request may have; 0 where requests are never joined or cut.
-
-    Raises
-    ------
-    ConfigError
-        A model is absent, has another digest or precision, or takes and gives other tensors; or the server refuses us.
-    TransientError
-        The server does not answer, or is still loading a model.
+    Returns: by graph, the most rows a request may have; 0 where requests are never joined or cut.
+    Raises `ConfigError`: a model is absent, has another digest or precision, or takes and gives other tensors; or the
+    server refuses us; `TransientError`: the server does not answer, or is still loading a model.
     """
     limits = {name: _check_model(server, name, graph, settings) for name, graph in graphs.items()}
     server.is_checked = True

@@ -63,28 +63,13 @@ def write_repository(
 ) -> list[str]:
     """Add a bundle's graphs to a model repository; models that are there already are written again.
 
-    Parameters
-    ----------
-    folder:
-        The bundle's folder. Graphs a licence keeps out of it are taken where the user put them.
-    outdir:
-        The repository.
-    names:
-        Some of the bundle's graphs; all by default.
-    link:
-        Whether graphs are linked to rather than copied, for a server that lives shorter than the bundle.
-
-    Returns
-    -------
-    list
-        Names of the models.
-
-    Raises
-    ------
-    MissingInputError, ConfigError
-        A graph is absent, or not the one the bundle states.
-    OutputError
-        The repository cannot be written.
+    ``folder``: the bundle's folder. Graphs a licence keeps out of it are taken where the user put them.
+    ``outdir``: the repository.
+    ``names``: some of the bundle's graphs; all by default.
+    ``link``: whether graphs are linked to rather than copied, for a server that lives shorter than the bundle.
+    Returns: names of the models.
+    Raises `MissingInputError` or `ConfigError`: a graph is absent, or not the one the bundle states; `OutputError`: the
+    repository cannot be written.
     """
     models = []
     for name, graph in choose_graphs(bundle, names or tuple(graphs_of(bundle))).items():

@@ -35,12 +35,7 @@ TOKEN = re.compile(r"[A-Za-z0-9._-]{16,}")
 def find_program() -> list[str]:
     """The command that starts a server.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such program.
-    ConfigError
-        The variable is no command line.
+    Raises `MissingInputError`: there is no such program; `ConfigError`: the variable is no command line.
     """
     given = os.environ.get(COMMAND) or "tritonserver"
     try:
@@ -71,22 +66,12 @@ def server_options(
 ) -> list[str]:
     """Options of a server over a model repository.
 
-    Parameters
-    ----------
-    models:
-        The repository: a folder, or a prefix that Triton itself can read.
-    grpc, http, metrics:
-        ``host:port`` to listen on. HTTP and metrics are off where ``None``.
-    token:
-        Needed in every call but health over HTTP, so that probes work, and metrics, which are of load alone.
-    more:
-        Options of Triton's own, which come last.
-
-    Raises
-    ------
-    UsageError
-        An address is none; gRPC or HTTP can be reached from other machines and there is no token, nor, for gRPC, a
-        certificate asked for; or Triton could not read the token.
+    ``models``: the repository: a folder, or a prefix that Triton itself can read.
+    ``grpc``, ``http``, ``metrics``: ``host:port`` to listen on. HTTP and metrics are off where ``None``.
+    ``token``: needed in every call but health over HTTP, so that probes work, and metrics, which are of load alone.
+    ``more``: options of Triton's own, which come last.
+    Raises `UsageError`: an address is none; gRPC or HTTP can be reached from other machines and there is no token, nor,
+    for gRPC, a certificate asked for; or Triton could not read the token.
     """
     guarded = None if MUTUAL_TLS in more else grpc
     if token is None and (open_to_others := [each for each in (guarded, http) if each and not _is_loopback(each)]):

@@ -87,12 +87,8 @@ class TritonSettings(Record):
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> TritonSettings:
         """Read the variables that are set.
 
-        Raises
-        ------
-        UsageError
-            A value cannot be what its variable stands for.
-        MissingInputError
-            A file that is named does not exist.
+        Raises `UsageError`: a value cannot be what its variable stands for; `MissingInputError`: a file that is named
+        does not exist.
         """
         given = {name: environment.get(f"HISTOCAST_TRITON_{name.upper()}") for name in cls.model_fields}
         given["precision"] = asked_precision(environment)
@@ -111,10 +107,7 @@ class TritonSettings(Record):
     def certificates(self) -> tuple[bytes | None, bytes | None, bytes | None]:
         """The authority, the client's key and its certificate, as gRPC takes them.
 
-        Raises
-        ------
-        MissingInputError, StorageUnavailable
-            A secret that is to hold one cannot be read.
+        Raises `MissingInputError` or `StorageUnavailable`: a secret that is to hold one cannot be read.
         """
         return self._pem("ca"), self._pem("key"), self._pem("cert")
 
@@ -127,10 +120,7 @@ class TritonSettings(Record):
     def secret(self) -> str | None:
         """The token; its file is read each time, since tokens are renewed, and Secrets Manager is asked once a process.
 
-        Raises
-        ------
-        MissingInputError, StorageUnavailable
-            The secret that is to hold it cannot be read.
+        Raises `MissingInputError` or `StorageUnavailable`: the secret that is to hold it cannot be read.
         """
         if self.token_secret:
             return _read_once(self.token_secret, "HISTOCAST_TRITON_TOKEN_SECRET").strip()
@@ -164,10 +154,7 @@ def _read_once(identifier: str, name: str) -> str:
 def parse_servers(text: str) -> tuple[ServerAddress, ...]:
     """Read ``grpc://a:8001,b:8001``; the scheme of the first stands for those that follow without one.
 
-    Raises
-    ------
-    UsageError
-        A part is no address.
+    Raises `UsageError`: a part is no address.
     """
     servers: list[ServerAddress] = []
     scheme = "grpc"

@@ -65,14 +65,9 @@ class Block:
 class SharedMemory:
     """Blocks for requests under way; may be used by several threads.
 
-    Parameters
-    ----------
-    client:
-        Of the server.
-    settings:
-        One block is made a request under way.
-    largest_bytes:
-        Of one block; larger requests go through the socket, so that a task's memory stays bounded.
+    ``client``: of the server.
+    ``settings``: one block is made a request under way.
+    ``largest_bytes``: of one block; larger requests go through the socket, so that a task's memory stays bounded.
     """
 
     def __init__(self, client: InferenceServerClient, settings: TritonSettings, *, largest_bytes: int) -> None:
@@ -91,10 +86,8 @@ class SharedMemory:
     def block(self, values: Mapping[str, NDArray[Any]]) -> Iterator[Block | None]:
         """Lend a block that holds these tensors; none where there is no room, and they go through the socket.
 
-        Raises
-        ------
-        ServingUnavailable
-            The call within failed because the server was started again, and knows no blocks any more.
+        Raises `ServingUnavailable`: the call within failed because the server was started again, and knows no blocks
+        any more.
         """
         needed = sum(-(-value.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for value in values.values())
         found = self._take(needed) if 0 < needed <= self._largest_bytes else None

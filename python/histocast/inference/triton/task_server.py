@@ -74,19 +74,10 @@ sys.exit(code if code >= 0 else 128 - code)
 class TaskServer:
     """A running server; use as a context manager, or call `stop`.
 
-    Parameters
-    ----------
-    repository:
-        Its models.
-    log_file:
-        What it prints goes here, and is shown when it does not come up.
-    tf32:
-        Whether TensorRT may compute float32 in TF32.
-
-    Raises
-    ------
-    MissingInputError
-        There is no such program.
+    ``repository``: its models.
+    ``log_file``: what it prints goes here, and is shown when it does not come up.
+    ``tf32``: whether TensorRT may compute float32 in TF32.
+    Raises `MissingInputError`: there is no such program.
     """
 
     def __init__(self, repository: Path, log_file: Path, *, tf32: bool = False) -> None:
@@ -147,12 +138,8 @@ class TaskServer:
     def wait(self, *, limit_s: float) -> None:
         """Return when its port answers, which is when every model is loaded.
 
-        Raises
-        ------
-        ConfigError, DeviceUnavailable
-            It ended; its log is in the message.
-        ServingUnavailable
-            It is not up in time.
+        Raises `ConfigError` or `DeviceUnavailable`: it ended; its log is in the message; `ServingUnavailable`: it is
+        not up in time.
         """
         until_s = time.monotonic() + limit_s
         while self.runs:
@@ -209,23 +196,11 @@ def open_task_predictor(
 ) -> TaskPredictor:
     """Start a server of this task's own and connect to it; it stops when the predictor is closed.
 
-    Parameters
-    ----------
-    scratch:
-        Folder for its repository, which links to the bundle, and its log.
-    start_s:
-        How long it may take to load its models.
-
-    Raises
-    ------
-    UsageError
-        A variable holds no option of a server.
-    MissingInputError
-        A graph or the server's program is absent.
-    ConfigError, DeviceUnavailable
-        The server ends before it is ready; its log is in the message.
-    ServingUnavailable
-        It is not ready in time.
+    ``scratch``: folder for its repository, which links to the bundle, and its log.
+    ``start_s``: how long it may take to load its models.
+    Raises `UsageError`: a variable holds no option of a server; `MissingInputError`: a graph or the server's program is
+    absent; `ConfigError` or `DeviceUnavailable`: the server ends before it is ready; its log is in the message;
+    `ServingUnavailable`: it is not ready in time.
     """
     options = task_options(threads=threads)
     repository = scratch / "models"
@@ -267,10 +242,7 @@ def task_options(*, threads: int, environment: Mapping[str, str] = os.environ) -
 
     What TensorRT compiles is kept below ``HISTOCAST_CACHE`` where that is set and no other folder is named.
 
-    Raises
-    ------
-    UsageError
-        A value is none of its option, or options do not fit together.
+    Raises `UsageError`: a value is none of its option, or options do not fit together.
     """
     names = set(RepositoryOptions.model_fields) - {"precision", "threads"}
     given: dict[str, Any] = {

@@ -52,25 +52,12 @@ UNLOADED_PATIENCE_S = 15.0
 class TritonPredictor:
     """`Predictor` on inference servers; calls may come from several threads.
 
-    Parameters
-    ----------
-    bundle:
-        States the graphs, whose models the servers must serve by digest and contract.
-    names:
-        Graphs that will be run.
-    url:
-        ``grpc://host:8001``, several separated by commas.
-    settings:
-        Credentials and limits.
-
-    Raises
-    ------
-    UsageError
-        ``url`` is none.
-    ConfigError
-        A server serves something else, or refuses us.
-    ServingUnavailable, DeadlineExceeded
-        No server answered.
+    ``bundle``: states the graphs, whose models the servers must serve by digest and contract.
+    ``names``: graphs that will be run.
+    ``url``: ``grpc://host:8001``, several separated by commas.
+    ``settings``: credentials and limits.
+    Raises `UsageError`: ``url`` is none; `ConfigError`: a server serves something else, or refuses us;
+    `ServingUnavailable` or `DeadlineExceeded`: no server answered.
     """
 
     def __init__(self, bundle: Bundle, *, names: Sequence[str], url: str, settings: TritonSettings) -> None:
@@ -104,12 +91,8 @@ class TritonPredictor:
     def infer(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run a graph once and return its outputs by name.
 
-        Raises
-        ------
-        ConfigError
-            An input or output does not fit the contract, an output is not finite, or a server refused.
-        ServingUnavailable, DeadlineExceeded
-            No server answered while patience lasted.
+        Raises `ConfigError`: an input or output does not fit the contract, an output is not finite, or a server
+        refused; `ServingUnavailable` or `DeadlineExceeded`: no server answered while patience lasted.
         """
         return self.submit(name, inputs).result()
 
@@ -146,10 +129,7 @@ class TritonPredictor:
     def check_every_server(self) -> None:
         """Compare all servers' models with the bundle; a server that is away is told of, since others stand in.
 
-        Raises
-        ------
-        ConfigError
-            A server serves something else, or refuses us.
+        Raises `ConfigError`: a server serves something else, or refuses us.
         """
         for server in self._fleet.servers:
             try:
@@ -289,12 +269,8 @@ class _Joined:
 def verify_servers(bundle: Bundle, *, url: str, settings: TritonSettings) -> None:
     """Hold every server to every graph of a bundle, before the first slide is opened.
 
-    Raises
-    ------
-    ConfigError
-        A server serves something else, or refuses us; both digests are named.
-    ServingUnavailable, DeadlineExceeded
-        No server answered while patience lasted.
+    Raises `ConfigError`: a server serves something else, or refuses us; both digests are named; `ServingUnavailable` or
+    `DeadlineExceeded`: no server answered while patience lasted.
     """
     with TritonPredictor(bundle, names=tuple(graphs_of(bundle)), url=url, settings=settings) as predictor:
         predictor.check_every_server()

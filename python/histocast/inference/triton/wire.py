@@ -84,10 +84,7 @@ def write_length(length: int) -> bytes:
 def read_response(response: Any, graph: GraphSpec, *, where: str) -> Tensors:
     """Outputs by name.
 
-    Raises
-    ------
-    ConfigError
-        An output is absent, or its bytes do not fill its shape.
+    Raises `ConfigError`: an output is absent, or its bytes do not fill its shape.
     """
     result = InferResult(response)
     try:

@@ -12,12 +12,8 @@ from histocast.text_table import TableColumns, read_text_table
 def read_patients(path: Path) -> dict[str, str]:
     """Read a table ``sample,patient``.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    DataError
-        A column is missing, a cell is empty, or a sample has two patients.
+    Raises `MissingInputError`: there is no such file; `DataError`: a column is missing, a cell is empty, or a sample
+    has two patients.
     """
     found: dict[str, str] = {}
     faults = ErrorCollector(str(path))
@@ -34,10 +30,7 @@ def read_patients(path: Path) -> dict[str, str]:
 def read_choices(texts: Sequence[str]) -> dict[str, str]:
     """``column=value`` each, as a table.
 
-    Raises
-    ------
-    UsageError
-        One is not.
+    Raises `UsageError`: one is not.
     """
     found = {}
     for text in texts:

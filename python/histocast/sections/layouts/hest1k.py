@@ -73,12 +73,7 @@ def _version(table: Path) -> tuple[int, ...]:
 def read_metadata(path: Path) -> dict[str, dict[str, str]]:
     """Rows of the metadata table by id.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    DataError
-        A column is missing.
+    Raises `MissingInputError`: there is no such file; `DataError`: a column is missing.
     """
     return {row.cells["id"]: row.cells for row in read_text_table(path, COLUMNS)}
 
@@ -99,10 +94,7 @@ def _number(cell: str) -> float | None:
 def read_hest_spots(path: Path) -> list[SpotRow]:
     """Spots of an ``.h5ad``: ``obsm["spatial"]`` (x, y) in pixels of the slide, the array's place where it is there.
 
-    Raises
-    ------
-    DataError
-        It is no AnnData, or says no places.
+    Raises `DataError`: it is no AnnData, or says no places.
     """
     data = open_anndata(path, backed="r")
     try:

@@ -41,17 +41,9 @@ def make_training_sheet(
     Images that are published packed are unpacked into ``outdir/slides``; spot tables of a form of their own are
     written anew into ``outdir/spots``. Everything else stays where it is.
 
-    Parameters
-    ----------
-    beside:
-        Data sets that are trained or scored on together with this one: patients of theirs are left out.
-
-    Raises
-    ------
-    UsageError
-        There is no such layout, a sample that is asked for is not there, or nothing is left.
-    MissingInputError, DataError
-        The folder is not in this layout; every file that is missing, in one message.
+    ``beside``: data sets that are trained or scored on together with this one: patients of theirs are left out.
+    Raises `UsageError`: there is no such layout, a sample that is asked for is not there, or nothing is left;
+    `MissingInputError` or `DataError`: the folder is not in this layout; every file that is missing, in one message.
     """
     chosen = options or SheetOptions()
     for name in (layout, *beside):

@@ -63,10 +63,7 @@ class SheetOptions:
 def first_folder(folder: Path, names: Sequence[str], *, what: str) -> Path:
     """The first of several folders that is there.
 
-    Raises
-    ------
-    MissingInputError
-        None is.
+    Raises `MissingInputError`: none is.
     """
     for name in names:
         if (folder / name).is_dir():

@@ -130,10 +130,7 @@ def _spellings(folder: Path, name: str) -> Sequence[Path]:
 def read_stnet_spots(path: Path) -> list[SpotRow]:
     """Spots of ``spots_<section>.csv.gz``: a nameless column ``<column>x<row>``, then X and Y in image pixels.
 
-    Raises
-    ------
-    DataError
-        The table has another form.
+    Raises `DataError`: the table has another form.
     """
     expected = "a column of places such as 10x12, then X and Y"
     try:
