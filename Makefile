@@ -1,4 +1,4 @@
-# make setup | setup-train | demo | triton | test | test-strict | system-test | check | lint-nextflow | docs | format | lock | schema | clean
+# make setup | setup-train | demo | triton | readers | test | test-strict | system-test | check | lint-nextflow | docs | format | lock | schema | clean
 #
 # Everything is pinned in requirements/, with hashes. A stamp file stands for each finished step, so that a
 # second call does only what changed.
@@ -23,13 +23,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # As pip does: trust what the machine trusts, also behind an inspecting proxy.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup setup-train demo triton test test-strict system-test root-on-debian check lint-nextflow nf-test images try-images pin-images pinned-images wheel publish-wheel docs format lock schema clean
+.PHONY: help setup setup-train demo triton readers test test-strict system-test root-on-debian check lint-nextflow nf-test images try-images pin-images pinned-images wheel publish-wheel docs format lock schema clean
 
 help:
 	@echo 'make setup   .venv/ with histocast, and .tools/bin/nextflow where PATH has no nextflow'
 	echo 'make demo    run the pipeline over a synthetic archive; results under demo/results/'
 	echo '             TRITON=1 make demo: the same with graphs on an inference server'
 	echo 'make triton  .tools/bin/tritonserver, an inference server for this machine, which the tests use'
+	echo 'make readers .tools/readers and .tools/cellxgene, programs that open results, which the tests use'
 	echo 'make test    the whole test suite'
 	echo 'make system-test   containers, a Slurm cluster and a browser for real; root on Debian 12, installs what it needs'
 	echo 'make check   style, types, layers, and whether generated files are current'
@@ -96,6 +97,16 @@ $(STRICT)/bin/nextflow: requirements/nextflow/strict/pom.xml requirements/nextfl
 
 triton: $(TOOLS)/triton/.stamp
 
+# What opens results, for tests alone.
+readers: $(TOOLS)/readers/.stamp $(TOOLS)/cellxgene/.stamp
+
+$(TOOLS)/readers/.stamp $(TOOLS)/cellxgene/.stamp: $(TOOLS)/%/.stamp: requirements/%.lock $(VENV)/.build.stamp
+	@echo 'installing what opens results: $*'
+	rm -rf $(TOOLS)/$*
+	$(UV) venv --quiet --python $(VENV)/bin/python $(TOOLS)/$*
+	$(UV) pip install --quiet --compile-bytecode --python $(TOOLS)/$* --require-hashes -r requirements/$*.lock
+	touch $@
+
 $(TOOLS)/triton/.stamp: requirements/triton.lock requirements/tritonserver $(VENV)/.build.stamp
 	@echo 'bringing an inference server from PyPI'
 	$(UV) venv --quiet --clear --python $(VENV)/bin/python $(TOOLS)/triton
@@ -146,7 +157,7 @@ clean:
 
 # --- Quality
 
-test: $(VENV)/.dev.stamp $(NEXTFLOW) $(TOOLS)/triton/.stamp
+test: $(VENV)/.dev.stamp $(NEXTFLOW) $(TOOLS)/triton/.stamp readers
 	python -m pytest $(PYTEST_ARGS)
 
 # What depends on how Nextflow reads the pipeline, once more where it reads strictly.
@@ -262,7 +273,12 @@ COMPILE = $(UV) pip compile --quiet --upgrade --python-version 3.11 --generate-h
 lock: $(VENV)/.build.stamp
 	$(COMPILE) pyproject.toml --extra train --extra cohort --extra genes --group dev --output-file requirements/dev.lock
 	$(COMPILE) pyproject.toml --extra train --constraint requirements/dev.lock --output-file requirements/train.lock
-	$(COMPILE) pyproject.toml --extra cohort --constraint requirements/dev.lock --output-file requirements/cohort.lock
+	# SpatialData brings a client of S3 that needs an older botocore than ours; squidpy needs an older imagecodecs.
+	$(COMPILE) pyproject.toml --extra cohort --extra spatialdata --output-file requirements/cohort.lock \
+	    --constraint <(grep --extended-regexp '^[a-z].*==' requirements/dev.lock | tr --delete '\\' | grep --invert-match '^boto')
+	$(COMPILE) pyproject.toml --extra cohort --extra spatialdata requirements/readers.in --output-file requirements/readers.lock \
+	    --constraint <(grep --extended-regexp '^[a-z].*==' requirements/cohort.lock | tr --delete '\\' | grep --invert-match '^imagecodecs')
+	$(COMPILE) requirements/cellxgene.in --output-file requirements/cellxgene.lock
 	$(COMPILE) pyproject.toml --constraint requirements/dev.lock --output-file requirements/client.lock
 	$(COMPILE) requirements/build.in --constraint requirements/dev.lock --output-file requirements/build.lock
 	$(COMPILE) requirements/triton.in --output-file requirements/triton.lock

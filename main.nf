@@ -51,6 +51,7 @@ workflow PREDICT_SLIDES {
         on_slide_error,
         allow_metadata ?: '',
         cohort,
+        formats,
     )
     samples = CHECK.out.samples.flatMap { file -> read_samples(file) }
     slides = samples.map { meta -> tuple(meta, local_files(meta.files ?: [])) }

@@ -16,6 +16,7 @@ process CHECK {
     val on_slide_error
     val allow_metadata // columns with commas between them, or empty
     val cohort // whether slides will be gathered as one data set
+    val formats // with commas between them
 
     output:
     path 'samples.json', emit: samples
@@ -29,6 +30,7 @@ process CHECK {
         ${option('--report-genes', null, report_genes)} \\
         ${option('--allow-metadata', null, allow_metadata)} \\
         ${cohort ? '--cohort' : ''} \\
+        ${option('--formats', null, formats)} \\
         --on-slide-error ${on_slide_error}
     """
 

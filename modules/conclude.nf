@@ -32,12 +32,15 @@ def set_aside(outdir, outcomes) {
 }
 
 def is_stale(name, failed_stage) {
-    return failed_stage == 'report' ? name ==~ /.*\.(html|geojson|zarr\.zip)/ : name != 'status.json' && !name.endsWith('.stale')
+    return failed_stage == 'report' ? name ==~ /.*\.(html|geojson|zarr\.zip|spatialdata\.zarr)/ : name != 'status.json' && !name.endsWith('.stale')
 }
 
 def move_aside(path, target, sample) {
     try {
-        if (target.exists()) {
+        if (target.isDirectory()) {
+            target.deleteDir()
+        }
+        else if (target.exists()) {
             target.delete()
         }
         path.moveTo(target)

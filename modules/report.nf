@@ -13,7 +13,7 @@ process REPORT {
 
     output:
     tuple val(meta), path("${meta.id}/${meta.id}.html"), optional: true, emit: page
-    tuple val(meta), path("${meta.id}/${meta.id}.{geojson,zarr.zip}"), optional: true, emit: formats
+    tuple val(meta), path("${meta.id}/${meta.id}.{geojson,zarr.zip,spatialdata.zarr}"), optional: true, emit: formats
     path "${meta.id}/report.status.json", emit: status
 
     script:

@@ -8,6 +8,7 @@ is written under a temporary name beside its place, flushed to disk and renamed.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -336,29 +337,73 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
     Raises `OutputError`: the folder cannot be written, or the disk is full. Nothing is left behind.
     """
-    # The suffix stays last, because writers choose their format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    temporary = _temporary_beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with _as_output_error(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _flush(temporary)
+            temporary.replace(path)
+    finally:
+        # Where the folder could not be made there is nothing to take away.
+        with suppress(NotADirectoryError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_folder_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` for a folder; on success flush its files and rename it to ``path``.
+
+    A folder that is there already is replaced; an interruption between two renames leaves none.
+
+    Raises `OutputError`: the folder cannot be written, or the disk is full. Nothing is left behind.
+    """
+    temporary = _temporary_beside(path)
+    leaving = temporary.with_suffix(".leaving")
+    try:
+        with _as_output_error(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Processes of containers often have the number of one that was killed.
+            shutil.rmtree(temporary, ignore_errors=True)
+            yield temporary
+            for part in temporary.rglob("*"):
+                if part.is_file():
+                    _flush(part)
+            if path.exists():
+                path.rename(leaving)
+            temporary.rename(path)
+    finally:
+        for folder in (temporary, leaving):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary_beside(path: Path) -> Path:
+    # The suffix stays last, because writers choose their format by it.
+    return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def _as_output_error(path: Path, temporary: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         # A missing or damaged *input* read inside the block is not ours to rename into an output error, nor is memory.
         if is_out_of_memory(error):
             raise
-        if error.filename is not None and Path(os.fsdecode(error.filename)) not in (temporary, path, path.parent):
-            raise
+        if error.filename is not None:
+            named = Path(os.fsdecode(error.filename))
+            if named not in (path, path.parent) and not named.is_relative_to(temporary):
+                raise
         raise OutputError(
             f"cannot write {path.name}: {error.strerror or error}",
             where=str(path.parent),
             advice="make room or choose another output folder, then run again with -resume",
         ) from error
-    finally:
-        # Where the folder could not be made there is nothing to take away.
-        with suppress(NotADirectoryError):
-            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, model: BaseModel) -> None:

@@ -283,6 +283,13 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_of_folder(folder: Path) -> str:
+    """Hex sha256 of all files of a folder: of lines as ``sha256sum`` prints them, one per file, by relative path."""
+    parts = sorted(part.relative_to(folder).as_posix() for part in folder.rglob("*") if part.is_file())
+    lines = (f"{sha256_of_file(folder / part)}  {part}\n" for part in parts)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def bundle_digest(folder: Path) -> str:
     """``sha256:`` of ``bundle.json``, which holds the digests of everything else."""
     return "sha256:" + sha256_of_file(folder / "bundle.json")

@@ -46,7 +46,8 @@ FORMS: dict[str, Form] = {
         "(docs/cohort.md)."
     },
     "formats": {
-        "help_text": "QuPath imports GeoJSON onto the slide; Zarr is one zip file that anndata reads (docs/output.md)."
+        "help_text": "QuPath imports GeoJSON onto the slide; Zarr is one zip file that anndata reads; SpatialData "
+        "needs the image, or the extra, named cohort or spatialdata (docs/output.md)."
     },
 }
 """By parameter."""

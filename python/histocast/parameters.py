@@ -22,8 +22,7 @@ from histocast.records import Record
 from histocast.stages.check import Check
 from histocast.stages.cohort import Cohort
 from histocast.stages.encode import Encode
-from histocast.stages.report import FORMATS
-from histocast.stages.stage import Stage
+from histocast.stages.stage import FORMATS, Stage
 from histocast.stages.train import Train
 
 GROUPS = {
@@ -164,12 +163,12 @@ class Parameters(Record):
     )
     formats: str = _parameter(
         "outputs",
-        "Formats of a sample's predictions, with commas between them: geojson (for QuPath) and zarr besides h5ad and "
-        "parquet, which are written always.",
+        "Formats of a sample's predictions, with commas between them: geojson (for QuPath), zarr and spatialdata besides "
+        "h5ad and parquet, which are written always.",
         used_by="predict",
         default="h5ad,parquet",
         pattern=rf"^({'|'.join(FORMATS)})(,({'|'.join(FORMATS)}))*$",
-        examples=["h5ad,parquet,geojson,zarr"],
+        examples=["h5ad,parquet,geojson,spatialdata"],
     )
     report_genes: str | None = _option("decisions", Check, "report_genes", used_by="predict")
     max_unreadable: float = _option("decisions", Encode, "max_unreadable", used_by="predict")

@@ -40,15 +40,21 @@ def references(entities: Iterable[Entity]) -> list[Entity]:
     return [reference(entity["@id"]) for entity in entities]
 
 
+PARTS = ("File", "Dataset")
+"""Types of what a folder of results holds."""
+
+
 def add_file(graph: dict[str, Entity], path: str, name: str, *, sha256: str | None = None) -> Entity:
-    """Add a file of the results, its path relative to their folder, and return it."""
-    entity: Entity = {
-        "@id": quote(path),
-        "@type": "File",
-        "name": name,
-        "encodingFormat": MEDIA_TYPES.get(path.rpartition(".")[2], BYTES),
-        **({"sha256": sha256} if sha256 else {}),
-    }
+    """Add a file of the results, or a folder (``path/``), its path relative to theirs, and return it.
+
+    ``sha256`` of a folder is that of `histocast.bundle.sha256_of_folder`.
+    """
+    entity: Entity = {"@id": quote(path), "@type": "File", "name": name}
+    if path.endswith("/"):
+        entity |= {"@type": "Dataset", **({"identifier": f"sha256:{sha256}"} if sha256 else {})}
+    else:
+        kind = MEDIA_TYPES.get(path.rpartition(".")[2], BYTES)
+        entity |= {"encodingFormat": kind, **({"sha256": sha256} if sha256 else {})}
     graph[entity["@id"]] = entity
     return entity
 
@@ -146,7 +152,7 @@ def as_crate(
     ``graph``: every other entity by ``@id``, the run itself and its actions among them.
     ``actions``: the parts of the run.
     """
-    files = [entity for entity in graph.values() if entity["@type"] == "File"]
+    files = [entity for entity in graph.values() if entity["@type"] in PARTS]
     roots: list[Entity] = [
         {
             "@id": "ro-crate-metadata.json",
@@ -181,7 +187,7 @@ def act(run: RunRecord, graph: dict[str, Entity], *, ended: datetime, is_ok: boo
         "startTime": run.started,
         "endTime": ended.isoformat(timespec="seconds"),
         "actionStatus": status_of(is_ok=is_ok),
-        "result": references(entity for entity in graph.values() if entity["@type"] == "File"),
+        "result": references(entity for entity in graph.values() if entity["@type"] in PARTS),
     }
 
 

@@ -103,6 +103,9 @@ def test_what_an_earlier_run_left_of_a_failed_sample_is_moved_aside(
         (tmp_path / "results" / sample).mkdir(parents=True)
         for name in (f"{sample}.h5ad", f"{sample}.html", "status.json"):
             (tmp_path / "results" / sample / name).write_text("yesterday's")
+    for name in ("S1.spatialdata.zarr", "S1.spatialdata.zarr.stale"):
+        (tmp_path / "results" / "S1" / name).mkdir()
+        (tmp_path / "results" / "S1" / name / "zarr.json").write_text("older" if "stale" in name else "yesterday's")
     (tmp_path / "results" / "S1" / "S1.h5ad.stale").write_text("older")
     outcomes = [
         {"sample": sample, "outcome": "failed" if sample in failed else "ok", "stages": [{"stage": stage}]}
@@ -119,12 +122,13 @@ def test_what_an_earlier_run_left_of_a_failed_sample_is_moved_aside(
     assert "S2 failed: what an earlier run made of it is now S2/S2.html.stale" in run.output
     left = {str(path.relative_to(run.outdir)) for path in run.outdir.rglob("*") if path.is_file()}
     assert left == {
-        *("S1/S1.h5ad.stale", "S1/S1.html.stale", "S1/status.json"),
+        *("S1/S1.h5ad.stale", "S1/S1.html.stale", "S1/S1.spatialdata.zarr.stale/zarr.json", "S1/status.json"),
         # REPORT failed: what PREDICT made of it is of this run.
         *("S2/S2.h5ad", "S2/S2.html.stale", "S2/status.json"),
         *("S3/S3.h5ad", "S3/S3.html", "S3/status.json"),
     }
-    assert (run.outdir / "S1" / "S1.h5ad.stale").read_text() == "yesterday's"
+    for name in ("S1.h5ad.stale", "S1.spatialdata.zarr.stale/zarr.json"):
+        assert (run.outdir / "S1" / name).read_text() == "yesterday's"
 
 
 EXIT_WITH = """

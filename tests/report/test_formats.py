@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import anndata
@@ -12,11 +14,14 @@ import numpy as np
 import pytest
 import zarr
 
-from histocast.artifacts import write_json
+from histocast.artifacts import write_folder_atomically, write_json
 from histocast.bundle import bundle_digest
-from histocast.errors import UsageError
+from histocast.errors import ConfigError, OutputError, UsageError
 from histocast.expression.zarr_file import write_zarr
 from histocast.report.pictures import TISSUE, read_tissue
+from histocast.stages import report
+from histocast.stages.check import Check
+from histocast.stages.predict_slide import PredictSlide
 from histocast.stages.report import Report, read_formats
 from predicted_sample import predict, write_report
 from sample_bundle import SlideFiles, write_bundle, write_slide_files
@@ -119,3 +124,54 @@ def test_formats_are_read(text, expected):
 def test_an_unknown_format_is_refused():
     with pytest.raises(UsageError, match="unknown: loom"):
         read_formats("zarr,loom")
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        Check(input="absent.csv", bundle="absent", formats="h5ad,spatialdata"),
+        PredictSlide(slide="absent.tiff", bundle="absent", formats="h5ad,spatialdata"),
+    ],
+    ids=lambda stage: type(stage).__name__,
+)
+def test_a_format_whose_library_is_absent_is_refused_before_any_work(stage, monkeypatch):
+    monkeypatch.setattr(report, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"spatialdata is not installed") as caught:
+        stage.run()
+    assert "pip install 'histocast[spatialdata]'" in caught.value.advice
+
+
+class TestFolder:
+    """A format that is a folder appears whole or not at all."""
+
+    def write(self, path: Path, name: str, *, fails: bool = False) -> None:
+        with write_folder_atomically(path) as folder:
+            (folder / "part").mkdir(parents=True)
+            (folder / "part" / name).write_text(name)
+            if fails:
+                raise OSError(errno.ENOSPC, "No space left on device", str(folder / "part" / name))
+
+    def test_it_takes_the_place_of_an_older_one(self, tmp_path):
+        for name in ("old", "new"):
+            self.write(tmp_path / "S1.zarr", name)
+        assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()] == [
+            "S1.zarr/part/new"
+        ]
+
+    def test_a_full_disk_leaves_the_older_one(self, tmp_path):
+        self.write(tmp_path / "S1.zarr", "old")
+        with pytest.raises(OutputError, match="No space left"):
+            self.write(tmp_path / "S1.zarr", "new", fails=True)
+        assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()] == [
+            "S1.zarr/part/old"
+        ]
+
+    def test_what_a_killed_process_of_this_number_left_is_no_part_of_it(self, tmp_path):
+        with write_folder_atomically(tmp_path / "S1.zarr") as folder:
+            pass_by = folder
+            folder.mkdir()
+        shutil.rmtree(tmp_path / "S1.zarr")
+        pass_by.mkdir()
+        (pass_by / "left").write_text("half")
+        self.write(tmp_path / "S1.zarr", "new")
+        assert [path.name for path in (tmp_path / "S1.zarr").iterdir()] == ["part"]

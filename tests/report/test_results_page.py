@@ -1,36 +1,195 @@
-"""The page on what to do with results: every snippet runs, on the results of a made slide."""
+"""Every program that the manual names opens what a run writes, and finds in it what the AnnData file holds.
+
+The manual's own snippets do it, in environments of their own (`make readers`), so that nothing of histocast helps them.
+"""
 
 from __future__ import annotations
 
-import re
+import hashlib
+import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import anndata
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from histocast.bundle import bundle_digest
-from histocast.expression.zarr_file import write_zarr
-from predicted_sample import predict, write_report
-from sample_bundle import write_bundle, write_slide_files
+from histocast.report.pictures import read_rgb
 
-PAGE = Path(__file__).parents[2] / "docs" / "results.md"
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "docs" / name for name in ("results.md", "output.md")]
+TILE_PX = 224
 
 
-def test_every_snippet_runs(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("scanpy", reason="the extra cohort is not installed")
-    folder = tmp_path / "results" / "S1"
-    write_bundle(tmp_path / "bundle")
-    files = write_slide_files(tmp_path, bundle_digest(tmp_path / "bundle"), columns=20, rows=16)
-    predict(files, tmp_path / "bundle", folder)
-    write_report(files, folder, geojson=folder / "S1.geojson")
-    write_zarr(folder / "S1.zarr.zip", folder / "S1.h5ad", scratch=tmp_path)
-    monkeypatch.chdir(tmp_path)
-    snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(snippets) >= 6
-    names: dict[str, Any] = {}
-    for snippet in snippets:
-        exec(snippet, names)  # the manual's own code
-        assert capsys.readouterr().out
-    assert names["same"].shape == names["sample"].shape
-    assert names["by_sample"].collect()["len"].to_list() == [int(names["sample"].obs["in_statistics"].sum())]
-    assert len(names["tiles"]) == names["sample"].n_obs
+def program_of(environment: str) -> Path:
+    """The Python of an environment that `make readers` made; without it tests are skipped, in CI they fail."""
+    path = ROOT / ".tools" / environment / "bin" / "python"
+    if not path.exists():
+        pytest.skip(f".tools/{environment} is absent: make readers")
+    return path
+
+
+def call(*command: str | Path, cwd: Path, **env: str) -> str:
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where ``results/A`` is: a slide of ``-profile test``, by the verb that takes it through the same stages."""
+    folder = tmp_path_factory.mktemp("opened")
+    call(
+        *(program_of("readers"), "-m", "histocast", "predict-slide", ROOT / "assets" / "test" / "A.tiff"),
+        *("--bundle", ROOT / "assets" / "demo-bundle", "--sample", "A", "--outdir", "results/A"),
+        *("--formats", "geojson,zarr,spatialdata"),
+        cwd=folder,
+        PYTHONPATH=str(ROOT / "python"),
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> anndata.AnnData:
+    return anndata.read_h5ad(folder / "results" / "A" / "A.h5ad")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> dict[str, Any]:
+    call(program_of("readers"), ROOT / "tests" / "report" / "open_results.py", folder, *PAGES, cwd=folder)
+    return json.loads((folder / "facts.json").read_text())
+
+
+def by_symbol(data: anndata.AnnData, symbol: str) -> np.ndarray:
+    return np.asarray(data.X[:, list(data.var["gene_symbol"]).index(symbol)], np.float64)
+
+
+def corners(data: anndata.AnnData) -> np.ndarray:
+    """[tile, 4]: left, top, right, bottom in level-0 pixels."""
+    return np.hstack([data.obsm["spatial"] - TILE_PX / 2, data.obsm["spatial"] + TILE_PX / 2])
+
+
+def test_every_snippet_of_the_manual_runs_and_programs_draw(found):
+    written = [page.read_text().count("```python") for page in PAGES]
+    assert found["snippets"] == written
+    assert written[0] >= 11
+    # scanpy, squidpy, spatialdata-plot, and scanpy once more in output.md.
+    assert found["drawings"] >= 4
+
+
+def test_spatialdata_holds_the_table_the_tiles_and_the_picture(found, folder, data):
+    store = found["spatialdata"]
+    for name in ("same_obs", "same_var", "same_x", "same_layers"):
+        assert store[name], name
+    assert store["instances"] == store["index"] == list(data.obs_names)
+    assert store["regions"] == ["tiles"]
+    np.testing.assert_allclose(store["bounds"], corners(data))
+    um_per_px = store["attrs"]["um_per_px"]
+    left, top, right, bottom = corners(data).T * um_per_px
+    np.testing.assert_allclose(store["extent_um"], [left.min(), right.max(), top.min(), bottom.max()])
+    picture = read_rgb(folder / "results" / "A" / "thumbnail.png", sample="A")
+    np.testing.assert_array_equal(np.load(folder / "overview.npy"), picture)
+    record = json.loads((folder / "results" / "A" / "slide.json").read_text())
+    scale = record["thumbnail_um_per_px"] / record["um_per_px"]
+    np.testing.assert_allclose(store["overview_to_level0"], np.diag([scale, scale, 1]))
+    halves = [[3, side >> level, width >> level] for level in range(9) for side, width in [picture.shape[:2]]]
+    assert len(store["levels"]) > 1
+    assert store["levels"] == halves[: len(store["levels"])]
+
+
+def test_spatialdata_is_asked_by_place_and_by_gene(found, data):
+    store = found["spatialdata"]
+    values = by_symbol(data, "ERBB2")
+    np.testing.assert_allclose(store["values"], values, rtol=1e-6)
+    assert set(np.round(store["picture"], 4)) <= {0.0, *np.round(values, 4)}
+    assert len(store["picture"]) > 20, "a pixel has the value of the tile it lies in"
+    left, top, right, bottom = corners(data).T * store["attrs"]["um_per_px"]
+    inside = (right > 400) & (left < 900) & (bottom > 0) & (top < 500)
+    assert set(store["corner"]) <= set(data.obs_names[inside])
+    assert len(store["corner"]) > 5
+
+
+def test_spatialdata_names_the_slide_by_its_digest_alone(found, folder, data):
+    known = data.uns["histocast"]
+    assert found["spatialdata"]["attrs"] == {
+        "schema_version": 1,
+        "histocast_version": known["histocast_version"],
+        "sample": "A",
+        "slide": known["inputs"]["slide"],
+        "bundle": known["inputs"]["bundle"],
+        "um_per_px": 0.5,
+    }
+    store = folder / "results" / "A" / "A.spatialdata.zarr"
+    parts = sorted(path for path in store.rglob("*") if path.is_file())
+    named = [
+        path
+        for path in parts
+        for word in (b"A.tiff", str(folder).encode(), str(ROOT).encode())
+        if word in path.read_bytes()
+    ]
+    assert named == []
+    lines = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(store)}\n" for path in parts)
+    facts = json.loads((folder / "results" / "A" / "report.status.json").read_text())["facts"]
+    assert facts["spatialdata.zarr_sha256"] == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_scanpy_and_squidpy_find_what_is_there(found, data):
+    good = (data.obs["in_statistics"] & ~data.obs["ood_flag"]).to_numpy()
+    genes = found["scanpy"]["genes"]
+    assert genes == ["MKI67", "TOP2A", "PCNA", "CCNB1", "BIRC5"], "and UBE2C is not predicted"
+    values = np.stack([by_symbol(data, gene)[good] for gene in genes])
+    z = (values - values.mean(axis=1, keepdims=True)) / values.std(axis=1, keepdims=True, ddof=1)
+    np.testing.assert_allclose(found["scanpy"]["signature"], z.mean(axis=0), atol=1e-4)
+    places = {tuple(place) for place in data.obsm["spatial"][good]}
+    steps = [(TILE_PX, 0), (-TILE_PX, 0), (0, TILE_PX), (0, -TILE_PX)]
+    assert found["squidpy"]["neighbours"] == sum((x + dx, y + dy) in places for x, y in places for dx, dy in steps)
+    assert 0.2 < found["squidpy"]["moran"] < 1
+
+
+def test_tables_are_asked_in_sql_and_by_data_frames(found, folder, data):
+    table = pq.read_table(folder / "results" / "A" / "A.parquet")
+    assert found["duckdb"]["columns"] == table.column_names
+    quality = {"in_tissue", "status", "ood_flag", "ood_score", "blur", "pen_fraction"}
+    assert quality <= set(table.column_names)
+    good = (data.obs["in_tissue"] & data.obs["in_statistics"] & ~data.obs["ood_flag"]).to_numpy()
+    mean = data.to_df()[good].mean().set_axis(data.var["gene_symbol"]).sort_values(ascending=False)
+    assert found["duckdb"]["highest"]["gene_symbol"] == list(mean.index)
+    np.testing.assert_allclose(found["duckdb"]["highest"]["mean"], mean, rtol=1e-5)
+    accuracy = data.var.set_index("gene_symbol")["val_pcc"].loc[mean.index]
+    np.testing.assert_allclose(found["duckdb"]["highest"]["val_pcc"], accuracy, rtol=1e-6)
+    np.testing.assert_allclose(found["pandas"]["values"], by_symbol(data, "ERBB2"), rtol=1e-6)
+    (row,) = found["polars"]["by_sample"]
+    inside = data.obs["in_statistics"].to_numpy()
+    assert (row["sample"], row["len"]) == ("A", int(inside.sum()))
+    assert row["mean"] == pytest.approx(by_symbol(data, "ERBB2")[inside].mean(), rel=1e-5)
+
+
+def test_geojson_is_valid_and_lies_on_the_tiles(found, data):
+    tiles = found["qupath"]
+    assert tiles["valid"]
+    np.testing.assert_allclose(tiles["bounds"], corners(data))
+    assert tiles["names"] == [f"tile{tile}" for tile in data.obs["tile_id"]]
+    for gene in set(tiles["measurements"][0]) & set(data.var["gene_symbol"]):
+        np.testing.assert_allclose([tile[gene] for tile in tiles["measurements"]], by_symbol(data, gene), rtol=1e-5)
+
+
+def test_zarr_holds_the_same(found):
+    assert found["zarr"]["same"]
+
+
+def test_cellxgene_serves_every_gene_at_its_place(folder, data):
+    script = ROOT / "tests" / "report" / "open_in_cellxgene.py"
+    served = json.loads(
+        call(program_of("cellxgene"), script, "results/A/A.h5ad", cwd=folder, CXG_SECRET_KEY="for a test")
+    )
+    assert served["embeddings"] == ["spatial"]
+    np.testing.assert_allclose(served["places"], data.obsm["spatial"])
+    assert served["genes"] == list(data.var["gene_symbol"])
+    np.testing.assert_allclose(served["values"], by_symbol(data, "ERBB2"), rtol=1e-6)
+    assert set(data.obs) <= set(served["columns"])
+    assert served["schema"]["dataframe"] == {"nObs": data.n_obs, "nVar": data.n_vars, "type": "float32"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from histocast.stages.environment import fetch_bundle, triton_url
-from histocast.stages.stage import BundleUri, Outdir, ReportGenes, SelectedGenes, Stage, Uri
+from histocast.stages.stage import BundleUri, Formats, Outdir, ReportGenes, SelectedGenes, Stage, Uri
 
 if TYPE_CHECKING:
     from histocast.records import CheckRecord
@@ -31,6 +31,7 @@ class Check(Stage):
     cohort: bool = False
     """Whether the slides will be gathered as one data set: then a bundle is refused whose predictions cannot be compared
     between slides."""
+    formats: Formats = None
     outdir: Outdir = Path()
 
     def run(self) -> CheckRecord:
@@ -40,8 +41,10 @@ class Check(Stage):
         from histocast.progress import log
         from histocast.resources import scratch_folder
         from histocast.stages.check_samples import check_samples
+        from histocast.stages.report import read_formats
         from histocast.storage import fetch_file
 
+        read_formats(self.formats)
         with scratch_folder(self.outdir) as scratch:
             folder, bundle = fetch_bundle(self.bundle, self.outdir)
             record = check_samples(

@@ -48,6 +48,7 @@ SAMPLE_FILES: dict[str, tuple[str, Stage]] = {
     "html": ("Report of the sample", "report"),
     "geojson": ("Tiles and tissue for QuPath", "report"),
     "zarr.zip": ("Predicted expression, as AnnData in Zarr", "report"),
+    "spatialdata.zarr/": ("Overview, tiles and predicted expression, as SpatialData", "report"),
 }
 
 
@@ -98,7 +99,7 @@ def _act_on_sample(
     graph[slide["@id"]] = slide
     results = [add_file(graph, f"{name}/status.json", f"How every stage ended for sample {name}")]
     for suffix, (title, stage) in SAMPLE_FILES.items():
-        if sha256 := facts.get(stage, {}).get(f"{suffix}_sha256"):
+        if sha256 := facts.get(stage, {}).get(f"{suffix.rstrip('/')}_sha256"):
             results.append(add_file(graph, f"{name}/{name}.{suffix}", f"{title}: {name}", sha256=str(sha256)))
     action: Entity = {
         "@id": f"#run/{name}",

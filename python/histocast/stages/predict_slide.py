@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from histocast.stages.encode import Encode
 from histocast.stages.environment import SlideLocation, opened_slide
 from histocast.stages.predict import Predict
-from histocast.stages.report import Report
-from histocast.stages.stage import BundleUri, Mpp, Outdir, Positional, SelectedGenes, Slide, Spots, Stage
+from histocast.stages.report import WRITTEN_AS, Report, read_formats
+from histocast.stages.stage import BundleUri, Formats, Mpp, Outdir, Positional, SelectedGenes, Slide, Spots, Stage
 from histocast.stages.tile import Tile
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class PredictSlide(Stage):
     mpp: Mpp = None
     spots: Spots = None
     genes: SelectedGenes = None
+    formats: Formats = None
     outdir: Outdir = Path()
 
     def run(self) -> Path:
@@ -38,6 +39,8 @@ class PredictSlide(Stage):
         HistocastError
             See `histocast.errors`.
         """
+        # Before the work that a slip of the pen would cost.
+        read_formats(self.formats)
         outdir, bundle = self.outdir, self.bundle
         files = {"slide_record": outdir / "slide.json", "tiles": outdir / "tiles.parquet"}
         pictures = {"thumbnail": outdir / "thumbnail.png"}
@@ -46,13 +49,15 @@ class PredictSlide(Stage):
         Encode(**files, slide=self.slide, bundle=bundle, mpp=self.mpp, outdir=outdir).run()
         features = outdir / "features.parquet"
         Predict(**files, **pictures, features=features, bundle=bundle, genes=self.genes, outdir=outdir).run()
-        Report(**files, **pictures, expression=expression, tissue=outdir / "tissue.png", outdir=outdir).run()
+        given = {"expression": expression, "tissue": outdir / "tissue.png", "formats": self.formats}
+        Report(**files, **pictures, **given, outdir=outdir).run()
         return expression
 
     def lines(self, result: Path) -> Iterator[str]:
         """Name the files that were made of the slide."""
-        for suffix in (".h5ad", ".parquet", ".html"):
-            yield str(result.with_suffix(suffix))
+        formats = read_formats(self.formats)
+        for ending in ("h5ad", "parquet", "html", *(WRITTEN_AS[name] for name in WRITTEN_AS if name in formats)):
+            yield str(result.with_suffix(f".{ending}"))
 
 
 def predict_slide(slide: str | Path, *, bundle: str | Path, outdir: str | Path, **options: Any) -> Path:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from histocast.errors import UsageError
+from histocast.errors import ConfigError, UsageError
 from histocast.stages.slide_stage import RecordedSlideStage
-from histocast.stages.stage import ReportGenes, Thumbnail, Tiles
+from histocast.stages.stage import FORMATS, Formats, ReportGenes, Thumbnail, Tiles
 
 if TYPE_CHECKING:
     from histocast.records import Facts, Verdict
 
-FORMATS = ("h5ad", "parquet", "geojson", "zarr")
+SPATIALDATA = "spatialdata"
+WRITTEN_AS = {"geojson": "geojson", "zarr": "zarr.zip", SPATIALDATA: "spatialdata.zarr"}
+"""How the names of files of a format end, by format."""
 PAGE_FACT = "page"
 """Fact of a sample without a page, ``none``."""
 
@@ -20,7 +24,8 @@ PAGE_FACT = "page"
 class Report(RecordedSlideStage):
     """Write the page of one sample, and files for other programs.
 
-    Writes <sample>.html and, with --formats, <sample>.geojson for QuPath and <sample>.zarr.zip.
+    Writes <sample>.html and, with --formats, <sample>.geojson for QuPath, <sample>.zarr.zip and the folder
+    <sample>.spatialdata.zarr.
     """
 
     stage_name = "report"
@@ -33,18 +38,17 @@ class Report(RecordedSlideStage):
     report_genes: ReportGenes = None
     no_page: bool = False
     """Write no page; the verdict is stated even so."""
-    formats: str | None = None
-    """Formats to write, with commas between them: geojson, zarr; h5ad and parquet are those of 'predict'."""
+    formats: Formats = None
 
     def work(self) -> tuple[Facts, Verdict]:
         """Write the files; return their digests and the verdict (see `histocast.report.report_sample`)."""
-        from histocast.bundle import sha256_of_file
-        from histocast.expression.zarr_file import write_zarr
+        from histocast.bundle import sha256_of_file, sha256_of_folder
         from histocast.report import report_sample
-        from histocast.resources import scratch_folder
 
         formats = read_formats(self.formats)
-        path_of = {kind: self.outdir / f"{self.record.sample}.{kind}" for kind in ("html", "geojson", "zarr.zip")}
+        kinds = [] if self.no_page else ["html"]
+        kinds += [kind for name, kind in WRITTEN_AS.items() if name in formats]
+        path_of = {kind: self.outdir / f"{self.record.sample}.{kind}" for kind in kinds}
         verdict = report_sample(
             expression=self.expression,
             record=self.record,
@@ -52,23 +56,41 @@ class Report(RecordedSlideStage):
             thumbnail=self.thumbnail,
             tissue=self.tissue,
             report_genes=self.report_genes,
-            page=None if self.no_page else path_of["html"],
-            geojson=path_of["geojson"] if "geojson" in formats else None,
+            page=path_of.get("html"),
+            geojson=path_of.get("geojson"),
         )
-        if "zarr" in formats:
-            with scratch_folder(self.outdir) as scratch:
-                write_zarr(path_of["zarr.zip"], self.expression, scratch=scratch)
-        kinds = {"html": not self.no_page, "geojson": "geojson" in formats, "zarr.zip": "zarr" in formats}
-        facts: Facts = {f"{kind}_sha256": sha256_of_file(path_of[kind]) for kind, is_made in kinds.items() if is_made}
+        self._write_stores(path_of)
+        facts: Facts = {
+            f"{kind}_sha256": (sha256_of_folder if path.is_dir() else sha256_of_file)(path)
+            for kind, path in path_of.items()
+        }
         return {**facts, **({PAGE_FACT: "none"} if self.no_page else {})}, verdict
+
+    def _write_stores(self, path_of: Mapping[str, Path]) -> None:
+        if path := path_of.get("zarr.zip"):
+            from histocast.expression.zarr_file import write_zarr
+            from histocast.resources import scratch_folder
+
+            with scratch_folder(self.outdir) as scratch:
+                write_zarr(path, self.expression, scratch=scratch)
+        if path := path_of.get("spatialdata.zarr"):
+            from histocast.expression.spatialdata_file import write_spatialdata
+
+            write_spatialdata(path, self.expression, record=self.record)
 
 
 def read_formats(text: str | None) -> frozenset[str]:
     """The formats that are asked for.
 
-    Raises `UsageError`: one is unknown.
+    Raises `UsageError`: one is unknown; `ConfigError`: the library that writes one is not installed.
     """
     formats = frozenset(part.strip() for part in (text or "").split(",") if part.strip())
     if unknown := sorted(formats - set(FORMATS)):
         raise UsageError(f"unknown: {', '.join(unknown)}", expected=f"some of {', '.join(FORMATS)}", where="--formats")
+    if SPATIALDATA in formats and find_spec(SPATIALDATA) is None:
+        raise ConfigError(
+            "the library spatialdata is not installed",
+            where="--formats spatialdata",
+            advice="pip install 'histocast[spatialdata]', or leave that format out; of the images, cohort has it",
+        )
     return formats

@@ -72,6 +72,14 @@ ReportGenes = Annotated[
         "them; default: genes predicted well whose maps differ."
     ),
 ]
+FORMATS = ("h5ad", "parquet", "geojson", "zarr", "spatialdata")
+Formats = Annotated[
+    str | None,
+    Field(
+        description="Formats to write, with commas between them: geojson, zarr and spatialdata, which needs the extra of that "
+        "name; h5ad and parquet are written always."
+    ),
+]
 SlideRecordFile = Annotated[Path, Field(description="slide.json of 'tile'.")]
 Tiles = Annotated[Path, Field(description="tiles.parquet of 'tile'.")]
 RunFile = Annotated[Path, Field(alias="run", description="run.json: what the workflow engine knows of the run.")]
