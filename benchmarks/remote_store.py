@@ -67,7 +67,7 @@ def versitygw(folder: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     objects, sidecar = folder / "objects", folder / "sidecar"
     for place in (objects, sidecar):
-        place.mkdir()
+        place.mkdir(parents=True)
     login = ["--access", "benchmark", "--secret", "benchmark"]
     # Connections are kept, as S3 keeps them. What it remembers of objects goes beside them: not every disk has attributes.
     serve = ["--port", f"127.0.0.1:{port}", "--keep-alive", "--quiet"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -17,8 +17,10 @@ BUCKET = "archive"
 
 Fate = str
 """What becomes of a request: ``ok``, ``503``, ``500``, ``429``, ``403``, ``cut``, ``reset``, ``stall``, ``untagged``,
-which is an answer without an ETag, ``longer``, which is more than was asked for, as where a store ignores ranges, or a
-key of `REFUSALS`."""
+which is an answer without an ETag, ``longer``, which is more than was asked for, as where a store ignores ranges,
+``elsewhere``, which is a store of the region `REGION`, or a key of `REFUSALS`."""
+
+REGION = "eu-central-1"
 
 REFUSALS = {
     "ExpiredToken": 400,
@@ -45,6 +47,7 @@ class FaultyProxy(ThreadingHTTPServer):
         self.before: Callable[[int], None] = lambda _: None
         self.requests: list[tuple[str, str | None]] = []
         """Method and range of every request."""
+        self.headers: list[Mapping[str, str]] = []
         self.lock = threading.Lock()
         self.open_now = self.most_open = 0
         self.stalled = threading.Event()
@@ -74,6 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
         with server.lock:
             number = len(server.requests)
             server.requests.append((self.command, self.headers.get("Range")))
+            server.headers.append(dict(self.headers.items()))
             server.open_now += 1
             server.most_open = max(server.most_open, server.open_now)
         try:
@@ -84,8 +88,10 @@ class _Handler(BaseHTTPRequestHandler):
                 server.open_now -= 1
 
     def _answer(self, fate: Fate) -> None:
-        if fate.isdigit():
-            self.send_response(int(fate))
+        elsewhere = fate == "elsewhere" and f"/{REGION}/s3/" not in self.headers["Authorization"]
+        if fate.isdigit() or elsewhere:
+            self.send_response(301 if elsewhere else int(fate))
+            self.send_header("x-amz-bucket-region", REGION)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -112,7 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fate == "longer":
             body *= 2
         self.send_response(answer.status)
-        dropped = {"connection", "transfer-encoding", "date", "server", *(("etag",) if fate == "untagged" else ())}
+        dropped = {"connection", "transfer-encoding", "date", "server", "x-amz-bucket-region"}
+        dropped |= {"etag"} if fate == "untagged" else set()
+        self.send_header("x-amz-bucket-region", REGION)
         for name, value in answer.getheaders():
             if name.lower() == "content-length" and self.command == "GET":
                 self.send_header(name, str(len(body)))
@@ -155,5 +163,5 @@ def proxy(bucket: object, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> 
     with faulty_proxy(s3_endpoint) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         monkeypatch.setattr("histocast.storage.s3.BACKOFF_S", 0.01)
-        monkeypatch.setattr("histocast.storage.s3.READ_TIMEOUT_S", 1)
+        monkeypatch.setattr("histocast.storage.s3_buckets.READ_TIMEOUT_S", 1)
         yield server

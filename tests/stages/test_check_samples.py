@@ -162,25 +162,24 @@ def test_a_samplesheet_in_a_store_resolves_paths_beside_it(bundle, bucket):
 
 
 class Store(http.server.BaseHTTPRequestHandler):
-    """A store that answers HEAD after a delay, with what its class says, and counts how many wait."""
+    """A store that answers after a delay, with what its class says, and counts how many wait."""
 
     protocol_version = "HTTP/1.1"
-    status = 200
+    status = 206
     delay_s = 0.0
     counting = threading.Lock()
     waiting = most_at_once = 0
 
-    def do_HEAD(self) -> None:
+    def do_GET(self) -> None:
         self._count(1)
         time.sleep(self.delay_s)
         self._count(-1)
         self.send_response(self.status)
-        self.send_header("Content-Length", "7" if self.command == "HEAD" else "0")
+        self.send_header("Content-Length", "1")
+        self.send_header("Content-Range", "bytes 0-0/7")
         self.send_header("ETag", '"abc"')
         self.end_headers()
-
-    def do_GET(self) -> None:
-        self.do_HEAD()
+        self.wfile.write(b"x")
 
     def _count(self, change: int) -> None:
         with self.counting:
@@ -240,7 +239,7 @@ def test_a_store_that_is_down_is_no_fault_of_the_sheet(bundle, sheet, store, mon
 
 def test_stores_are_asked_at_once(bundle, sheet, store):
     """Many objects, each of which is answered late, are asked for side by side."""
-    handler = store(200, delay_s=0.05)
+    handler = store(206, delay_s=0.05)
     path = sheet(*(f"S{number},s3://slides/{number}.svs,," for number in range(200)))
     record = check_samples(path, bundle_folder=bundle)
     assert len(record.samples) == 200

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import io
+import ssl
 import time
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
-from faulty_proxy import BUCKET
+from faulty_proxy import BUCKET, REGION
 from histocast.errors import ConfigError, DataError, MissingInputError, StorageUnavailable, UsageError
 from histocast.storage import open_source, sampled_digest
 from histocast.storage.s3 import ATTEMPTS, CONCURRENCY
+from histocast.storage.s3_buckets import list_keys
 
 URI = f"s3://{BUCKET}/slides/a slide+ü.svs"
 KEY = URI.removeprefix(f"s3://{BUCKET}/")
@@ -39,15 +48,15 @@ def check(pieces: dict[int, bytes], ranges: list[tuple[int, int]], content: byte
 
 def test_ranges_come_in_few_requests(stored, proxy, content: bytes, ranges) -> None:
     check(read(ranges), ranges, content)
-    gets = [asked for method, asked in proxy.requests if method == "GET"]
-    assert len(gets) <= 4
+    assert len(proxy.requests) <= 5
     assert proxy.most_open <= CONCURRENCY
 
 
 def test_far_ranges_are_not_joined(stored, proxy, content: bytes) -> None:
     far = [(0, 10), (5_000_000, 10), (12_000_000, 10), (19_999_990, 100)]
     check(read(far), far, content)
-    assert sorted(asked for method, asked in proxy.requests if method == "GET") == [
+    assert sorted(asked for _, asked in proxy.requests) == [
+        "bytes=0-0",
         "bytes=0-9",
         "bytes=12000000-12000009",
         "bytes=19999990-19999999",
@@ -85,7 +94,7 @@ def test_a_stall_is_given_up_and_asked_again(stored, proxy, content: bytes) -> N
 
 @pytest.mark.parametrize("fate", ["503", "cut", "reset", "stall", "longer"])
 def test_a_lasting_fault_is_transient_and_ends(fate: str, stored, proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("histocast.storage.s3.READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("histocast.storage.s3_buckets.READ_TIMEOUT_S", 0.5)
     proxy.fate = lambda number: fate if number else "ok"
     started = time.monotonic()
     with pytest.raises(StorageUnavailable, match=r"^slide of sample S1: the store") as caught:
@@ -148,7 +157,7 @@ def test_what_may_not_be_read(stored, proxy) -> None:
     assert "slide of sample S1: access is forbidden" in caught.value.message
     assert "grant the permission" in caught.value.message
     assert "svs" not in caught.value.message
-    assert [method for method, _ in proxy.requests] == ["HEAD", "GET"], "asked for the reason, and not again"
+    assert len(proxy.requests) == 1, "not asked again"
 
 
 REFUSED = {
@@ -163,7 +172,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("at_first", [True, False], ids=["by HEAD, which has no body", "in the middle"])
+@pytest.mark.parametrize("at_first", [True, False], ids=["at first", "in the middle"])
 @pytest.mark.parametrize("code", REFUSED)
 def test_a_refusal_of_who_asks_is_no_fault_of_the_object(
     code: str, stored, proxy, monkeypatch: pytest.MonkeyPatch, at_first: bool
@@ -225,21 +234,110 @@ def test_an_unknown_profile_is_said(bucket, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_requester_pays(stored, proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    original = proxy.RequestHandlerClass.do_HEAD
-
-    def do_head(handler) -> None:
-        seen.append(handler.headers.get("x-amz-request-payer"))
-        original(handler)
-
-    monkeypatch.setattr(proxy.RequestHandlerClass, "do_HEAD", do_head)
     monkeypatch.setenv("AWS_REQUEST_PAYER", "requester")
+    assert read([(0, 5)])
+    assert [sent.get("x-amz-request-payer") for sent in proxy.headers] == ["requester"] * 2
+
+
+@pytest.mark.parametrize("key", ["a//b.svs", "/b.svs", "folder/", "//", "a~ +%2F%?#&=;é\u00a0.svs", "c\\d:e*.svs"])
+def test_any_key_that_a_url_can_say(key: str, bucket) -> None:
+    bucket.put_object(Bucket=BUCKET, Key=key, Body=b"12345")
+    assert read([(1, 3)], uri=f"s3://{BUCKET}/{key}")[0] == b"234"
+    assert list(list_keys(BUCKET, "")) == [key]
+
+
+def test_an_empty_object(bucket, tmp_path) -> None:
+    bucket.put_object(Bucket=BUCKET, Key="empty.csv", Body=b"")
+    with open_source(f"s3://{BUCKET}/empty.csv") as source:
+        assert source.stat().size_bytes == 0
+        assert source.read(0, 10) == b""
+        assert source.local_copy(tmp_path).read_bytes() == b""
+
+
+def test_a_bucket_of_another_region_is_found(stored, proxy, content: bytes) -> None:
+    proxy.fate = lambda _: "elsewhere"
+    check(read([(0, 1000), (9_000_000, 10)]), [(0, 1000), (9_000_000, 10)], content)
+    assert [method for method, _ in proxy.requests].count("HEAD") <= 2, "asked for the region once"
+
+
+def test_settings_are_found_as_other_aws_tools_find_them(
+    stored, proxy, tmp_path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Profile, keys, region and endpoint, from files, where the machine has no certificates of its own."""
+    (tmp_path / "config").write_text(f"[profile lab]\nendpoint_url = {proxy.url}\nregion = {REGION}\n")
+    (tmp_path / "credentials").write_text("[lab]\naws_access_key_id = LAB\naws_secret_access_key = s\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"),
+        "AWS_PROFILE": "lab",
+        "SSL_CERT_FILE": "/nonexistent",
+        "SSL_CERT_DIR": "/nonexistent",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for region in (REGION, "us-west-2"):
+        check(read([(0, 5)]), [(0, 5)], content)
+        assert f"Credential=LAB/{datetime.now(UTC):%Y%m%d}/{region}/s3/" in proxy.headers[-1]["authorization"]
+        # Before the region of the profile.
+        monkeypatch.setenv("AWS_REGION", "us-west-2")
+
+
+def test_credentials_that_are_renewed_in_their_file_are_used(stored, proxy, tmp_path, monkeypatch) -> None:
+    file = tmp_path / "credentials"
+    file.write_text("[default]\naws_access_key_id = OLD\naws_secret_access_key = s\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
     with open_source(URI) as source:
         source.stat()
-    assert seen == ["requester"]
+        file.write_text(file.read_text().replace("OLD", "NEW"))
+        proxy.fate = lambda number: "ExpiredToken" if number == 1 else "ok"
+        source.read(0, 5)
+    assert [sent["authorization"].split("=")[1][:3] for sent in proxy.headers] == ["OLD", "OLD", "NEW"]
 
 
-@pytest.mark.parametrize("uri", ["s3://", "s3://bucket", "s3://bucket/", "s3:///key"])
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_a_store_behind_certificates_of_its_own(
+    is_trusted: bool, stored, proxy, tmp_path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = write_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    proxy.socket = context.wrap_socket(proxy.socket, server_side=True)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url.replace("http:", "https:"))
+    if is_trusted:
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+        check(read([(0, 5)]), [(0, 5)], content)
+        return
+    with pytest.raises(StorageUnavailable, match=r"did not answer: .*UnknownIssuer"):
+        read([(0, 5)])
+
+
+def write_certificate(folder: Path) -> Path:
+    """A certificate for 127.0.0.1 that no list has, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "store")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(hours=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path = folder / "store.pem"
+    path.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(serialization.Encoding.PEM, *form)
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://", "s3://bucket", "s3://bucket/", "s3:///key", "s3://b/../a", "s3://b/a/.", "s3://b/a\nb"]
+)
 def test_what_is_no_uri(uri: str) -> None:
     with pytest.raises(UsageError, match="bucket/key"):
         open_source(uri)

@@ -6,12 +6,11 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 
 from histocast.errors import MissingInputError
 from histocast.storage.fetch import fetch_file
-from histocast.storage.open import is_in_s3
+from histocast.storage.open import is_in_s3, open_source
 
 AT_ONCE = 32
 """Small objects on their way: at 30 ms each, a thousand a second."""
@@ -46,14 +45,13 @@ def list_files(uri: str) -> Iterator[str]:
 
 
 def _list_objects(prefix: str) -> Iterator[str]:
-    from histocast.storage.s3 import S3Source
+    # botocore takes a while to load, and local folders do not need it.
+    from histocast.storage.s3_buckets import list_keys
 
-    bucket = prefix.removeprefix("s3://").partition("/")[0]
-    start = prefix.removeprefix(f"s3://{bucket}/")
-    with S3Source(prefix) as source:
-        for key in source.keys_below():
-            if key.count("/") - start.count("/") <= 1:
-                yield f"s3://{bucket}/{key}"
+    bucket, _, start = prefix.removeprefix("s3://").partition("/")
+    for key in list_keys(bucket, start):
+        if key.count("/") - start.count("/") <= 1:
+            yield f"s3://{bucket}/{key}"
 
 
 def fetch_files(uris: Sequence[str], folder: Path) -> Iterator[Path]:
@@ -67,15 +65,12 @@ def fetch_files(uris: Sequence[str], folder: Path) -> Iterator[Path]:
     if not any(is_in_s3(uri) for uri in uris):
         yield from (fetch_file(uri, folder) for uri in uris)
         return
-    from histocast.storage.s3 import S3Source, connect
 
     def fetch(uri: str) -> Path:
-        if not is_in_s3(uri):
-            return fetch_file(uri, folder)
-        with S3Source(uri, client=client) as source:
+        with open_source(uri) as source:
             return source.local_copy(folder)
 
-    with closing(connect(AT_ONCE)) as client, ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch") as pool:
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch") as pool:
         coming: deque[Future[Path]] = deque()
         try:
             for place, uri in enumerate(uris):

@@ -1,39 +1,33 @@
-"""S3 objects by ranged reads, with boto3.
+"""S3 objects by ranged reads, with obstore.
 
-Credentials, region, profile, role and endpoint (``AWS_ENDPOINT_URL``) are found as boto3 finds them;
-server-side encryption is transparent to readers. ``AWS_REQUEST_PAYER=requester`` pays for requester-pays
-buckets. Every body is asked for with ``If-Match``, so that no stage mixes two versions of an object.
+Every body is asked for with ``If-Match``, so that no stage mixes two versions of an object.
 """
 
 from __future__ import annotations
 
-import os
 import random
+import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Self, TypeVar
 
-import boto3
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import ClientError, NoCredentialsError
-from botocore.loaders import Loader, create_loader
+import obstore
 
-from histocast.errors import ConfigError, DataError, MissingInputError, StorageUnavailable, UsageError
+from histocast.errors import DataError, StorageUnavailable, UsageError
 from histocast.storage.copies import write_copy
 from histocast.storage.pieces import Pieces, piece_memory
 from histocast.storage.ranges import MAX_REQUEST_BYTES, coalesce_gap, plan_requests
-from histocast.storage.s3_errors import ARCHIVED, RAISED, is_refusal, our_error
+from histocast.storage.s3_buckets import ATTEMPTS, connect, read_settings_again
+from histocast.storage.s3_errors import RAISED, is_of_credentials, is_of_region, our_error, status_of
 from histocast.storage.source import Bytes, ObjectStat, Range, clipped, overwritten
 
 if TYPE_CHECKING:
-    from botocore.response import StreamingBody
-    from mypy_boto3_s3 import S3Client
+    from obstore import ObjectMeta
+    from obstore.store import S3Store
 
 Answer = TypeVar("Answer")
 Wanted = TypeVar("Wanted")
@@ -41,53 +35,16 @@ Wanted = TypeVar("Wanted")
 # Sixteen requests of 8 MB in flight reach 11,700 tiles/s at 30 ms, far above what decoding takes; eight
 # are still above it and bound memory at 64 MB.
 CONCURRENCY = 8
-ATTEMPTS = 6
 BACKOFF_S = 0.2
 MAX_BACKOFF_S = 10.0
-CONNECT_TIMEOUT_S = 10
-# A stalled connection is given up and asked again: twenty seconds without one byte is not slowness.
-READ_TIMEOUT_S = 20
-_ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
-# As much as stays in the processor's cache on its way through the HTTP library.
-_RECEIVE_BYTES = 256 * 1024
+_NO_SUCH_RANGE = 416
 
 
-def connect(connections: int) -> S3Client:
-    """Return a client that keeps up to ``connections`` open; threads may share it.
-
-    Making the first takes a tenth of a second, most of it to read what AWS's services are like, which later ones share.
-
-    Raises
-    ------
-    ConfigError
-        The AWS settings name a profile, a region or an endpoint that there is not.
-    """
-    config = Config(
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        max_pool_connections=connections,
-        # Ours alone, since botocore's retries do not cover a body that stops half-way.
-        retries={"total_max_attempts": 1},
-    )
-    try:
-        # A session of its own, since credentials and profile are found when it is made.
-        session = botocore.session.Session()
-        session.register_component("data_loader", _service_descriptions())
-        client: S3Client = boto3.session.Session(botocore_session=session).client("s3", config=config)
-    except RAISED as error:
-        raise our_error(error, name="S3", key="", version=None) from error
-    except ValueError as error:
-        raise ConfigError("boto3 takes no such endpoint", where="AWS_ENDPOINT_URL", expected="https://host") from error
-    return client
-
-
-@lru_cache(maxsize=1)
-def _service_descriptions() -> Loader:
-    return create_loader()
+_UNASKABLE = re.compile(r"(^|/)\.\.?(/|$)|[\x00-\x1f\x7f]")
 
 
 class _WrongBody(OSError):
-    """The body is shorter than what was asked for, because the connection closed, or longer."""
+    """The body is shorter than what was asked for, or longer."""
 
 
 class S3Source:
@@ -95,31 +52,24 @@ class S3Source:
 
     is_local = False
 
-    def __init__(
-        self,
-        uri: str,
-        *,
-        version: str | None = None,
-        name: str | None = None,
-        client: S3Client | None = None,
-        attempts: int = ATTEMPTS,
-    ) -> None:
+    def __init__(self, uri: str, *, version: str | None = None, name: str | None = None) -> None:
         self.uri = uri
         self.name = name or uri
         self._bucket, _, self._key = uri.removeprefix("s3://").partition("/")
         if not self._bucket or not self._key:
             raise UsageError(f"the URI {uri!r}", expected="s3://bucket/key")
+        if _UNASKABLE.search(self._key):
+            raise UsageError(
+                "a key with '.' or '..' between slashes, or with a control character",
+                expected="s3://bucket/key",
+                where=self.name,
+                advice="copy the object to another key: no URL can say this one",
+            )
         self._version = version
         self._stat: ObjectStat | None = None
-        self._client = client
-        # A client that was given serves others too, and is theirs to close.
-        self._owns_client = client is None
-        self._attempts = attempts
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._memory = piece_memory()
-        payer = os.environ.get("AWS_REQUEST_PAYER")
-        self._options: dict[str, Any] = {"RequestPayer": payer} if payer else {}
 
     def __enter__(self) -> Self:
         return self
@@ -128,21 +78,16 @@ class S3Source:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
+        """End the threads; connections stay for the next object of the bucket."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
-        if self._client is not None and self._owns_client:
-            self._client.close()
-            self._client = None
 
     def stat(self) -> ObjectStat:
         """See `Source.stat`."""
         if self._stat is None:
-            answer = self._retried(self._head)
-            if answer.get("StorageClass") in _ARCHIVES and 'ongoing-request="false"' not in answer.get("Restore", ""):
-                raise MissingInputError(ARCHIVED[0], where=self.name, advice=ARCHIVED[1])
-            found = ObjectStat(answer["ContentLength"], self._version_of(answer))
+            meta = self._retried(_meta)
+            found = ObjectStat(meta["size"], self._version_of(meta))
             if self._version is not None and found.version != self._version:
                 raise overwritten(self.name, found=found.version, expected=self._version)
             self._stat = found
@@ -162,24 +107,11 @@ class S3Source:
             pass
         return pieces
 
-    def keys_below(self) -> Iterator[str]:
-        """Yield every key that begins with this source's, in the store's order."""
-        asked: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._key, **self._options}
-        while True:
-            answer = self._retried(partial(_list, asked=asked))
-            yield from (found["Key"] for found in answer.get("Contents", ()))
-            if not answer.get("IsTruncated"):
-                return
-            asked = {**asked, "ContinuationToken": answer["NextContinuationToken"]}
-
     def local_copy(self, scratch: Path) -> Path:
         """Download the object into ``scratch`` and return the file, whole and of the recorded version."""
 
         def get(part: Range) -> tuple[int, Bytes]:
-            start, length = part
-            body = self._memory.array()[:length].data
-            self._read_into(start, body)
-            return start, body
+            return part[0], self._read_part(*part)
 
         parts = _parts(0, self.stat().size_bytes).values()
         # The suffix stays, because some formats are told by it; the name does not.
@@ -206,50 +138,27 @@ class S3Source:
                 self._pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="s3")
             return self._pool
 
-    def _connected(self) -> S3Client:
-        with self._lock:
-            if self._client is None:
-                self._client = connect(CONCURRENCY)
-            return self._client
-
-    def _head(self, client: S3Client) -> Mapping[str, Any]:
-        """Ask for size and version; of a refusal, which comes without a reason, ask for the reason."""
-        asked: Any = {"Bucket": self._bucket, "Key": self._key, **self._options}
-        try:
-            answer: Mapping[str, Any] = client.head_object(**asked)
-        except ClientError as error:
-            if is_refusal(error):
-                try:
-                    client.get_object(**asked, Range="bytes=0-0")["Body"].close()
-                except ClientError as reason:
-                    if is_refusal(reason):
-                        raise
-            raise
-        return answer
-
     def _read_into(self, start: int, into: memoryview) -> None:
-        if not into:
-            return
+        if into:
+            into[:] = self._read_part(start, len(into))
+
+    def _read_part(self, start: int, length: int) -> memoryview:
         etag = self.stat().version
 
-        def ask(client: S3Client) -> None:
-            answer = client.get_object(
-                Bucket=self._bucket,
-                Key=self._key,
-                Range=f"bytes={start}-{start + len(into) - 1}",
-                IfMatch=f'"{etag}"',
-                **self._options,
-            )
-            with answer["Body"] as stream:
-                # A store that ignores If-Match must not mix two versions either.
-                if (found := self._version_of(answer)) != etag:
-                    raise overwritten(self.name, found=found, expected=etag)
-                _receive(stream, into)
+        def ask(store: S3Store, path: str) -> memoryview:
+            answer = obstore.get(store, path, options={"if_match": f'"{etag}"', "range": (start, start + length)})
+            # A store that ignores If-Match must not mix two versions either.
+            if (found := self._version_of(answer.meta)) != etag:
+                raise overwritten(self.name, found=found, expected=etag)
+            body = memoryview(answer.bytes())
+            if len(body) != length:
+                raise _WrongBody(f"{len(body)} bytes of {length}")
+            return body
 
-        self._retried(ask)
+        return self._retried(ask)
 
-    def _version_of(self, answer: Mapping[str, Any]) -> str:
-        etag = str(answer.get("ETag", "")).strip('"')
+    def _version_of(self, meta: ObjectMeta) -> str:
+        etag = (meta["e_tag"] or "").strip('"')
         if not etag:
             raise DataError(
                 "the store gives it no ETag",
@@ -259,35 +168,38 @@ class S3Source:
             )
         return etag
 
-    def _retried(self, ask: Callable[[S3Client], Answer]) -> Answer:
-        for attempt in range(1, self._attempts + 1):
+    def _retried(self, ask: Callable[[S3Store, str], Answer]) -> Answer:
+        for attempt in range(1, ATTEMPTS + 1):
             try:
-                return ask(self._connected())
+                buckets = connect()
+                try:
+                    return ask(*buckets.store(self._bucket, self._key))
+                except RAISED as error:
+                    if is_of_region(error) and buckets.find_region(self._bucket):
+                        return ask(*buckets.store(self._bucket, self._key))
+                    raise
             except RAISED as error:
                 mapped = our_error(error, name=self.name, key=self._key, version=self._version)
-                if not isinstance(mapped, StorageUnavailable) or attempt == self._attempts:
+                if not isinstance(mapped, StorageUnavailable) or attempt == ATTEMPTS:
                     raise mapped from error
-                if isinstance(error, NoCredentialsError) and self._owns_client:
-                    # A client looks for credentials once, when it is made.
-                    with self._lock:
-                        self._client = None
+                if is_of_credentials(error):
+                    read_settings_again()
             # Full jitter: threads that were throttled together do not come back together.
             time.sleep(random.uniform(0, min(MAX_BACKOFF_S, BACKOFF_S * 2**attempt)))  # noqa: S311
         raise AssertionError(self.name)  # pragma: no cover - the last attempt returns or raises
 
 
-def _list(client: S3Client, *, asked: dict[str, Any]) -> Mapping[str, Any]:
-    return client.list_objects_v2(**asked)
-
-
-def _receive(stream: StreamingBody, into: memoryview) -> None:
-    received = 0
-    # Its annotations ask for a file there.
-    while count := stream.readinto(cast(Any, into[received : received + _RECEIVE_BYTES])):
-        received += count
-    # A store that ignores Range sends the object from its start.
-    if received != len(into) or stream.read(1):
-        raise _WrongBody(f"{received} bytes of {len(into)}, or more")
+def _meta(store: S3Store, path: str) -> ObjectMeta:
+    """Ask for size and version by the first byte: an answer to HEAD neither says why it refuses, nor what only a reader is refused for."""
+    try:
+        answer = obstore.get(store, path, options={"range": (0, 1)})
+    except obstore.exceptions.BaseError as error:
+        if status_of(error) != _NO_SUCH_RANGE:
+            raise
+        # Of an empty object.
+        return obstore.head(store, path)
+    answer.bytes()
+    return answer.meta
 
 
 def _parts(start: int, length: int) -> dict[int, Range]:
