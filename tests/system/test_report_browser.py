@@ -36,7 +36,7 @@ A4_PX = 688
 GREY = (108, 114, 122)
 
 
-def write_page(folder: Path) -> Path:
+def write_page(folder: Path, *, difference: float | None = None) -> Path:
     """A page of 296 tiles, two of which cannot be read, and 30 genes, some of unpleasant names."""
     write_bundle(folder / "bundle")
     files = write_slide_files(folder, bundle_digest(folder / "bundle"), columns=30, rows=24, unreadable=(375, 376))
@@ -45,9 +45,18 @@ def write_page(folder: Path) -> Path:
     symbols = data.var["gene_symbol"].astype(str).to_numpy(copy=True)
     symbols[20:24] = EVIL
     data.var["gene_symbol"] = symbols
+    if difference is not None:
+        noise = np.random.default_rng(3).normal(size=data.shape) + difference * in_first_group(data)[:, None]
+        data.X = np.where(np.isnan(data.X), np.nan, noise).astype(np.float32)
     data.write_h5ad(folder / "S1.h5ad")
     write_report(files, folder)
     return folder / "S1.html"
+
+
+def in_first_group(data: anndata.AnnData) -> np.ndarray:
+    """The larger of two groups of tiles: to the left of a line."""
+    x = data.obsm["spatial"][:, 0]
+    return x < np.quantile(x, 0.6)
 
 
 @pytest.fixture(scope="module")
@@ -220,15 +229,102 @@ def test_genes_are_sorted_and_filtered(reader, data):
     assert len(reader.genes()) == 1, "found by its identifier"
 
 
-def test_layers_scales_and_a_second_gene(reader, data):
+def test_layers_of_uncertainty_and_quality_follow_the_file(reader, data):
     reader.open().choose("opacity", 100)
-    reader.choose("layer", "ood_score")
-    score = data.obs["ood_score"].to_numpy(float)
+    offered = dict(
+        reader.run(
+            "return [...document.querySelectorAll('[data-control=layer] option')].map((o) => [o.value, o.disabled])"
+        )
+    )
+    assert set(offered) == {"expression", "reach", "cluster", *(name for name, _, _ in viewer.LAYERS)}
+    shown = [name for name, _, _ in viewer.LAYERS if not offered[name]]
+    assert {"mean_sd", "ood_score"} <= set(shown)
+    for name in shown:
+        reader.choose("layer", name)
+        values = data.obs[name].to_numpy(float)
+        scale = ColourScale.from_zero(values[data.obs["status"] == "ok"], palette="cividis")
+        readable = np.isfinite(values)
+        found = reader.colours(data.obsm["spatial"])
+        assert np.abs(found - scale.colours(values).astype(int))[readable].max() <= 4, name
+
+
+def test_clusters_are_a_layer_where_there_are_some(browser, tmp_path):
+    def open_page(name: str, difference: float) -> tuple[Reader, anndata.AnnData]:
+        (tmp_path / name).mkdir()
+        page = write_page(tmp_path / name, difference=difference)
+        return Reader(browser, page).open(), anndata.read_h5ad(page.with_suffix(".h5ad"))
+
+    reader, _ = open_page("continuum", 0)
+    option = reader.find("[data-control=layer] option[value=cluster]")
+    assert not option.is_enabled()
+    assert option.text == "Clusters (none: a continuum)"
+    assert "Cluster" not in reader.told()
+    reader, data = open_page("groups", 3)
+    reader.choose("opacity", 100)
+    reader.choose("layer", "cluster")
+    first, readable = in_first_group(data), (data.obs["status"] == "ok").to_numpy()
     found = reader.colours(data.obsm["spatial"])
-    scale = ColourScale.from_zero(score[data.obs["status"] == "ok"], palette="cividis")
-    readable = np.isfinite(score)
-    assert np.abs(found - scale.colours(score).astype(int))[readable].max() <= 4
-    reader.choose("layer", "expression")
+    one, two = viewer.CLUSTER_COLOURS[:2]
+    assert (found[first & readable] == one).all()
+    assert (found[~first & readable] == two).all()
+    assert (found[~readable] == GREY).all()
+    reader.point_at(data.obsm["spatial"][5])
+    reader.wait(lambda: reader.told()["Cluster"] == ("1" if first[5] else "2"))
+
+
+def test_tissue_shows_through_and_the_map_is_zoomed_and_dragged_by_pointer(reader, data):
+    reader.open().show_gene("GENE3")
+    shares = {}
+    for share in (0, 50, 100):
+        reader.choose("opacity", share)
+        shares[share] = reader.colours(data.obsm["spatial"])
+    assert np.abs(shares[50] - (shares[0] + shares[100]) / 2).max() <= 2
+    assert np.abs(shares[0] - shares[100]).mean() > 20, "tissue without colours over it"
+    corner = np.array(
+        reader.run(
+            "const c = document.querySelector('.view canvas'); c.scrollIntoView({block: 'center'});"
+            "const b = c.getBoundingClientRect(); return [b.x, b.y]"
+        )
+    )
+    spot, other = data.n_obs // 2, data.n_obs // 2 + 4
+    here, there = (reader.on_canvas(data.obsm["spatial"][[each]])[0] + corner for each in (spot, other))
+    tile = str(data.obs["tile_id"].iloc[spot])
+
+    def mouse(kind: str, place: np.ndarray, **more: object) -> None:
+        at = {"type": kind, "x": float(place[0]), "y": float(place[1]), **more}
+        reader.browser.execute_cdp_cmd("Input.dispatchMouseEvent", at)
+
+    mouse("mouseWheel", here, deltaX=0, deltaY=-400, modifiers=2)
+    mouse("mouseMoved", there)
+    # What lay there has moved away from the pointer, and what is under the pointer stays.
+    reader.wait(lambda: reader.told()["Tile"] not in ("\u2013", str(data.obs["tile_id"].iloc[other])))
+    mouse("mouseMoved", here)
+    reader.wait(lambda: reader.told()["Tile"] == tile)
+    dragged = here + np.array([60, 30])
+    mouse("mousePressed", here, button="left", buttons=1, clickCount=1)
+    mouse("mouseMoved", dragged, button="left", buttons=1)
+    mouse("mouseReleased", dragged, button="left", clickCount=1)
+    mouse("mouseMoved", here)
+    reader.wait(lambda: reader.told()["Tile"] != tile)
+    mouse("mouseMoved", dragged)
+    reader.wait(lambda: reader.told()["Tile"] == tile)
+
+
+def test_the_histogram_counts_the_tiles_of_the_file(reader, data):
+    reader.open().show_gene("GENE7")
+    heights = reader.run(
+        "return [...document.querySelectorAll('.view .spread rect')].map((r) => Number(r.getAttribute('height')))"
+    )
+    values = values_of(data, "GENE7")
+    finite = values[np.isfinite(values)]
+    low, high = np.percentile(finite, [1, 99])
+    counts = np.histogram(np.clip(finite, low, high), bins=len(heights), range=(low, high))[0]
+    # Values are rounded, so that a tile may be counted in the next bar.
+    assert np.abs(np.cumsum(np.array(heights)) / sum(heights) - np.cumsum(counts) / counts.sum()).max() < 0.03
+
+
+def test_scales_and_a_second_gene(reader, data):
+    reader.open().choose("opacity", 100)
     own = reader.colours(data.obsm["spatial"])
     reader.choose("scale", "shared")
     assert (reader.colours(data.obsm["spatial"]) != own).any()

@@ -24,6 +24,7 @@ from histocast.report.packing import COARSE_STEPS, FINE_STEPS, choose_digits, pa
 from histocast.report.page import THIN_SPACE, data_block, hash_source, read_script
 from histocast.report.pictures import Rgb, fit_within, jpeg_uri
 from histocast.report.sample_data import ReadColumn, SampleData, choose_genes
+from histocast.report.spot_clusters import cluster_spots
 
 MODULES = ("payload", "scale", "slide_map", "gene_table", "histogram", "download", "main")
 """In the order in which they use each other."""
@@ -46,6 +47,22 @@ LAYERS = (
     ("tissue_fraction", "Tissue", "Share of the tile that is tissue."),
 )
 """Column of ``obs``, title, explanation."""
+
+CLUSTER = "cluster"
+CLUSTER_NOTE = (
+    "Tiles alike in predicted expression: k-means on principal components of the genes predicted best. Groups of predictions, and "
+    "so of morphology; no cell types."
+)
+CLUSTER_COLOURS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+"""After Okabe and Ito: apart for people who do not see all colours, too."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,7 @@ def make_viewer(
     uri = jpeg_uri(fit_within(crop(picture, canvas.frame), max_px=PICTURE_PX), max_bytes=PICTURE_BYTES)
     to_level0 = record.thumbnail_um_per_px / record.um_per_px
     order = _order(data)
+    clusters = cluster_spots(order.tolist(), lambda gene: read("X", gene), readable=data.readable)
     scene = {
         "sample": record.sample,
         "unit": "tile" if record.layout == "grid" else "spot",
@@ -83,9 +101,9 @@ def make_viewer(
         "scale": {name: data.provenance["scale"][name] for name in ("name", "description")},
         "minimum": _number(data.provenance["scale"].get("minimum")),
         "interval": _name_interval(data.provenance),
-        "palettes": {name: base64.b64encode(colour_table(name).tobytes()).decode() for name in ("viridis", "cividis")},
-        "spots": _spots(data),
-        "layers": _layers(data),
+        "palettes": {name: base64.b64encode(table.tobytes()).decode() for name, table in _palettes(clusters).items()},
+        "spots": _spots(data, clusters),
+        "layers": [*_layers(data), _cluster_layer(clusters)],
         "genes": pack_json(_genes(data, order)),
     }
     budget = PAGE_BYTES - REST_BYTES - spent_bytes - len(json.dumps(scene))
@@ -135,7 +153,7 @@ def _genes(data: SampleData, order: NDArray[np.int64]) -> dict[str, list[Any]]:
     }
 
 
-def _spots(data: SampleData) -> dict[str, Any]:
+def _spots(data: SampleData, clusters: NDArray[np.float64] | None) -> dict[str, Any]:
     spots = data.spots
     columns: dict[str, Any] = {
         "tile_id": pack_column(spots["tile_id"].to_numpy(), digits=0),
@@ -146,6 +164,8 @@ def _spots(data: SampleData) -> dict[str, Any]:
     for name, _, _ in LAYERS:
         values = spots[name].to_numpy(np.float64)
         columns[name] = pack_column(values, digits=0 if name == "ood_flag" else max(choose_digits(values), 2))
+    if clusters is not None:
+        columns[CLUSTER] = pack_column(clusters, digits=0)
     return {"count": len(spots), "columns": columns}
 
 
@@ -154,8 +174,25 @@ def _layers(data: SampleData) -> list[dict[str, Any]]:
     for name, title, note in LAYERS:
         values = data.spots[name].to_numpy(np.float64)[data.readable]
         scale = ColourScale.from_zero(values, palette="cividis")
-        layers.append({"name": name, "title": title, "note": note, "high": scale.high, "flat": is_flat(values)})
+        off = "hardly varies" if is_flat(values) else ""
+        given = {"palette": "cividis", "digits": 2, "range": [0, scale.high]}
+        layers.append({"name": name, "title": title, "note": note, "off": off, **given})
     return layers
+
+
+def _cluster_layer(clusters: NDArray[np.float64] | None) -> dict[str, Any]:
+    """The layer of clusters, which cannot be chosen where there are none."""
+    number = 1 if clusters is None else int(np.nanmax(clusters))
+    off = "none: a continuum" if clusters is None else ""
+    given = {"palette": CLUSTER, "digits": 0, "range": [0.5, number + 0.5]}
+    return {"name": CLUSTER, "title": "Clusters", "note": CLUSTER_NOTE, "off": off, **given}
+
+
+def _palettes(clusters: NDArray[np.float64] | None) -> dict[str, NDArray[np.uint8]]:
+    """256 colours each, RGB [level, 3]; of clusters as many equal steps as there are clusters."""
+    number = 1 if clusters is None else int(np.nanmax(clusters))
+    steps = np.array(CLUSTER_COLOURS, np.uint8)[np.arange(256) * number // 256]
+    return {"viridis": colour_table("viridis"), "cividis": colour_table("cividis"), CLUSTER: steps}
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Viewer {
     };
     add(EXPRESSION, "Expression", false);
     add(REACH, "Interval of the gene", !this.page.reach.some(Boolean));
-    for (const { name, title, flat } of this.page.layers) add(name, flat ? `${title} (hardly varies)` : title, flat);
+    for (const { name, title, off } of this.page.layers) add(name, off ? `${title} (${off})` : title, Boolean(off));
   }
 
   offerGenes() {
@@ -118,8 +118,8 @@ class Viewer {
         : "This page holds no interval of this gene.";
       return { values, range: [0, high], palette: "cividis", digits: panel.digits, name: `interval of ${symbol}`, note };
     }
-    const { title, note, high } = this.layers[layer];
-    return { values: this.spots[layer], range: [0, high], palette: "cividis", digits: 2, name: title, note };
+    const { title, note, range, palette, digits } = this.layers[layer];
+    return { values: this.spots[layer], range, palette, digits, name: title, note };
   }
 
   update() {
@@ -193,7 +193,8 @@ class Viewer {
     }
     const unusual = spot >= 0 && spots.ood_flag[spot] ? " (unusual)" : "";
     rows.push(["Distance from training", at(spots.ood_score, 1) + unusual], ["Blur", at(spots.blur, 2)]);
-    if (!this.layers.pen_fraction.flat) rows.push(["Ink", at(spots.pen_fraction, 2)]);
+    if (!this.layers.cluster.off) rows.push(["Cluster", at(spots.cluster, 0)]);
+    if (!this.layers.pen_fraction.off) rows.push(["Ink", at(spots.pen_fraction, 2)]);
     return rows;
   }
 
@@ -243,7 +244,7 @@ class Viewer {
         columns.push([`${symbol} lower`, bounds.map(([low]) => low)], [`${symbol} upper`, bounds.map(([, high]) => high)]);
       }
     }
-    for (const { name } of page.layers) columns.push([name, spots[name]]);
+    for (const { name } of page.layers) if (name in spots) columns.push([name, spots[name]]);
     const rounded = columns.map(([title, values]) => [title, Array.from(values, (value) => Number(value.toFixed(6)))]);
     const place = { x: spots.x, y: spots.y, tileId: spots.tile_id, tilePx: page.tile_px };
     offer(this.name(ending), make({ ...place, columns: ending === "csv" ? rounded : rounded.slice(3) }));
