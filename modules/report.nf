@@ -34,6 +34,13 @@ process REPORT {
     """
     mkdir ${meta.id}
     ${page ? "touch ${meta.id}/${meta.id}.html" : ''}
+    for format in ${formats.tokenize(',').join(' ')}; do
+        case \$format in
+            geojson) touch ${meta.id}/${meta.id}.geojson ;;
+            zarr) touch ${meta.id}/${meta.id}.zarr.zip ;;
+            spatialdata) mkdir ${meta.id}/${meta.id}.spatialdata.zarr && touch ${meta.id}/${meta.id}.spatialdata.zarr/zarr.json ;;
+        esac
+    done
     echo '{"schema_version": 1, "sample": "${meta.id}", "stage": "report", "outcome": "ok"}' > ${meta.id}/report.status.json
     """
 }

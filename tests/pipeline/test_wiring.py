@@ -33,7 +33,7 @@ def test_a_stub_run_writes_every_file_and_a_moved_server_keeps_the_cache(launch:
     sheet = write_samplesheet(tmp_path / "sheet.csv", {"A": "a.tiff", "B": "b.tiff"})
     bundle = tmp_path / "bundle"
     bundle.mkdir()
-    given = ("-stub", "--input", sheet, "--bundle", bundle, "--cohort", "true")
+    given = ("-stub", "--input", sheet, "--bundle", bundle, "--cohort", "true", "--formats", "geojson,zarr,spatialdata")
     # Another run's, which crashed on another machine and has been silent since.
     lock = tmp_path / "results" / "pipeline_info" / "run.lock"
     lock.parent.mkdir(parents=True)
@@ -58,7 +58,10 @@ def test_a_stub_run_writes_every_file_and_a_moved_server_keeps_the_cache(launch:
         *(
             f"{sample}/{sample}.{suffix}"
             for sample in "AB"
-            for suffix in ("h5ad", "parquet", "genes.parquet", "slide.parquet", "html")
+            for suffix in (
+                *("h5ad", "parquet", "genes.parquet", "slide.parquet", "html"),
+                *("geojson", "zarr.zip", "spatialdata.zarr/zarr.json"),
+            )
         ),
         *(f"{sample}/status.json" for sample in "AB"),
         *("summary.html", "summary.parquet", "cohort/slides.parquet", "cohort/cohort.h5ad", "cohort/cohort.html"),
@@ -81,9 +84,13 @@ def test_a_stub_run_writes_every_file_and_a_moved_server_keeps_the_cache(launch:
     scripts = [path.read_text() for path in (tmp_path / "work").rglob(".command.run")]
     assert any('HISTOCAST_TRITON_URL="grpc://elsewhere:8001"' in script for script in scripts)
 
-    stricter = launch(*given, "--max_unreadable", "0.5", "-resume")
+    stricter = launch(*given, "--max_unreadable", "0.5", "--report", "false", "-resume")
 
     assert count_by_process(stricter.tasks("CACHED")) == {"TILE": 2}
+    assert count_by_process(stricter.tasks("COMPLETED"))["REPORT"] == 2
+    # One of each run, but for the page.
+    made = {suffix: len(list((tmp_path / "work").rglob(f"A/A.{suffix}"))) for suffix in ("html", "geojson")}
+    assert made == {"html": 1, "geojson": 2}
 
 
 CONCLUDES = """

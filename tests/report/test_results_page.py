@@ -44,10 +44,13 @@ def call(*command: str | Path, cwd: Path, **env: str) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where ``results/A`` is: a slide of ``-profile test``, by the verb that takes it through the same stages."""
     folder = tmp_path_factory.mktemp("opened")
+    symbols = pq.read_table(ROOT / "assets" / "demo-bundle" / "genes.parquet").column("gene_symbol").to_pylist()
+    assert "ERBB2" in symbols
+    (folder / "panel.txt").write_text("\n".join(symbols).replace("ERBB2", "HER2"))
     call(
         *(program_of("readers"), "-m", "histocast", "predict-slide", ROOT / "assets" / "test" / "A.tiff"),
         *("--bundle", ROOT / "assets" / "demo-bundle", "--sample", "A", "--outdir", "results/A"),
-        *("--formats", "geojson,zarr,spatialdata"),
+        *("--genes", "panel.txt", "--formats", "geojson,zarr,spatialdata"),
         cwd=folder,
         PYTHONPATH=str(ROOT / "python"),
     )
@@ -80,6 +83,11 @@ def test_every_snippet_of_the_manual_runs_and_programs_draw(found):
     assert written[0] >= 11
     # scanpy, squidpy, spatialdata-plot, and scanpy once more in output.md.
     assert found["drawings"] >= 4
+
+
+def test_a_panel_finds_a_gene_by_another_name(data):
+    genes = pq.read_table(ROOT / "assets" / "demo-bundle" / "genes.parquet")
+    assert data.var_names.tolist() == genes.column("gene_id").to_pylist(), "HER2 of the panel is ERBB2"
 
 
 def test_spatialdata_holds_the_table_the_tiles_and_the_picture(found, folder, data):

@@ -268,6 +268,17 @@ def test_the_panel_is_held_to_the_bundle(tmp_path, bundle, sheet):
         check_samples(sheet("S1,a.svs,,"), bundle_folder=bundle, genes=panel)
 
 
+def test_the_panel_may_name_a_gene_otherwise_than_the_bundle(tmp_path, root, sheet):
+    (tmp_path / "a.svs").touch()
+    panel = tmp_path / "panel.txt"
+    panel.write_text("HER2\nKRT8\n")
+    bundle = root / "assets" / "demo-bundle"
+    assert check_samples(sheet("S1,a.svs,,"), bundle_folder=bundle, genes=panel, report_genes="HER2").genes_digest
+    panel.write_text("HER2\nERBB2\n")
+    with pytest.raises(DataError, match="'ERBB2' is already on line 1"):
+        check_samples(sheet("S1,a.svs,,"), bundle_folder=bundle, genes=panel)
+
+
 def test_nothing_there(tmp_path, bundle, sheet):
     (tmp_path / "a.svs").touch()
     with pytest.raises(MissingInputError):
