@@ -62,7 +62,7 @@ def test_doctor_says_what_is_here_and_verifies_a_bundle(histocast: Verb, demo_bu
 
     assert done.returncode == 0, done.stderr
     found = {line[6:17].strip(): line[:6].strip() for line in done.stdout.splitlines() if line[:6].strip()}
-    assert {"histocast", "GPU", "nextflow", "scratch", "bundle"} <= set(found)
+    assert {"histocast", "GPU", "cohorts", "formats", "nextflow", "scratch", "bundle"} <= set(found)
     assert found["bundle"] == found["scratch"] == "ok"
 
 

@@ -13,6 +13,7 @@ from histocast.stages.stage import TEXT, Mpp, Stage
 
 TRAINING = ("torch", "onnxscript", "scikit-learn")
 COHORT = ("scanpy", "polars")
+SPATIALDATA = ("spatialdata",)
 GENES = ("sentence-transformers", "biopython", "openai")
 """What tells whether an extra of the package is installed."""
 
@@ -61,12 +62,13 @@ def diagnose(*, bundle: str | None, slide: str | None, mpp: float | None) -> Ite
     """Yield what is found, quick answers first."""
     from histocast.software import software_versions
 
-    versions = software_versions(*TRAINING, *COHORT, *GENES)
+    versions = software_versions(*TRAINING, *COHORT, *SPATIALDATA, *GENES)
     yield Finding("ok", "histocast", f"{versions['histocast']}, Python {versions['python']}")
     yield _try("processors", _processors)
     yield _gpu(versions)
     yield _packages("training", "train", TRAINING, versions)
     yield _packages("cohorts", "cohort", COHORT, versions)
+    yield _packages("formats", "spatialdata", SPATIALDATA, versions)
     yield _packages("genes", "genes", GENES, versions)
     for program, needed in (("nextflow", "to run the pipeline"), ("java", "by Nextflow, 17 or later")):
         yield _program(program, needed)
