@@ -119,6 +119,8 @@ PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 
 RUN, PIPELINE, ENGINE = "#run", "#pipeline", "#nextflow"
 
+COMPLETED, FAILED = ({"@id": f"http://schema.org/{how}ActionStatus"} for how in ("Completed", "Failed"))
+
 _ENGINE_FILES = {
     "trace_{}.txt": "Tasks with their resources",
     "report_{}.html": "Report of the workflow engine",
@@ -131,86 +133,63 @@ class Crate(RootModel[dict[str, Any]]):
     """An RO-Crate's metadata document."""
 
 
-def engine_files(run: RunRecord) -> dict[str, str]:
-    """Files of every run that no task of histocast makes, with what they are; Nextflow's own have the run's suffix."""
+def run_files(run: RunRecord, named: Mapping[str, str]) -> dict[str, Entity]:
+    """Return a graph of files by their path and what they are: the named ones, and those that every run leaves.
+
+    Nextflow's own have the run's suffix.
+    """
+    graph: dict[str, Entity] = {}
     suffix = run.parameters.get("trace_report_suffix")
-    files = {f"pipeline_info/{name.format(suffix)}": meaning for name, meaning in _ENGINE_FILES.items() if suffix}
-    return {"pipeline_info/params.json": "Parameters of the run", **files}
+    engine = {f"pipeline_info/{name.format(suffix)}": meaning for name, meaning in _ENGINE_FILES.items() if suffix}
+    for path, name in {**named, "pipeline_info/params.json": "Parameters of the run", **engine}.items():
+        add_file(graph, path, name)
+    return graph
 
 
-def as_crate(
+def act(identifier: str, name: str, *, used: Iterable[Entity], made: Iterable[Entity], error: str | None) -> Entity:
+    """Return an action of the pipeline, with what it used and made, and what it failed by, if it did."""
+    entity: Entity = {
+        "@id": identifier,
+        "@type": "CreateAction",
+        "name": name,
+        "instrument": reference(PIPELINE),
+        "object": references(used),
+        "result": references(made),
+        "actionStatus": FAILED if error else COMPLETED,
+    }
+    return entity | ({"error": error} if error else {})
+
+
+def describe_crate(
     run: RunRecord,
     graph: dict[str, Entity],
-    actions: Sequence[Entity],
     *,
+    met: Iterable[Mapping[str, str]],
+    used: Sequence[Entity],
+    actions: Sequence[Entity],
     ended: datetime,
-    description: str,
-    licence: str,
+    whole: Mapping[str, Any],
+    about: Mapping[str, str],
 ) -> Crate:
-    """Put the entities that make a document an RO-Crate before the others.
+    """Return the crate of a run: one action for the whole, which made every file, and its parts.
 
-    ``graph``: every other entity by ``@id``, the run itself and its actions among them.
-    ``actions``: the parts of the run.
+    ``graph``: files by ``@id``, as `run_files` begins it.
+    ``met``: versions of the software that did the work, by task.
+    ``used``: slides or sections, and what else the parts used.
+    ``whole``: what else the action of the whole says.
+    ``about``: ``description`` and ``license`` of the results.
     """
-    files = [entity for entity in graph.values() if entity["@type"] in PARTS]
-    roots: list[Entity] = [
-        {
-            "@id": "ro-crate-metadata.json",
-            "@type": "CreativeWork",
-            "conformsTo": reference(SPECIFICATION),
-            "about": reference("./"),
-        },
-        {
-            "@id": "./",
-            "@type": "Dataset",
-            "name": f"histocast run {run.run_name}",
-            "description": description,
-            "datePublished": ended.isoformat(timespec="seconds"),
-            "license": licence,
-            "conformsTo": reference(PROFILE),
-            "hasPart": references(files),
-            "mentions": [reference(RUN), *references(actions)],
-        },
-        {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"},
-    ]
-    return Crate({"@context": CONTEXT, "@graph": [*roots, *graph.values()]})
-
-
-def act(run: RunRecord, graph: dict[str, Entity], *, ended: datetime, is_ok: bool = True) -> Entity:
-    """Return the action of the whole run, which made every file of the graph."""
-    return {
-        "@id": RUN,
-        "@type": "CreateAction",
-        "name": f"histocast {run.pipeline_version}, run {run.run_name}",
-        "identifier": run.session_id,
-        "instrument": reference(PIPELINE),
-        "startTime": run.started,
-        "endTime": ended.isoformat(timespec="seconds"),
-        "actionStatus": status_of(is_ok=is_ok),
-        "result": references(entity for entity in graph.values() if entity["@type"] in PARTS),
-    }
-
-
-def status_of(*, is_ok: bool) -> Entity:
-    """Return how an action ended."""
-    return reference(f"http://schema.org/{'Completed' if is_ok else 'Failed'}ActionStatus")
-
-
-def describe_engine(run: RunRecord) -> Entity:
-    """Return the workflow engine."""
-    return {
+    images, libraries = software(met)
+    values = parameter_values(run.parameters)
+    place = f"in containers of {run.container_engine}" if run.container_engine else "without containers"
+    engine: Entity = {
         "@id": ENGINE,
         "@type": "ComputerLanguage",
         "name": "Nextflow",
         "version": run.nextflow_version,
         "url": reference("https://www.nextflow.io/"),
     }
-
-
-def describe_pipeline(run: RunRecord, libraries: Sequence[Entity]) -> Entity:
-    """Return the pipeline, with the libraries that its tasks met."""
-    place = f"in containers of {run.container_engine}" if run.container_engine else "without containers"
-    return {
+    pipeline: Entity = {
         "@id": PIPELINE,
         "@type": ["SoftwareSourceCode", "ComputationalWorkflow"],
         "name": run.pipeline,
@@ -220,6 +199,35 @@ def describe_pipeline(run: RunRecord, libraries: Sequence[Entity]) -> Entity:
         "softwareRequirements": references(libraries),
         "description": f"Tasks ran {place}, with the profiles: {run.profile}",
     }
+    context = [*images, *values, *libraries, *used, engine, pipeline, *actions]
+    graph.update({entity["@id"]: entity for entity in context})
+    files = [entity for entity in graph.values() if entity["@type"] in PARTS]
+    title = f"histocast {run.pipeline_version}, run {run.run_name}"
+    graph[RUN] = act(RUN, title, used=[*used, *values], made=files, error=None) | {
+        "identifier": run.session_id,
+        "startTime": run.started,
+        "endTime": ended.isoformat(timespec="seconds"),
+        "containerImage": references(images),
+        **whole,
+    }
+    metadata: Entity = {
+        "@id": "ro-crate-metadata.json",
+        "@type": "CreativeWork",
+        "conformsTo": reference(SPECIFICATION),
+        "about": reference("./"),
+    }
+    results: Entity = {
+        "@id": "./",
+        "@type": "Dataset",
+        "name": f"histocast run {run.run_name}",
+        "datePublished": ended.isoformat(timespec="seconds"),
+        "conformsTo": reference(PROFILE),
+        "hasPart": references(files),
+        "mentions": [reference(RUN), *references(actions)],
+        **about,
+    }
+    profile: Entity = {"@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
+    return Crate({"@context": CONTEXT, "@graph": [metadata, results, profile, *graph.values()]})
 
 
 HIDDEN = "REDACTED"

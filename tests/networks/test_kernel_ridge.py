@@ -67,8 +67,9 @@ def test_expression_and_sd_are_those_of_other_implementations(
 def test_width_and_penalty_are_the_best_on_groups_whose_labels_were_not_seen(
     fitted: KernelRidgeFit, design: np.ndarray, labels: np.ndarray
 ) -> None:
-    assert fitted.scores[f"{fitted.kernel.width:g}, {fitted.alpha:g}"] == max(fitted.scores.values())
-    assert len(fitted.scores) == 4
+    assert fitted.choices["scores"][f"{fitted.kernel.width:g}, {fitted.alpha:g}"] == fitted.score
+    assert fitted.score == max(fitted.choices["scores"].values())
+    assert len(fitted.choices["scores"]) == 4
     changed = labels.copy()
     changed[GROUP == 2] += 100.0
     one = OPTIONS.model_copy(update={"alphas": (0.1,), "widths": (0.2,)})

@@ -107,8 +107,9 @@ def test_held_out_predictions_come_from_models_that_had_not_seen_the_group(fitte
 
 
 def test_the_penalty_is_the_best_on_held_out_groups(fitted: RidgeFit) -> None:
-    assert fitted.scores[fitted.alpha] == max(fitted.scores.values())
-    assert set(fitted.scores) == set(RidgeOptions().alphas)
+    scores = fitted.choices["scores"]
+    assert scores[f"{fitted.alpha:g}"] == fitted.score == max(scores.values())
+    assert set(scores) == {f"{alpha:g}" for alpha in RidgeOptions().alphas}
 
 
 def test_sd_grows_for_spots_unlike_the_training_spots(fitted: RidgeFit) -> None:

@@ -174,7 +174,7 @@ def _predict_stain_area(
         fit_ridge(areas[:, column], labels, section=fold.section, group=fold.group, options=options)
         for column in columns
     ]
-    best = max(range(len(fits)), key=lambda place: fits[place].scores[fits[place].alpha])
+    best = max(range(len(fits)), key=lambda place: fits[place].score)
     solution = fits[best].solution
     return {s.record.sample: solution.predict(stain_areas(training, s, fusion)[:, columns[best]]) for s in fold.test}
 

@@ -8,6 +8,7 @@ on held-out training spots.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,16 +19,17 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from histocast.errors import ConfigError
-from histocast.networks.measured import heldout_sd
 from histocast.networks.ridge import (
     Decomposition,
     HeldOut,
+    RidgeFit,
     RidgeFusion,
     RidgeOptions,
     Scale,
     Solution,
     choose_penalty,
     feature_sd,
+    finish_ridge,
 )
 
 LEAST_EIGENVALUE = 1e-4
@@ -156,25 +158,10 @@ class KernelRidgeFusion(RidgeFusion):
 
 
 @dataclass(frozen=True)
-class KernelRidgeFit:
+class KernelRidgeFit(RidgeFit):
     """A trained kernel ridge and what the held-out groups said of it."""
 
-    module: KernelRidgeFusion
     kernel: KernelMap
-    solution: Solution
-    alpha: float
-    scores: dict[str, float]
-    """Held-out score by width and penalty."""
-    heldout_expression: NDArray[np.float64]
-    """[spot, gene]: every training spot predicted by a model that had not seen its group's labels."""
-    heldout_sd: NDArray[np.float64]
-    """[spot, gene]."""
-
-    @property
-    def choices(self) -> dict[str, Any]:
-        """What was chosen on held-out spots, for the record."""
-        found = {"alpha": self.alpha, "width": self.kernel.width, "landmarks": len(self.kernel.landmarks)}
-        return found | {"components": self.kernel.whitening.shape[1], "scores": self.scores}
 
     def predict(self, design: NDArray[np.floating]) -> NDArray[np.float64]:
         """Expression [spot, gene] of a design as `ScaleMeans` gives it."""
@@ -204,17 +191,14 @@ def fit_kernel_ridge(
         raise ValueError("no width to try")
     held, kernel, components = best
     unexplained = 1.0 / (held.alpha * len(components))
-    growth = np.sqrt(1.0 + held.leverage + unexplained * novelty(components))[:, None]
-    residual_sd = np.maximum(heldout_sd(labels, held.expression, growth=growth), 1e-6)
-    solution = Decomposition(components, labels, standardise=False).solve(held.alpha)
-    return KernelRidgeFit(
-        module=KernelRidgeFusion(
-            options.scales, kernel, solution, residual_sd=residual_sd, unexplained=unexplained
-        ).eval(),
-        kernel=kernel,
-        solution=solution,
-        alpha=held.alpha,
-        scores=scores,
-        heldout_expression=held.expression,
-        heldout_sd=growth * residual_sd,
+    dims = kernel.whitening.shape[1]
+    tried = {"alpha": held.alpha, "width": kernel.width, "landmarks": len(kernel.landmarks), "components": dims}
+    found = finish_ridge(
+        held,
+        Decomposition(components, labels, standardise=False),
+        labels,
+        make_module=partial(KernelRidgeFusion, options.scales, kernel, unexplained=unexplained),
+        choices=tried | {"scores": scores},
+        unexplained=unexplained * novelty(components),
     )
+    return KernelRidgeFit(**vars(found), kernel=kernel)

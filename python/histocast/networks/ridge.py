@@ -5,8 +5,9 @@ are solved in closed form (Hoerl and Kennard 1970) for all genes at once; one pe
 on sections, or patients, held out within the training data. The same held-out residuals give ``sd``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -225,22 +226,19 @@ class _Part:
 
 @dataclass(frozen=True)
 class RidgeFit:
-    """A trained ridge and what the held-out groups said of it."""
+    """A trained ridge, or kernel ridge, and what the held-out groups said of it."""
 
     module: RidgeFusion
     solution: Solution
     alpha: float
-    scores: dict[float, float]
-    """Held-out score by penalty: mean per-gene Pearson, or negative mean squared error."""
+    score: float
+    """Held-out score of ``alpha``: mean per-gene Pearson, or negative mean squared error."""
+    choices: dict[str, Any]
+    """What was chosen on held-out spots, for the record; ``scores`` by what was tried."""
     heldout_expression: NDArray[np.float64]
-    """[spot, gene]: every training spot predicted by a model that had not seen its group."""
+    """[spot, gene]: every training spot predicted by a model that had not seen its group's labels."""
     heldout_sd: NDArray[np.float64]
     """[spot, gene]."""
-
-    @property
-    def choices(self) -> dict[str, Any]:
-        """What was chosen on held-out spots, for the record."""
-        return {"alpha": self.alpha, "scores": {f"{alpha:g}": score for alpha, score in self.scores.items()}}
 
 
 @dataclass(frozen=True)
@@ -297,18 +295,37 @@ def fit_ridge(
     ``group``: [spot]: what is left out together, patients or sections; at least two.
     """
     held = choose_penalty(design, labels, section=section, group=group, options=options)
-    growth = np.sqrt(1.0 + held.leverage)[:, None]
+    scores = {f"{alpha:g}": score for alpha, score in held.scores.items()}
+    return finish_ridge(
+        held,
+        Decomposition(design, labels),
+        labels,
+        make_module=partial(RidgeFusion, options.scales),
+        choices={"alpha": held.alpha, "scores": scores},
+    )
+
+
+def finish_ridge(
+    held: HeldOut,
+    whole: Decomposition,
+    labels: NDArray[np.floating],
+    *,
+    make_module: Callable[..., RidgeFusion],
+    choices: dict[str, Any],
+    unexplained: NDArray[np.float64] | float = 0.0,
+) -> RidgeFit:
+    """Fit on all spots with the penalty that did best on those held out.
+
+    ``whole``: of all training spots.
+    ``make_module``: takes the solution and ``residual_sd``.
+    ``unexplained``: [spot] leverage of what the design leaves out.
+    """
+    growth = np.sqrt(1.0 + held.leverage + unexplained)[:, None]
     # A gene without any residual (never counted) still needs a positive sd to divide by.
     residual_sd = np.maximum(heldout_sd(labels, held.expression, growth=growth), 1e-6)
-    solution = Decomposition(design, labels).solve(held.alpha)
-    return RidgeFit(
-        module=RidgeFusion(options.scales, solution, residual_sd=residual_sd).eval(),
-        solution=solution,
-        alpha=held.alpha,
-        scores=held.scores,
-        heldout_expression=held.expression,
-        heldout_sd=growth * residual_sd,
-    )
+    solution = whole.solve(held.alpha)
+    module = make_module(solution, residual_sd=residual_sd).eval()
+    return RidgeFit(module, solution, held.alpha, held.score, choices, held.expression, growth * residual_sd)
 
 
 def _score(

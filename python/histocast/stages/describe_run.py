@@ -12,28 +12,14 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from histocast.records import BatchStatus, CheckRecord, RunRecord, SampleRecord, SampleStatus, Stage
-from histocast.ro_crate import (
-    PIPELINE,
-    RUN,
-    Crate,
-    Entity,
-    act,
-    add_file,
-    as_crate,
-    describe_engine,
-    describe_pipeline,
-    engine_files,
-    parameter_values,
-    reference,
-    references,
-    software,
-    status_of,
-)
+from histocast.ro_crate import FAILED, Crate, Entity, act, add_file, describe_crate, run_files
 
 BUNDLE, GENES = "#bundle", "#genes"
 
-DESCRIPTION = "Spatial gene expression predicted from H&E slides. Predictions, not measurements; research only."
-LICENCE = "Not stated here: it follows from those of the slides and of the bundle."
+ABOUT = {
+    "description": "Spatial gene expression predicted from H&E slides. Predictions, not measurements; research only.",
+    "license": "Not stated here: it follows from those of the slides and of the bundle.",
+}
 
 BATCH_FILES = {
     "summary.html": "Every row of the samplesheet with its outcome",
@@ -59,30 +45,26 @@ def describe_run(run: RunRecord, *, check: CheckRecord, batch: BatchStatus, ende
     ``check``, ``batch``: what CHECK found and how every sample ended.
     ``ended``: when the last task of a sample had ended.
     """
-    graph: dict[str, Entity] = {}
-    for path, name in {**BATCH_FILES, **engine_files(run)}.items():
-        add_file(graph, path, name)
-    images, libraries = software(stage.software for sample in batch.samples for stage in sample.stages)
-    values = parameter_values(run.parameters)
+    graph = run_files(run, BATCH_FILES)
     inputs = [_bundle(check), *_genes(check)]
     slides = {sample.sample: sample for sample in check.samples}
     actions = [_act_on_sample(graph, slides[status.sample], status, inputs) for status in batch.samples]
-    context = [*images, *values, *libraries, *inputs, describe_engine(run), describe_pipeline(run, libraries), *actions]
-    graph.update({entity["@id"]: entity for entity in context})
-    graph[RUN] = _act(run, batch, graph, ended) | {
-        "object": references([*inputs, *values]) + [reference(_slide_id(name)) for name in slides],
-        "containerImage": references(images),
-    }
-    return as_crate(run, graph, actions, ended=ended, description=DESCRIPTION, licence=LICENCE)
-
-
-def _act(run: RunRecord, batch: BatchStatus, graph: dict[str, Entity], ended: datetime) -> Entity:
     failed = [sample.sample for sample in batch.samples if sample.outcome == "failed"]
-    ends_badly = bool(failed) and run.parameters.get("on_slide_error") != "skip"
-    action = act(run, graph, ended=ended, is_ok=not ends_badly)
+    whole: Entity = {}
     if failed:
-        action["error"] = f"{len(failed)} of {len(batch.samples)} samples failed: {', '.join(failed[:20])}"
-    return action
+        whole["error"] = f"{len(failed)} of {len(batch.samples)} samples failed: {', '.join(failed[:20])}"
+    if failed and run.parameters.get("on_slide_error") != "skip":
+        whole["actionStatus"] = FAILED
+    return describe_crate(
+        run,
+        graph,
+        met=(stage.software for sample in batch.samples for stage in sample.stages),
+        used=[*inputs, *(graph[_slide_id(status.sample)] for status in batch.samples)],
+        actions=actions,
+        ended=ended,
+        whole=whole,
+        about=ABOUT,
+    )
 
 
 def _act_on_sample(
@@ -101,18 +83,14 @@ def _act_on_sample(
     for suffix, (title, stage) in SAMPLE_FILES.items():
         if sha256 := facts.get(stage, {}).get(f"{suffix.rstrip('/')}_sha256"):
             results.append(add_file(graph, f"{name}/{name}.{suffix}", f"{title}: {name}", sha256=str(sha256)))
-    action: Entity = {
-        "@id": f"#run/{name}",
-        "@type": "CreateAction",
-        "name": f"Sample {name}",
-        "instrument": reference(PIPELINE),
-        "object": [reference(slide["@id"]), *references(inputs)],
-        "result": references(results),
-        "actionStatus": status_of(is_ok=status.outcome == "ok"),
-    }
-    if error := status.stages[-1].error:
-        action["error"] = f"{status.stages[-1].stage}: {error.message}"
-    return action
+    error = status.stages[-1].error
+    return act(
+        f"#run/{name}",
+        f"Sample {name}",
+        used=[slide, *inputs],
+        made=results,
+        error=f"{status.stages[-1].stage}: {error.message}" if error else None,
+    )
 
 
 def _slide_id(sample: str) -> str:

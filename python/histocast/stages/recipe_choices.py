@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from histocast.stages.stage import FromEnvironment
+from histocast.stages.stage import FromEnvironment, Stage
+
+if TYPE_CHECKING:
+    from histocast.training.recipe import Recipe
 
 RecipeName = Annotated[str, Field(description="A recipe's JSON file, or the name of a shipped one.")]
 Method = Annotated[
@@ -45,3 +48,38 @@ Checkpoints = Annotated[
 GeneTable = Annotated[Path | None, Field(description="Table gene_id,gene_symbol for counts that hold symbols only.")]
 Sheet = Annotated[Path, Field(description="Training sheet: sample,slide,counts,patient[,spots][,mpp].")]
 SetFolder = Annotated[Path, Field(description="Folder of prepared sections.")]
+
+
+class ChoosesRecipe(Stage):
+    """A stage that trains by a recipe, with what is chosen in place of its own."""
+
+    set: SetFolder
+    method: Method = None
+    panel: Panel = None
+    gene_text: GeneText = None
+    unseen_genes: UnseenGenes = None
+    encoder_weights: EncoderWeights = None
+    option: MethodOptions = ()
+
+    def read_recipe(self, name: str, *, checkpoints: Path | None = None) -> Recipe:
+        """Read the recipe of a name with these choices; of a plan, which has checked that all of them are used.
+
+        Raises `UsageError`: something is given that the method does not use.
+        """
+        from histocast.training.plan_models import refuse_unused
+        from histocast.training.read_recipe import is_plan, read_recipe
+
+        chosen = read_recipe(
+            name,
+            panel=self.panel,
+            method=self.method,
+            options=self.option,
+            encoder_weights=self.encoder_weights,
+            unseen_genes=self.unseen_genes,
+            gene_text=self.gene_text,
+        )
+        if not is_plan(name):
+            refuse_unused(
+                [chosen], gene_text=self.gene_text, encoder_weights=self.encoder_weights, checkpoints=checkpoints
+            )
+        return chosen

@@ -22,7 +22,6 @@ from histocast.training.training_set import TrainingSet, feature_tensors, sectio
 if TYPE_CHECKING:
     from torch import nn
 
-    from histocast.networks.kernel_ridge import KernelRidgeFit
     from histocast.networks.ridge import RidgeFit
     from histocast.training.trained_encoder import TrainedEncoder
 
@@ -118,9 +117,8 @@ def _fit_linear(training: TrainingSet, sections: Sequence[Section], *, protocol:
         designs.append(ridge_design(example, scales=options.scales))
         labels.append(training.labels(section, protocol))
     design, truth, index = np.concatenate(designs), np.concatenate(labels), section_index(sections)
-    found: RidgeFit | KernelRidgeFit
     if isinstance(options, KernelRidgeOptions):
-        found = fit_kernel_ridge(design, truth, section=index, group=inner.group, options=options)
+        found: RidgeFit = fit_kernel_ridge(design, truth, section=index, group=inner.group, options=options)
     else:
         found = fit_ridge(design, truth, section=index, group=inner.group, options=options)
     return Fitted(
