@@ -8,8 +8,18 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from histocast.errors import DataError
+from histocast.errors import DataError, MissingInputError
 from histocast.foreign_errors import is_out_of_memory
+
+
+def read_parquet(path: Path, *, expected: str) -> pa.Table:
+    """Read a Parquet file whole; raises `MissingInputError` where there is none, and `DataError` where it is damaged."""
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise MissingInputError("no such file", expected=expected, where=str(path))
+    with refuse_damaged_parquet(path, expected=expected):
+        return pq.read_table(path)
 
 
 @contextmanager

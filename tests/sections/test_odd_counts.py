@@ -221,7 +221,7 @@ REFUSED: dict[str, tuple[Write, str]] = {
     "turned, barcodes": (text(table(genes=[*SPOTS, SPOTS[0][::-1]], spots=SYMBOLS[:3])), "named like spots"),
     "a spot without a name": (text(table(spots=[*SPOTS[:2], " "])), "1 spots without a name"),
     "a spot that is null": (parquet(spot=[*SPOTS[:2], None]), "1 spots without a name"),
-    "a cell too long": (text(table(spots=[*SPOTS[:2], "A" * 200_000])), "not a text table"),
+    "a cell too long": (text(table(spots=[*SPOTS[:2], "A" * 200_000])), "not a table"),
     "lists": (parquet(ERBB2=[[1]] * 3), "'ERBB2' holds list"),
     "structs": (parquet(ERBB2=[{"a": 1}] * 3), "'ERBB2' holds struct"),
     "times": (parquet(ERBB2=pa.array([0] * 3, pa.timestamp("us"))), "'ERBB2' holds timestamp"),

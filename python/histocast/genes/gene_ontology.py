@@ -17,8 +17,8 @@ from pathlib import Path
 from histocast.errors import DataError
 from histocast.genes.digests import digest_of_file
 from histocast.genes.resolve import NamedGene
-from histocast.genes.text_file import open_text, read_text
 from histocast.genes.texts import GeneIds, SourceTexts, is_known_by_other_ids
+from histocast.text_file import open_text, read_text
 
 SHIPPED_TERMS = Path(__file__).parent / "data" / "go-terms.parquet"
 # Inferred from an expression pattern, by hand or in bulk: what a model that predicts expression should not be told.

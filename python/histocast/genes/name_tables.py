@@ -15,11 +15,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from histocast.errors import DataError, MissingInputError, UsageError
+from histocast.errors import DataError, UsageError
 from histocast.genes.catalogue import Catalogue, Gene, Match, Species
 from histocast.genes.digests import digest_of, digest_of_file
 from histocast.genes.one_gene import one_a_gene, supplement
-from histocast.genes.text_file import open_text
+from histocast.parquet_damage import read_parquet
+from histocast.text_file import open_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -213,15 +214,7 @@ _KNOWN: tuple[tuple[frozenset[str], Callable[[Row, Species], Gene | None], Liter
 
 
 def _read_parquet(path: Path) -> Sequence[Gene]:
-    import pyarrow.parquet as pq
-
-    from histocast.parquet_damage import refuse_damaged_parquet
-
-    expected = "a table of gene names"
-    if not path.is_file():
-        raise MissingInputError("no such file", expected=expected, where=str(path))
-    with refuse_damaged_parquet(path, expected=expected):
-        table = pq.read_table(path)
+    table = read_parquet(path, expected="a table of gene names")
     names = table.column_names
     if "gene_symbol" not in names:
         raise DataError(f"columns {', '.join(names)}", expected="the column gene_symbol", where=str(path))

@@ -16,9 +16,9 @@ from histocast.errors import ConfigError, DataError, StorageUnavailable
 from histocast.genes.digests import digest_of, digest_of_file
 from histocast.genes.journal import Journal
 from histocast.genes.resolve import NamedGene
-from histocast.genes.text_file import read_text
 from histocast.genes.texts import GeneIds, SourceTexts, without_citations
 from histocast.progress import Meter
+from histocast.text_file import read_text
 
 # NCBI takes 200 ids in one request, and 3 requests a second without a key.
 IDS_A_REQUEST = 200

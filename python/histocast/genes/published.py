@@ -10,8 +10,8 @@ from pathlib import Path
 from histocast.errors import DataError
 from histocast.genes.digests import digest_of_file
 from histocast.genes.resolve import NamedGene
-from histocast.genes.text_file import open_text
 from histocast.genes.texts import GeneIds, SourceTexts
+from histocast.text_file import open_text
 
 OWN_SYMBOL = re.compile(r"gene symbol:\s*(\S+?)[.,;]?(?:\s|$)", re.IGNORECASE)
 

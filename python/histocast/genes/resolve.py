@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from histocast.artifacts import GENE_NAMES, read_table, write_table
-from histocast.errors import DataError, ErrorCollector, MissingInputError
+from histocast.errors import DataError, ErrorCollector
 from histocast.genes.catalogue import Catalogue, Gene, Match, Refusal, without_version
 from histocast.genes.digests import digest_of, digest_of_file
+from histocast.parquet_damage import read_parquet
 from histocast.records import Provenance
+from histocast.text_file import read_text
 
 NAMES_FILE = "gene-names.parquet"
 OnUnknown = Literal["refuse", "keep"]
@@ -168,14 +170,9 @@ def read_symbols(path: Path) -> list[tuple[int, str]]:
 
     Raises `MissingInputError` or `DataError`: there is no such file, or it is not one of these.
     """
-    if not path.is_file():
-        raise MissingInputError("no such file", expected="one gene per line, or a table", where=str(path))
     if path.suffix == ".parquet":
         return _read_parquet(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError("not a text file", expected="one gene per line, or a table", where=str(path)) from error
+    lines = read_text(path, expected="one gene per line, or a table").splitlines()
     delimiter = next((mark for mark in "\t," if lines and mark in lines[0]), None)
     if delimiter is None:
         start = 1 if lines and lines[0].strip() in COLUMNS else 0
@@ -191,12 +188,7 @@ def read_symbols(path: Path) -> list[tuple[int, str]]:
 
 
 def _read_parquet(path: Path) -> list[tuple[int, str]]:
-    import pyarrow.parquet as pq
-
-    from histocast.parquet_damage import refuse_damaged_parquet
-
-    with refuse_damaged_parquet(path, expected="a table of genes"):
-        table = pq.read_table(path)
+    table = read_parquet(path, expected="one gene per line, or a table")
     values = table[_column(table.column_names, path)].to_pylist()
     return [(number, str(value)) for number, value in enumerate(values, start=1) if value]
 

@@ -13,8 +13,8 @@ from typing import Any
 from histocast.errors import DataError
 from histocast.genes.digests import digest_of_file
 from histocast.genes.resolve import NamedGene
-from histocast.genes.text_file import open_text
 from histocast.genes.texts import GeneIds, SourceTexts, is_known_by_other_ids, without_citations
+from histocast.text_file import open_text
 
 
 @dataclass(frozen=True)

@@ -86,10 +86,7 @@ def open_session(
     try:
         session = onnxruntime.InferenceSession(path, options, providers=provider_options(providers, precision))
     except OnnxErrors as error:
-        if is_out_of_memory(error):
-            raise out_of_memory(error, where=path.name) from error
-        if is_device_fault(str(error)):
-            raise device_unavailable(f"a GPU failed: {first_line(error)}", where=path.name) from error
+        _raise_machine_fault(error, where=path.name)
         raise ConfigError(
             f"onnxruntime {onnxruntime.__version__} cannot load {path.name}: {first_line(error)}",
             expected="an ONNX graph",
@@ -102,6 +99,13 @@ def open_session(
             f"onnxruntime {onnxruntime.__version__} cannot use the CUDA device: see the lines above"
         )
     return session
+
+
+def _raise_machine_fault(error: Exception, *, where: str) -> None:
+    if is_out_of_memory(error):
+        raise out_of_memory(error, where=where) from error
+    if is_device_fault(str(error)):
+        raise device_unavailable(f"a GPU failed: {first_line(error)}", where=where) from error
 
 
 def first_line(error: BaseException) -> str:
@@ -182,10 +186,6 @@ class OnnxPredictor:
                 )
             self._sessions[name] = session
 
-    def contract(self, name: str) -> GraphSpec:
-        """Inputs and outputs of a graph, as the bundle states them."""
-        return self._graphs[name]
-
     def infer(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run a graph once and return its outputs by name; may be called by several threads.
 
@@ -198,10 +198,7 @@ class OnnxPredictor:
         try:
             outputs = self._run(name, inputs)
         except OnnxErrors as error:
-            if is_out_of_memory(error):
-                raise out_of_memory(error, where=where) from error
-            if is_device_fault(str(error)):
-                raise device_unavailable(f"a GPU failed: {first_line(error)}", where=where) from error
+            _raise_machine_fault(error, where=where)
             raise ConfigError(
                 f"onnxruntime gave up: {first_line(error)}",
                 where=where,

@@ -50,10 +50,6 @@ class Predictor(Protocol):
     in_flight: int
     """Calls that are worth having under way at once: 1 where the work is done by this process."""
 
-    def contract(self, name: str) -> GraphSpec:
-        """Inputs and outputs of a graph, as the bundle states them."""
-        ...
-
     def infer(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run a graph once and return its outputs by name.
 

@@ -6,8 +6,10 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from histocast.errors import DataError, ErrorCollector, MissingInputError
+from histocast.errors import DataError, ErrorCollector
+from histocast.parquet_damage import read_parquet
 from histocast.sections.counts import without_version
+from histocast.text_file import open_text
 from histocast.text_table import read_gene_list
 
 ID_COLUMN, SYMBOL_COLUMN = "gene_id", "gene_symbol"
@@ -30,25 +32,15 @@ def read_gene_table(path: Path) -> dict[str, str]:
 
 
 def _pairs(path: Path) -> Sequence[tuple[str, str]]:
-    if not path.is_file():
-        raise MissingInputError("no such file", expected=_EXPECTED, where=str(path))
     if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        from histocast.parquet_damage import refuse_damaged_parquet
-
-        with refuse_damaged_parquet(path, expected=_EXPECTED):
-            table = pq.read_table(path)
+        table = read_parquet(path, expected=_EXPECTED)
         _require_columns(table.column_names, path)
         columns = (table[name].to_pylist() for name in (ID_COLUMN, SYMBOL_COLUMN))
         return [(str(gene_id or ""), str(symbol or "")) for gene_id, symbol in zip(*columns, strict=True)]
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = csv.DictReader(stream, delimiter="," if path.suffix == ".csv" else "\t")
-            _require_columns(rows.fieldnames or (), path)
-            return [(row[ID_COLUMN] or "", row[SYMBOL_COLUMN] or "") for row in rows]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"not a table: {error}", expected=_EXPECTED, where=str(path)) from error
+    with open_text(path, expected=_EXPECTED) as stream:
+        rows = csv.DictReader(stream, delimiter="," if path.suffix == ".csv" else "\t")
+        _require_columns(rows.fieldnames or (), path)
+        return [(row[ID_COLUMN] or "", row[SYMBOL_COLUMN] or "") for row in rows]
 
 
 def _require_columns(found: Sequence[str], path: Path) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from histocast.errors import DataError, MissingInputError
 from histocast.resources import scratch_folder
 from histocast.sections.counts import CountMatrix, make_counts, refuse_damaged_matrix
+from histocast.text_file import open_text
 
 MATRIX_NAME = "filtered_feature_bc_matrix"
 MTX_FILES = ("matrix.mtx.gz", "barcodes.tsv.gz", "features.tsv.gz")
@@ -110,7 +111,7 @@ def _read_mtx(folder: Path) -> CountMatrix:
         matrix = _read_matrix_market(files[0])
         barcodes = [row[0] for row in _rows(files[1])]
         features = [(row[0], row[1], row[2]) for row in _rows(files[2])]
-    except (OSError, EOFError, ValueError, IndexError, OverflowError, zlib.error, csv.Error) as error:
+    except (OSError, EOFError, ValueError, IndexError, OverflowError, zlib.error) as error:
         raise DataError(
             "not a readable 10x matrix folder",
             expected=f"{', '.join(MTX_FILES)} of Cell Ranger 3 or later, features with id, name and type",
@@ -139,7 +140,7 @@ def _read_matrix_market(path: Path) -> Any:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as stream:
+    with open_text(path, expected="a table of a 10x matrix folder") as stream:
         return [row for row in csv.reader(stream, delimiter="\t") if row]
 
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import re
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +13,7 @@ from numpy.typing import NDArray
 from histocast.errors import DataError
 from histocast.sections.counts import CountMatrix, make_counts, refuse_repeated
 from histocast.sections.gene_names import is_spot_metadata
+from histocast.text_file import open_text
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -37,7 +34,7 @@ def read_counts_table(path: Path) -> CountMatrix:
     """
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
-    with _open_text(path) as stream:
+    with open_text(path, expected="spots x genes") as stream:
         first = stream.readline()
         delimiter = max(_DELIMITERS, key=first.count)
         header = next(csv.reader([first], delimiter=delimiter), [])
@@ -61,26 +58,6 @@ def read_counts_table(path: Path) -> CountMatrix:
             spots.append(cells[0].strip())
             sparse.append(_sparse_row(cells[1:], genes, counted, where=f"{path}, line {number}"))
     return _gather(spots, genes, sparse, path=path)
-
-
-@contextmanager
-def _open_text(path: Path) -> Iterator[TextIO]:
-    try:
-        if path.suffix.lower() == ".gz" or _is_gzip(path):
-            with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as stream:
-                yield stream
-        else:
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                yield stream
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"not a whole gzip file: {error}", where=str(path), advice="copy the file again") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError("not a text table", expected="spots x genes", where=str(path)) from error
-
-
-def _is_gzip(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(2) == b"\x1f\x8b"
 
 
 def _genes_of(header: list[str], *, width: int, path: Path) -> list[str]:

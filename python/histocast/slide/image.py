@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,11 @@ from histocast.errors import DataError
 from histocast.slide.colour import GREY, RGB, StatedSamples, decide_colour, on_white
 from histocast.slide.jpeg import JpegHeader, decode_whole_jpeg, read_jpeg_header
 from histocast.slide.reader import (
-    Blocks,
     CannotOpen,
     Level,
     Payload,
     Pixels,
+    ReadsByItself,
     SlideMetadata,
     UnreadableBlock,
     make_levels,
@@ -80,11 +80,10 @@ class _PlainImage:
     metadata: SlideMetadata
 
 
-class ImageReader:
+class ImageReader(ReadsByItself):
     """See `histocast.slide.reader.Reader`."""
 
     name = NAME
-    remote = False
 
     def __init__(self, source: Source, plain: _PlainImage) -> None:
         self.levels: tuple[Level, ...] = make_levels([(plain.width_px, plain.height_px)], [(_BLOCK_PX, _BLOCK_PX)])
@@ -93,17 +92,6 @@ class ImageReader:
         self._source = source
         self._pixels: Pixels | None = None
         self._lock = threading.Lock()
-
-    def block_bytes(self, level: int, blocks: Blocks) -> int:  # noqa: ARG002 - one image, decoded once
-        """Return 0: the image is read whole."""
-        return 0
-
-    def expect(self, level: int, blocks: Blocks, *, in_whole_rows: bool) -> None:
-        """Do nothing: the image is read whole."""
-
-    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:  # noqa: ARG002
-        """Return nothing: the image is read whole."""
-        return {}
 
     def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:  # noqa: ARG002
         """Copy the block; the first call decodes the image.

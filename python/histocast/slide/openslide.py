@@ -19,11 +19,11 @@ from histocast.slide.companions import SEVERAL_FILES, incomplete, slide_files
 from histocast.slide.dicom import DICOM_HEAD_BYTES, DICOM_MAGIC, check_frame_positions
 from histocast.slide.focal_planes import refuse_planes_by_reason, refuse_planes_of_index
 from histocast.slide.reader import (
-    Blocks,
     CannotOpen,
     Level,
     Payload,
     Pixels,
+    ReadsByItself,
     SlideMetadata,
     UnreadableBlock,
     make_levels,
@@ -116,11 +116,10 @@ def _without_names(message: str, files: Sequence[Path]) -> str:
     return re.sub(r"\S*/\S.*?(?=: |$)", "a file", message)
 
 
-class OpenSlideReader:
+class OpenSlideReader(ReadsByItself):
     """See `histocast.slide.reader.Reader`."""
 
     name = NAME
-    remote = False
 
     def __init__(self, path: Path, *, is_copy: bool, glass: UnstoredTiles) -> None:
         self._path = path
@@ -136,17 +135,6 @@ class OpenSlideReader:
         self.metadata = _metadata(properties)
         self._glass = glass
         self._is_sparse = self.metadata.vendor in _SPARSE_VENDORS
-
-    def block_bytes(self, level: int, blocks: Blocks) -> int:  # noqa: ARG002 - the library reads
-        """Return 0: the library reads by itself."""
-        return 0
-
-    def expect(self, level: int, blocks: Blocks, *, in_whole_rows: bool) -> None:
-        """Do nothing: the file is local already."""
-
-    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:  # noqa: ARG002
-        """Return nothing: the library reads by itself."""
-        return {}
 
     def decode(self, level: int, block: int, payload: Payload | None, into: Pixels) -> None:  # noqa: ARG002
         """See `Reader.decode`."""

@@ -119,6 +119,23 @@ class Reader(Protocol):
         ...
 
 
+class ReadsByItself:
+    """Base of readers that decode from a local file, or from an image in memory, and have nothing fetched for them."""
+
+    remote = False
+
+    def block_bytes(self, level: int, blocks: Blocks) -> int:  # noqa: ARG002
+        """Return 0."""
+        return 0
+
+    def fetch(self, level: int, blocks: Sequence[int]) -> Mapping[int, Payload]:  # noqa: ARG002
+        """Return nothing."""
+        return {}
+
+    def expect(self, level: int, blocks: Blocks, *, in_whole_rows: bool) -> None:
+        """Do nothing."""
+
+
 class OpenReader(Protocol):
     """Opens a source with one kind of reader."""
 

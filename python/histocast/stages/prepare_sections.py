@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,10 +20,6 @@ from histocast.stages.environment import SlideLocation, opened_slide
 from histocast.stages.tile import Tile
 from histocast.training.export_encoders import export_encoders
 from histocast.training.recipe import Recipe
-
-if TYPE_CHECKING:
-    from histocast.slide import Slide
-
 
 ENCODERS = "encoders"
 """Folder of the set that holds the encoders its sections went through; EXPORT ships them."""
@@ -91,48 +86,30 @@ def prepare_sections(
 
 
 def _keep_pixels(location: SlideLocation, record: SlideRecord, stages: Path, geometry: TileGeometry) -> None:
-    """Read the tiles a second time: ENCODE hands no pixels on."""
-    from histocast.progress import Clock
+    """Write ``pixels.npy``, reading the tiles a second time: ENCODE hands no pixels on.
 
-    with scratch_folder(stages) as scratch, opened_slide(location, scratch, Clock()) as (slide, _):
-        keep_pixels(
-            slide,
-            record=record,
-            tiles=stages / "tiles.parquet",
-            geometry=geometry,
-            outdir=stages,
-            threads=available_threads(),
-        )
-
-
-def keep_pixels(
-    slide: Slide, *, record: SlideRecord, tiles: Path, geometry: TileGeometry, outdir: Path, threads: int
-) -> None:
-    """Write ``pixels.npy``; a tile that cannot be read is black, and its features say so.
-
-    ``slide``: where the pixels come from.
-    ``record``: what TILE said of the slide.
-    ``tiles``: ``tiles.parquet``.
-    ``geometry``: of a tile.
+    A tile that cannot be read is black, and its features say so.
     Raises `DataError`: the tiles are another slide's; `OutputError`: the disk has no room.
     """
-    tile_id, centres_level0_px = read_centres(tiles, record)
-    side = geometry.tile_px
-    shape = (len(tile_id), side, side, 3)
-    batches = slide.read_tiles(
-        centres_level0_px, tile_px=side, um_per_px=geometry.um_per_px, batch_tiles=BATCH_TILES, threads=threads
-    )
-    with (
-        write_atomically(outdir / PIXELS_FILE) as temporary,
-        Meter(f"keep pixels {record.sample}", total=len(tile_id)) as meter,
-        stopped(batches),
-    ):
-        _reserve(temporary, shape)
-        kept = np.load(temporary, mmap_mode="r+")
-        for batch in batches:
-            kept[batch.index] = batch.pixels
-            meter.advance(len(batch.index))
-        kept.flush()
+    from histocast.progress import Clock
+
+    tile_id, centres_level0_px = read_centres(stages / "tiles.parquet", record)
+    side, um_per_px, threads = geometry.tile_px, geometry.um_per_px, available_threads()
+    with scratch_folder(stages) as scratch, opened_slide(location, scratch, Clock()) as (slide, _):
+        batches = slide.read_tiles(
+            centres_level0_px, tile_px=side, um_per_px=um_per_px, batch_tiles=BATCH_TILES, threads=threads
+        )
+        with (
+            write_atomically(stages / PIXELS_FILE) as temporary,
+            Meter(f"keep pixels {record.sample}", total=len(tile_id)) as meter,
+            stopped(batches),
+        ):
+            _reserve(temporary, (len(tile_id), side, side, 3))
+            kept = np.load(temporary, mmap_mode="r+")
+            for batch in batches:
+                kept[batch.index] = batch.pixels
+                meter.advance(len(batch.index))
+            kept.flush()
 
 
 def _reserve(path: Path, shape: tuple[int, ...]) -> None:

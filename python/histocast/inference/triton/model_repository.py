@@ -25,7 +25,6 @@ from histocast.errors import ConfigError, OutputError
 from histocast.fusion.panel import GENES_PER_CALL
 from histocast.inference.graph_files import graph_path
 from histocast.inference.predictor import FUSION, choose_graphs, graphs_of
-from histocast.inference.triton.protobuf_text import Word, write_lines
 from histocast.inference.triton.repository_options import RepositoryOptions
 
 MODEL_VERSION = "1"
@@ -121,6 +120,9 @@ def _write_model(
 
 def write_config(name: str, graph: GraphSpec, bundle: Bundle, options: RepositoryOptions) -> str:
     """``config.pbtxt`` of one graph: complete, so that the server guesses nothing."""
+    from google.protobuf import json_format, text_format
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
     batched = is_batched(name, graph)
     config: dict[str, Any] = {
         "name": model_name(name, graph),
@@ -131,9 +133,7 @@ def write_config(name: str, graph: GraphSpec, bundle: Bundle, options: Repositor
         "version_policy": {"specific": {"versions": [int(MODEL_VERSION)]}},
         "instance_group": [_instances(options, batched=batched)],
         "response_cache": {"enable": False},
-        "parameters": [
-            {"key": key, "value": {"string_value": value}} for key, value in _parameters(name, graph, options)
-        ],
+        "parameters": {key: {"string_value": value} for key, value in _parameters(name, graph, options)},
     }
     if batched:
         config["dynamic_batching"] = {"max_queue_delay_microseconds": options.queue_delay_us}
@@ -143,16 +143,16 @@ def write_config(name: str, graph: GraphSpec, bundle: Bundle, options: Repositor
             "execution_accelerators": {"gpu_execution_accelerator": _accelerators(name, graph, lengths, options)}
         }
     config["model_warmup"] = [_warm_up(graph, lengths, batch=options.max_batch_tiles if batched else None)]
-    return "".join(f"{line}\n" for line in write_lines(config))
+    return str(text_format.MessageToString(json_format.ParseDict(config, ModelConfig())))
 
 
 def _tensor(spec: TensorSpec, *, batched: bool) -> dict[str, Any]:
     dims = [axis if isinstance(axis, int) else -1 for axis in (spec.shape[1:] if batched else spec.shape)]
-    return {"name": spec.name, "data_type": Word(f"TYPE_{SERVER_TYPES[spec.dtype]}"), "dims": dims}
+    return {"name": spec.name, "data_type": f"TYPE_{SERVER_TYPES[spec.dtype]}", "dims": dims}
 
 
 def _instances(options: RepositoryOptions, *, batched: bool) -> dict[str, Any]:
-    kind = Word("KIND_CPU" if options.backend == "python" else "KIND_GPU")
+    kind = "KIND_CPU" if options.backend == "python" else "KIND_GPU"
     # Copies on a CPU would fight for its cores: there a copy has threads instead. Fusion calls are few and short.
     return {"kind": kind, "count": options.instances if batched and options.backend != "python" else 1}
 
@@ -195,7 +195,7 @@ def _shape(spec: TensorSpec, lengths: Mapping[str, int]) -> list[int]:
 def _accelerators(
     name: str, graph: GraphSpec, lengths: Mapping[str, int], options: RepositoryOptions
 ) -> list[dict[str, Any]]:
-    listed = [{"name": "cuda", "parameters": _pairs({"use_tf32": "1" if options.precision == "tf32" else "0"})}]
+    listed = [{"name": "cuda", "parameters": {"use_tf32": "1" if options.precision == "tf32" else "0"}}]
     if not options.tensorrt:
         return listed
     largest = ",".join(f"{spec.name}:{_times(_shape(spec, lengths))}" for spec in graph.inputs)
@@ -216,29 +216,22 @@ def _accelerators(
         "trt_profile_opt_shapes": largest,
         "trt_profile_max_shapes": largest,
     }
-    return [{"name": "tensorrt", "parameters": _pairs(tensorrt)}, *listed]
+    return [{"name": "tensorrt", "parameters": tensorrt}, *listed]
 
 
 def _times(shape: list[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"key": key, "value": value} for key, value in values.items()]
-
-
 def _warm_up(graph: GraphSpec, lengths: Mapping[str, int], *, batch: int | None) -> dict[str, Any]:
     """The largest input a model takes, run when it is loaded, so that nothing is compiled within the first request."""
-    inputs = [
-        {
-            "key": spec.name,
-            "value": {
-                "data_type": Word(f"TYPE_{SERVER_TYPES[spec.dtype]}"),
-                "dims": _shape(spec, lengths)[1 if batch else 0 :],
-                "zero_data": True,
-            },
+    inputs = {
+        spec.name: {
+            "data_type": f"TYPE_{SERVER_TYPES[spec.dtype]}",
+            "dims": _shape(spec, lengths)[1 if batch else 0 :],
+            "zero_data": True,
         }
         for spec in graph.inputs
-    ]
+    }
     # Also of a model without batches: a sample whose batch size is 0 is skipped.
     return {"name": "largest", "batch_size": batch or 1, "inputs": inputs}

@@ -23,7 +23,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from histocast.bundle import Bundle, GraphSpec
+from histocast.bundle import Bundle
 from histocast.errors import ConfigError, DeadlineExceeded, HistocastError, ServingUnavailable, TransientError
 from histocast.inference.onnx_predictor import PIECE_TILES
 from histocast.inference.predictor import Facts, Pending, Tensors, check_finite, check_tensors, choose_graphs, graphs_of
@@ -83,10 +83,6 @@ class TritonPredictor:
             self.close()
             raise
         self._facts.begin(self._fleet, settings)
-
-    def contract(self, name: str) -> GraphSpec:
-        """Inputs and outputs of a graph, as the bundle states them."""
-        return self._graphs[name]
 
     def infer(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run a graph once and return its outputs by name.

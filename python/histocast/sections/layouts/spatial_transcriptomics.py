@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +16,7 @@ from histocast.sections.layouts.published_section import (
     first_folder,
     only_file,
 )
+from histocast.text_file import open_text
 from histocast.text_table import TableColumns, read_text_table
 
 HER2ST_PITCH_UM = STNET_PITCH_UM = 200.0
@@ -133,12 +132,8 @@ def read_stnet_spots(path: Path) -> list[SpotRow]:
     Raises `DataError`: the table has another form.
     """
     expected = "a column of places such as 10x12, then X and Y"
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-        header, *rows = [cells for cells in csv.reader(text.splitlines()) if cells]
-    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
-        raise DataError("not a table of spots", expected=expected, where=str(path)) from error
+    with open_text(path, expected=expected) as stream:
+        header, *rows = [cells for cells in csv.reader(stream) if cells] or [[]]
     if header[1:] != ["X", "Y"]:
         raise DataError(f"columns {header}", expected=expected, where=str(path))
     found = []
