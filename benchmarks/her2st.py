@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from histocast.evaluation.compare import compare_expression
+from compare_expression import compare_expression
 from histocast.evaluation.evaluate_models import cross_validate
 from histocast.evaluation.summary import Evaluation
 from histocast.release.export_bundle import export_bundle

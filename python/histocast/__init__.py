@@ -32,24 +32,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Check",
-    "Cohort",
-    "Encode",
-    "Evaluate",
-    "Export",
-    "Plan",
-    "Predict",
-    "PredictSlide",
-    "Prepare",
-    "Report",
-    "Summarise",
-    "Tile",
-    "Train",
-    "__version__",
-    "open_slide",
-    "predict_slide",
-    "read_bundle",
-]
+    "Check", "Cohort", "Encode", "Evaluate", "Export", "Plan", "Predict", "PredictSlide", "Prepare", "Report",
+    "Summarise", "Tile", "Train", "__version__", "open_slide", "predict_slide", "read_bundle",
+]  # fmt: skip
 
 _MODULES = {"open_slide": "stages.predict_slide", "predict_slide": "stages.predict_slide", "read_bundle": "bundle"}
 """Where functions are; a stage is in the file of its name."""

@@ -7,9 +7,10 @@ is written under a temporary name beside its place, flushed to disk and renamed.
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,6 +271,10 @@ SUMMARY = TableSchema(
     ),
 )
 
+_OF_SUMMARY = (
+    *("outcome", "verdict", "reservations", "failed_stage", "error_kind", "message", "advice", "tissue_area_mm2"),
+)
+
 SLIDES = TableSchema(
     "slides",
     1,
@@ -278,17 +283,7 @@ SLIDES = TableSchema(
         *(
             Column(column.name, column.dtype, column.meaning, column.nullable)
             for column in SUMMARY.columns
-            if column.name
-            in (
-                "outcome",
-                "verdict",
-                "reservations",
-                "failed_stage",
-                "error_kind",
-                "message",
-                "advice",
-                "tissue_area_mm2",
-            )
+            if column.name in _OF_SUMMARY
         ),
         Column("in_matrix", pa.bool_(), "whether it is a row of cohort.h5ad: it has in-distribution spots"),
         Column("vendor", pa.string(), "of the scanner, as the slide's file says", nullable=True),
@@ -406,10 +401,23 @@ def _as_output_error(path: Path, temporary: Path) -> Iterator[None]:
         ) from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, atomically."""
+    with write_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, model: BaseModel) -> None:
     """Write a pydantic model as indented JSON, atomically."""
-    with write_atomically(path) as temporary:
-        temporary.write_text(model.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_text(path, model.model_dump_json(indent=2) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows, which all have the columns of the first, as CSV, atomically."""
+    with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.DictWriter(stream, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
 
 
 def with_provenance(schema: pa.Schema, provenance: Provenance) -> pa.Schema:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
 from histocast.errors import ConfigError, MissingInputError
-from histocast.records import Record
+from histocast.records import Record, first_fault
 from histocast.units import MAX_UM_PER_PX, MIN_UM_PER_PX
 
 DType = Literal["uint8", "float16", "float32", "int32", "int64", "bool"]
@@ -315,11 +315,7 @@ def read_bundle(folder: Path) -> Bundle:
             "no bundle.json", expected="a bundle folder", where=str(folder), advice="check --bundle"
         ) from error
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        raise ConfigError(
-            f"{place or 'content'}: {fault['msg']}", expected="a bundle of schema version 1", where=str(path)
-        ) from error
+        raise ConfigError(first_fault(error), expected="a bundle of schema version 1", where=str(path)) from error
 
 
 def verify_files(folder: Path, bundle: Bundle) -> None:

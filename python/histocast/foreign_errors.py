@@ -26,24 +26,10 @@ from histocast.errors import (
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 # A disk, a network file system or a resource of the machine failed; another machine, or the same one later, may not.
 _MACHINE = {
-    errno.EIO,
-    errno.ESTALE,
-    errno.ENODEV,
-    errno.ENXIO,
-    errno.ENOTCONN,
-    errno.EREMOTEIO,
-    errno.ETIMEDOUT,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
-    errno.ECONNREFUSED,
-    errno.ECONNRESET,
-    errno.EAGAIN,
-    errno.EBUSY,
-    errno.EMFILE,
-    errno.ENFILE,
-}
+    errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EREMOTEIO, errno.ETIMEDOUT,
+    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET,
+    errno.EAGAIN, errno.EBUSY, errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
 _ABSENT = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 # The same in the words of libraries that keep no number, such as OpenSlide and HDF5.

@@ -124,17 +124,9 @@ class StageError(Record):
 
 
 ReservationKind = Literal[
-    "no_tissue",
-    "little_tissue",
-    "unreadable",
-    "unusual_tissue",
-    "out_of_focus",
-    "ink",
-    "faint_stain",
-    "no_colour",
-    "coarse_scan",
-    "contradicting_resolution",
-]
+    "no_tissue", "little_tissue", "unreadable", "unusual_tissue", "out_of_focus", "ink", "faint_stain", "no_colour",
+    "coarse_scan", "contradicting_resolution",
+]  # fmt: skip
 
 
 class Reservation(Record):
@@ -229,6 +221,12 @@ SampleRecord.model_rebuild()
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a record, and where in it: ``geometry.tile_px: Field required``."""
+    fault = error.errors()[0]
+    return f"{'.'.join(map(str, fault['loc'])) or 'content'}: {fault['msg']}"
+
+
 def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
     """Read a JSON artifact.
 
@@ -239,10 +237,8 @@ def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
     except FileNotFoundError as error:
         raise MissingInputError("no such file", expected=f"a {kind.__name__}", where=str(path)) from error
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(str(part) for part in fault["loc"])
         raise StaleInputError(
-            f"{place or 'content'}: {fault['msg']}",
+            first_fault(error),
             expected=f"a {kind.__name__} as this version of histocast writes it",
             where=str(path),
             advice="run the stage that writes it again",

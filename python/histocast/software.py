@@ -13,19 +13,9 @@ from histocast import __version__
 
 # What can change a number between two runs of the same version of histocast; those absent are left out.
 LIBRARIES = (
-    "anndata",
-    "imagecodecs",
-    "numpy",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "opencv-python-headless",
-    "openslide-bin",
-    "openslide-python",
-    "pyarrow",
-    "scipy",
-    "tifffile",
-    "tritonclient",
-)
+    "anndata", "imagecodecs", "numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "openslide-bin",
+    "openslide-python", "pyarrow", "scipy", "tifffile", "tritonclient",
+)  # fmt: skip
 
 # What can change a trained model besides.
 TRAINING_LIBRARIES = ("onnx", "onnxscript", "scikit-learn", "torch")

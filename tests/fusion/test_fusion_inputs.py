@@ -13,20 +13,21 @@ from hypothesis import strategies as st
 
 from histocast.bundle import FeatureStatistics, FusionSpec, TensorSpec
 from histocast.errors import ConfigError, DataError, OutputError
-from histocast.fusion.fusion_inputs import (
-    FusionInputs,
-    SpotFeatures,
-    fusion_inputs,
-    grid_coordinates,
-    neighbour_index,
-    regions,
-    regions_of_slide,
-    standardisation,
-)
+from histocast.fusion.fusion_inputs import FusionInputs, regions_of_slide
+from histocast.fusion.lattice import grid_coordinates, neighbour_index, regions
+from histocast.fusion.spot_features import SpotFeatures, standardisation
 from histocast.resources import scratch_array
 from spot_files import square_array, visium_array, write_features, write_tiles
 
 PITCH = 290.0
+
+
+def fusion_inputs(spec: FusionSpec, store: SpotFeatures, spots=None, *, fixed=None) -> dict[str, np.ndarray]:
+    """Inputs of a graph for some spots, all readable ones by default: a whole section as one region."""
+    chosen = np.flatnonzero(store.readable) if spots is None else spots
+    return FusionInputs.prepare(spec, store, pitch_level0_px=PITCH, fixed=fixed)(chosen)
+
+
 EMBEDDING = {"morphology.embedding": TensorSpec(name="embedding", dtype="float32", shape=("tile", 3))}
 
 
@@ -252,7 +253,7 @@ class TestInputs:
     def test_exactly_the_declared_inputs_with_their_dtypes(self, tmp_path):
         centres, row, col = square_array(6, 6)
         store = open_store(tmp_path, centres, row, col, unreadable=(14,))
-        inputs = fusion_inputs(fusion(ALL_INPUTS), store, [7, 8, 20], pitch_level0_px=PITCH)
+        inputs = fusion_inputs(fusion(ALL_INPUTS), store, [7, 8, 20])
         assert {name: (value.dtype.name, value.shape) for name, value in inputs.items()} == {
             "target": ("float32", (3, 3)),
             "neighbour": ("float32", (3, 25, 3)),
@@ -270,22 +271,22 @@ class TestInputs:
         store = open_store(tmp_path, centres, row, col)
         gene = TensorSpec(name="gene", dtype="float32", shape=("gene", 4))
         with pytest.raises(ConfigError, match="gene"):
-            fusion_inputs(fusion((*ALL_INPUTS, gene)), store, pitch_level0_px=PITCH)
+            fusion_inputs(fusion((*ALL_INPUTS, gene)), store)
         table = np.ones((5, 4), np.float32)
-        filled = fusion_inputs(fusion((*ALL_INPUTS, gene)), store, pitch_level0_px=PITCH, fixed={"gene": table})
+        filled = fusion_inputs(fusion((*ALL_INPUTS, gene)), store, fixed={"gene": table})
         assert filled["gene"] is table
 
     def test_columns_are_concatenated_in_the_order_fed(self, tmp_path):
         centres, row, col = square_array(2, 2)
         store = open_store(tmp_path, centres, row, col)
         twice = {"target": ("morphology.embedding", "morphology.embedding")}
-        inputs = fusion_inputs(fusion(ALL_INPUTS[:1], feeds=twice), store, pitch_level0_px=PITCH)
+        inputs = fusion_inputs(fusion(ALL_INPUTS[:1], feeds=twice), store)
         np.testing.assert_array_equal(inputs["target"][:, :3], inputs["target"][:, 3:])
 
     def test_standardising_within_the_slide_uses_readable_spots_alone(self, tmp_path):
         centres, row, col = square_array(30, 30)
         store = open_store(tmp_path, centres, row, col, unreadable=(3, 4))
-        inputs = fusion_inputs(fusion(ALL_INPUTS, standardise_within_slide=True), store, pitch_level0_px=PITCH)
+        inputs = fusion_inputs(fusion(ALL_INPUTS, standardise_within_slide=True), store)
         assert len(inputs["target"]) == 898
         np.testing.assert_allclose(inputs["target"].mean(axis=0), 0, atol=1e-5)
         np.testing.assert_allclose(inputs["target"].std(axis=0), 1, atol=1e-4)
@@ -304,7 +305,7 @@ class TestInputs:
         np.testing.assert_allclose(found.sd, both.std(axis=0), atol=1e-2)
         statistics = {"morphology.embedding": FeatureStatistics(mean=found.mean.tolist(), sd=found.sd.tolist())}
         spec = fusion(ALL_INPUTS, statistics=statistics)
-        inputs = [fusion_inputs(spec, store, pitch_level0_px=PITCH) for store in stores]
+        inputs = [fusion_inputs(spec, store) for store in stores]
         for name in ("target", "context"):
             difference = inputs[1][name] - inputs[0][name]
             np.testing.assert_allclose(difference, 1.0 / found.sd[None].repeat(400, axis=0), atol=5e-3)
@@ -337,7 +338,7 @@ class TestInputs:
     def test_an_empty_slide(self, tmp_path):
         centres, row, col = square_array(3, 3)
         store = open_store(tmp_path, centres, row, col, in_tissue=np.zeros(9, bool))
-        inputs = fusion_inputs(fusion(ALL_INPUTS, standardise_within_slide=True), store, pitch_level0_px=PITCH)
+        inputs = fusion_inputs(fusion(ALL_INPUTS, standardise_within_slide=True), store)
         assert inputs["neighbour"].shape == (0, 25, 3)
         assert inputs["grid_xy"].shape == (0, 2)
 

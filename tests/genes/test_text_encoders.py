@@ -13,10 +13,10 @@ import pytest
 
 from histocast.artifacts import GENE_EMBEDDINGS, read_table
 from histocast.errors import ConfigError, DataError, MissingInputError
-from histocast.genes.conch import ConchEncoder
 from histocast.genes.describe import describe_genes
 from histocast.genes.embed import embed_genes
 from histocast.genes.gene_options import Sources
+from histocast.genes.open_encoder import ConchEncoder
 from histocast.genes.text_encoders import SentenceEncoder, choose_encoder
 
 transformers = pytest.importorskip("transformers", reason="the extra genes is not installed")

@@ -23,7 +23,7 @@ from histocast.bundle import Bundle, bundle_digest, read_bundle
 from histocast.errors import ConfigError, DataError, MissingInputError, OutputError
 from histocast.expression.predict_expression import predict_expression
 from histocast.expression.slide_summary import SlideFacts
-from histocast.fusion.fusion_inputs import neighbour_index
+from histocast.fusion.lattice import neighbour_index
 from histocast.inference import open_predictor
 from histocast.sections.labels import SCALES
 from sample_bundle import PITCH_PX, SlideFiles, gene_weights, write_bundle, write_slide_files

@@ -14,10 +14,11 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from histocast.artifacts import write_atomically, write_json
+from histocast.artifacts import write_atomically, write_json, write_text
 from histocast.bundle import EncoderSpec, Spec, TileGeometry, sha256_of_file
 from histocast.encoders.encoder_cards import EncoderCard
 from histocast.errors import ConfigError, MissingInputError
+from histocast.records import first_fault
 
 ENCODER_FILE = "encoder.json"
 
@@ -46,8 +47,7 @@ class ExportedEncoder(Spec):
 
 def write_exported(folder: Path, record: ExportedEncoder) -> None:
     """Write the record and its README beside the graph."""
-    with write_atomically(folder / "README.md") as temporary:
-        temporary.write_text(_readme(record), encoding="utf-8")
+    write_text(folder / "README.md", _readme(record))
     write_json(folder / ENCODER_FILE, record)
 
 
@@ -85,11 +85,7 @@ def read_exported(folder: Path) -> ExportedEncoder:
             f"no {ENCODER_FILE}", expected="a folder of 'export-encoder'", where=str(folder)
         ) from error
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        raise ConfigError(
-            f"{place or 'content'}: {fault['msg']}", expected="schema version 1", where=str(path)
-        ) from error
+        raise ConfigError(first_fault(error), expected="schema version 1", where=str(path)) from error
 
 
 def take_exported(folder: Path, *, name: str, geometry: TileGeometry, outdir: Path) -> EncoderSpec:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from histocast.artifacts import write_atomically, write_json
+from histocast.artifacts import write_json, write_text
 from histocast.bundle import Bundle, EncoderSpec, read_bundle
 from histocast.errors import UsageError
 from histocast.evaluation.controls import FoldDesign
@@ -57,8 +57,7 @@ def evaluate(set_folder: Path, *, models: Sequence[Path], outdir: Path, threads:
     evaluation = summarise(scores, [model.record for model in found], measured=measured)
     outdir.mkdir(parents=True, exist_ok=True)
     scores.write(outdir)
-    with write_atomically(outdir / "evaluation.md") as temporary:
-        temporary.write_text(render_markdown(evaluation), encoding="utf-8")
+    write_text(outdir / "evaluation.md", render_markdown(evaluation))
     write_evaluation_page(outdir / "evaluation.html", evaluation, scores)
     write_json(outdir / "evaluation.json", evaluation)
     return evaluation

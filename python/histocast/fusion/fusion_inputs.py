@@ -21,18 +21,7 @@ from histocast.errors import ConfigError
 from histocast.fusion.lattice import Region, add_context, grid_coordinates, neighbour_index, regions
 from histocast.fusion.spot_features import SpotFeatures, Standardisation, standardisation
 
-__all__ = [
-    "FusionInputs",
-    "Region",
-    "SpotFeatures",
-    "Standardisation",
-    "fusion_inputs",
-    "grid_coordinates",
-    "neighbour_index",
-    "regions",
-    "regions_of_slide",
-    "standardisation",
-]
+__all__ = ["FusionInputs", "SpotFeatures", "regions_of_slide"]
 
 
 @dataclass(frozen=True)
@@ -164,16 +153,3 @@ def regions_of_slide(store: SpotFeatures, fusion: FusionSpec, *, pitch_level0_px
             room=fusion.region_spots - part.core_count,
             reach=fusion.halo_spots,
         )
-
-
-def fusion_inputs(
-    fusion: FusionSpec,
-    store: SpotFeatures,
-    spots: Sequence[int] | NDArray[np.integer] | None = None,
-    *,
-    pitch_level0_px: float,
-    fixed: Mapping[str, NDArray[Any]] | None = None,
-) -> dict[str, NDArray[Any]]:
-    """Inputs of ``fusion`` for ``spots``, all readable ones by default: a whole section as one region."""
-    chosen = np.flatnonzero(store.readable) if spots is None else spots
-    return FusionInputs.prepare(fusion, store, pitch_level0_px=pitch_level0_px, fixed=fixed)(chosen)

@@ -41,17 +41,9 @@ PIECE_TILES = 8
 
 # onnxruntime's exceptions have no base of their own.
 OnnxErrors = (
-    state.EPFail,
-    state.EngineError,
-    state.Fail,
-    state.InvalidArgument,
-    state.InvalidGraph,
-    state.InvalidProtobuf,
-    state.NoModel,
-    state.NoSuchFile,
-    state.NotImplemented,
-    state.RuntimeException,
-)
+    state.EPFail, state.EngineError, state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf,
+    state.NoModel, state.NoSuchFile, state.NotImplemented, state.RuntimeException,
+)  # fmt: skip
 
 DTYPES = {
     "tensor(uint8)": "uint8",

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from histocast.networks.layers import Config, Spots
+from histocast.networks.layers import Config, Projection, Spots
 from histocast.networks.losses import Losses, correlation_loss
 from histocast.networks.network import Network
 
@@ -72,21 +72,6 @@ class BleepConfig(Config):
     temperature: float = Field(default=1.0, gt=0)
     retrieved: int = Field(default=50, gt=0)
     """Training spots whose expression is averaged."""
-
-
-class Projection(nn.Module):
-    """h = Linear(x); LN(h + Drop(Linear(GELU(h))))."""
-
-    def __init__(self, features: int, dim: int, *, dropout: float) -> None:
-        super().__init__()
-        self.first = nn.Linear(features, dim)
-        self.second = nn.Sequential(nn.GELU(), nn.Linear(dim, dim), nn.Dropout(dropout))
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, values: Float[Tensor, "spot feature"]) -> Float[Tensor, "spot dim"]:
-        """One vector per spot."""
-        hidden = self.first(values)
-        return self.norm(hidden + self.second(hidden))  # type: ignore[no-any-return]
 
 
 class Bleep(Network):

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from histocast.networks.layers import Branch, Config, CrossEncoder, Depth, GeneTokens, Spots
+from histocast.networks.layers import Branch, Config, CrossEncoder, Depth, GeneTokens, Projection, Spots
 from histocast.networks.losses import Losses, Weights, contrastive_loss, correlation_loss, loss_weights, supervised_loss
 from histocast.networks.network import Network
 from histocast.networks.trunk import PUBLISHED, Scales, Trunk, TrunkConfig
@@ -75,23 +75,19 @@ def faithful_dkan(data_set: str) -> DkanConfig:
     )
 
 
-class ExpressionEncoder(nn.Module):
-    """Measured expression of the panel to one vector per spot: h = Linear(y); LN(h + Drop(Linear(GELU(h)))).
+class ExpressionEncoder(Projection):
+    """Measured expression of the panel to one vector per spot.
 
     A last linear layer brings it to the space of the gene tokens; with it the size is the one METHODS adds up.
     """
 
     def __init__(self, genes: int, dim: int, *, dropout: float) -> None:
-        super().__init__()
-        self.first = nn.Linear(genes, dim)
-        self.second = nn.Sequential(nn.GELU(), nn.Linear(dim, dim), nn.Dropout(dropout))
-        self.norm = nn.LayerNorm(dim)
+        super().__init__(genes, dim, dropout=dropout)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, labels: Float[Tensor, "spot gene"]) -> Float[Tensor, "spot dim"]:
+    def forward(self, values: Float[Tensor, "spot gene"]) -> Float[Tensor, "spot dim"]:
         """One vector per spot."""
-        hidden = self.first(labels)
-        return self.out(self.norm(hidden + self.second(hidden)))  # type: ignore[no-any-return]
+        return self.out(super().forward(values))  # type: ignore[no-any-return]
 
 
 class Dkan(Network):

@@ -31,6 +31,7 @@ from histocast.networks.ridge import (
     feature_sd,
     finish_ridge,
 )
+from histocast.records import first_fault
 
 LEAST_EIGENVALUE = 1e-4
 """Components below it are rounding: dividing by them would blow single precision up."""
@@ -60,9 +61,7 @@ def read_linear_options(method: str, options: Mapping[str, Any], *, where: str) 
     try:
         return kind.model_validate(dict(options))
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(("options", *(str(part) for part in fault["loc"])))
-        raise ConfigError(f"{place}: {fault['msg']}", where=where) from error
+        raise ConfigError(f"options.{first_fault(error)}", where=where) from error
 
 
 @dataclass(frozen=True)

@@ -280,3 +280,18 @@ class GeneTokens(nn.Module):
 
 
 Branch = Literal["target", "neighbour", "context", "fused"]
+
+
+class Projection(nn.Module):
+    """h = Linear(x); LN(h + Drop(Linear(GELU(h))))."""
+
+    def __init__(self, features: int, dim: int, *, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(features, dim)
+        self.second = nn.Sequential(nn.GELU(), nn.Linear(dim, dim), nn.Dropout(dropout))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, values: Float[Tensor, "spot feature"]) -> Float[Tensor, "spot dim"]:
+        """One vector per spot."""
+        hidden = self.first(values)
+        return self.norm(hidden + self.second(hidden))  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from histocast.artifacts import write_atomically, write_json
+from histocast.artifacts import write_atomically, write_json, write_text
 from histocast.bundle import Bundle, EncoderSpec, FusionSpec, read_bundle, sha256_of_file
 from histocast.errors import ConfigError, MissingInputError, UsageError
 from histocast.evaluation.summary import Evaluation
@@ -60,8 +60,7 @@ def export_bundle(
         "metrics": _figures(evaluation, record) if evaluation else (),
     }
     bundle = Bundle.model_validate({**trained.model_dump(), **{k: _plain(v) for k, v in changes.items()}})
-    with write_atomically(outdir / "README.md") as temporary:
-        temporary.write_text(render_model_card(bundle, record), encoding="utf-8")
+    write_text(outdir / "README.md", render_model_card(bundle, record))
     write_json(outdir / "bundle.json", bundle)
     verify_bundle(outdir)
     log(f"export {bundle.name} {bundle.version}: {bundle.gene_count} genes, {len(bundle.metrics)} figures")

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from histocast.slide.reader import UnreadableBlock
 from histocast.storage import Bytes
 
-_SIZ_BYTES = 38
 # A 256-px block has five decompositions, one layer and one tile; these bounds are generous and still keep
 # what a decoder reserves within a few times the block's pixels.
 _MAX_TILES = 256

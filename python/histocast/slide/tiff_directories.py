@@ -22,17 +22,9 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # What damaged directories make a parser raise; tifffile promises no single class.
 _PARSER_ERRORS = (
-    tifffile.TiffFileError,
-    LookupError,
-    ArithmeticError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    AssertionError,
-    RecursionError,
-    struct.error,
-)
+    tifffile.TiffFileError, LookupError, ArithmeticError, ValueError, TypeError, AttributeError, RuntimeError,
+    AssertionError, RecursionError, struct.error,
+)  # fmt: skip
 # From S3 a directory comes in one round trip instead of one a field: with its lists of blocks, which follow it and
 # are a megabyte in the first directory of a large slide.
 _CHUNK_BYTES = 256 * 1024

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from histocast.artifacts import write_atomically, write_json
+from histocast.artifacts import write_csv, write_json
 from histocast.records import Record
 from histocast.training.loop import Epoch
 
@@ -40,11 +39,7 @@ class History:
         if self._folder is None:
             return
         rows = list(self._rows())
-        table = self._folder / METRICS_TABLE
-        with write_atomically(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(self._folder / METRICS_TABLE, rows)
         write_json(self._folder / METRICS_FILE, Metrics(epochs=tuple(rows)))
 
     def _rows(self) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from histocast.bundle import sha256_of_file
 from histocast.errors import ConfigError, MissingInputError, UsageError
+from histocast.records import first_fault
 from histocast.sections.folds import SEPARATOR
 from histocast.sections.gene_table import read_panel
 from histocast.training.recipe import Method, Recipe
@@ -102,9 +103,7 @@ def _validate(content: Mapping[str, Any], *, where: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        raise ConfigError(f"{place or 'content'}: {fault['msg']}", expected="a recipe", where=where) from error
+        raise ConfigError(first_fault(error), expected="a recipe", where=where) from error
 
 
 def _recipe_of_plan(recipes: Mapping[str, dict[str, Any]], method: str | None, *, where: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from histocast.networks.dkan import Dkan, DkanConfig, faithful_dkan
 from histocast.networks.domainst import DomainSt, DomainStConfig, faithful_domainst
 from histocast.networks.layers import Config
 from histocast.networks.network import Network
+from histocast.records import first_fault
 from histocast.training.loop import LoopOptions
 from histocast.training.recipe import Recipe
 
@@ -126,9 +127,7 @@ def read_options(method: str, options: Mapping[str, Any], *, where: str) -> tupl
             found = NetworkOptions.model_validate(_merge(dict(published.options), options))
         config = design.config.model_validate(_merge(base.model_dump(), found.model))
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        raise ConfigError(f"{place}: {fault['msg']}", expected=f"options of {method}", where=where) from error
+        raise ConfigError(first_fault(error), expected=f"options of {method}", where=where) from error
     found = _with_published_encoder(found, config)
     return found, config
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from histocast.artifacts import write_atomically
+from histocast.artifacts import write_atomically, write_csv
 from histocast.errors import DataError, ErrorCollector, MissingInputError, UsageError
 from histocast.progress import log, track
 from histocast.sections.layouts.hest1k import find_hest1k
@@ -94,13 +93,13 @@ def _um_per_px(section: PublishedSection, spots: Path) -> float:
 
 def _write_spots(path: Path, rows: Sequence[SpotRow]) -> Path:
     placed = all(row.array_row is not None and row.array_col is not None for row in rows)
-    header = ["spot", "x", "y", *(["array_row", "array_col"] if placed else []), "in_tissue"]
-    with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerow(header)
-        for row in rows:
-            place = [row.array_row, row.array_col] if placed else []
-            table.writerow([row.name, row.x_level0_px, row.y_level0_px, *place, int(row.in_tissue)])
+    written = [
+        {"spot": row.name, "x": row.x_level0_px, "y": row.y_level0_px}
+        | ({"array_row": row.array_row, "array_col": row.array_col} if placed else {})
+        | {"in_tissue": int(row.in_tissue)}
+        for row in rows
+    ]
+    write_csv(path, written)
     return path.resolve()
 
 
@@ -119,7 +118,4 @@ def _unpacked(path: Path, folder: Path) -> Path:
 
 def _write_sheet(path: Path, rows: Sequence[TrainingRow]) -> None:
     names = (*COLUMNS.required, *COLUMNS.optional)
-    with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.DictWriter(stream, names)
-        table.writeheader()
-        table.writerows(row.model_dump(include=set(names)) for row in rows)
+    write_csv(path, [{name: getattr(row, name) for name in names} for row in rows])
