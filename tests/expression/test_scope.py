@@ -14,7 +14,7 @@ from histocast.expression.scope import BETWEEN_SLIDES, SAME_PATIENT, WITHIN_SLID
 from histocast.records import read_record
 from histocast.release.model_card import render_model_card
 from histocast.sections.labels import SCALES
-from histocast.training.train_fold import TrainRecord
+from histocast.training.train_record import TrainRecord
 from predicted_sample import predict, write_report
 from sample_bundle import write_bundle, write_slide_files
 

@@ -15,7 +15,8 @@ from sklearn.linear_model import Ridge
 from histocast.errors import ConfigError
 from histocast.networks.correlation import gene_pearson, mean_section_pearson
 from histocast.networks.onnx_file import check_against_torch, write_onnx
-from histocast.networks.ridge import Decomposition, RidgeFit, RidgeOptions, ScaleMeans, fit_ridge
+from histocast.networks.ridge import RidgeFit, RidgeOptions, ScaleMeans, fit_ridge
+from histocast.networks.ridge_solution import Decomposition
 
 SPOTS, DIM, GENES = 120, 7, 9
 OUTPUTS = ("expression", "sd")

@@ -50,7 +50,7 @@ from histocast.sections.section import SectionRecord
 from histocast.slide import companions, openslide, resolution, tiff_layout, tiff_pages
 from histocast.training.history import Metrics
 from histocast.training.plan_models import Plan, PlannedModel
-from histocast.training.train_fold import TrainRecord
+from histocast.training.train_record import TrainRecord
 from histocast.units import MAX_UM_PER_PX, MIN_UM_PER_PX
 
 VERB = re.compile(r"(?<![\w./-])histocast ((?:genes )?[a-z][a-z-]*) ([^`\n|#]*)")

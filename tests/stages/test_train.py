@@ -24,7 +24,8 @@ from histocast.sections.folds import split_sections
 from histocast.sections.labels import SCALES
 from histocast.sections.protocols import PROTOCOLS
 from histocast.sections.section import prepare_section
-from histocast.training.train_fold import TrainRecord, train
+from histocast.training.train_fold import train
+from histocast.training.train_record import TrainRecord
 from histocast.training.training_set import list_sections, open_training_set
 from made_sections import OTHERS, PANEL, made_counts, made_recipe, make_training_set, spot_names, write_counts
 

@@ -19,8 +19,9 @@ from histocast.networks.layers import Spots
 from histocast.networks.losses import Losses
 from histocast.progress import Meter
 from histocast.training.checkpoint import load_checkpoint
-from histocast.training.loop import Data, Epoch, LoopOptions, TrainingRegion, train_network
+from histocast.training.loop import Epoch, LoopOptions, train_network
 from histocast.training.registry import DESIGNS, read_options
+from histocast.training.training_regions import Data, TrainingRegion
 from histocast.training.variants import apply_variant
 
 

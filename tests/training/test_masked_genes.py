@@ -14,7 +14,8 @@ from histocast.errors import DataError
 from histocast.evaluation.evaluate_models import evaluate, predict_section
 from histocast.inference import open_predictor
 from histocast.networks.measured import heldout_sd, over_measured
-from histocast.networks.ridge import Decomposition, RidgeOptions, fit_ridge
+from histocast.networks.ridge import RidgeOptions, fit_ridge
+from histocast.networks.ridge_solution import Decomposition
 from histocast.sections.protocols import PROTOCOLS
 from histocast.sections.section import prepare_section
 from histocast.training.calibration import conformal_half_widths

@@ -28,7 +28,8 @@ from histocast.training.gene_text import read_gene_text
 from histocast.training.read_recipe import read_recipe
 from histocast.training.recipe import Recipe
 from histocast.training.registry import read_options
-from histocast.training.train_fold import TrainRecord, train
+from histocast.training.train_fold import train
+from histocast.training.train_record import TrainRecord
 from histocast.training.training_set import open_training_set
 from made_sections import DIM, PANEL, made_counts, made_recipe, spot_names, write_counts, write_stages
 from spot_files import write_features

@@ -25,12 +25,14 @@ from histocast.stages.encode import Encode
 from histocast.stages.predict import Predict
 from histocast.stages.prepare_sections import prepare_sections
 from histocast.stages.tile import Tile
-from histocast.training.loop import Data, LoopOptions, TrainingRegion, train_network
+from histocast.training.loop import LoopOptions, train_network
 from histocast.training.read_recipe import read_recipe
 from histocast.training.recipe import Recipe
 from histocast.training.registry import read_options
-from histocast.training.train_fold import TrainRecord, train
+from histocast.training.train_fold import train
+from histocast.training.train_record import TrainRecord
 from histocast.training.trained_encoder import COLUMN, TrainedEncoder, encode_with, with_tokens
+from histocast.training.training_regions import Data, TrainingRegion
 from histocast.training.training_set import open_training_set
 
 SPOTS = 16

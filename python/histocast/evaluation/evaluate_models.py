@@ -30,7 +30,8 @@ from histocast.sections.protocols import Protocol
 from histocast.sections.section import Section
 from histocast.training.recipe import Recipe
 from histocast.training.section_genes import describe_sections
-from histocast.training.train_fold import TRAIN_FILE, TrainRecord, train_fold
+from histocast.training.train_fold import train_fold
+from histocast.training.train_record import TRAIN_FILE, TrainRecord
 from histocast.training.training_set import TrainingSet, open_training_set
 
 Floats = NDArray[np.float64]

@@ -39,7 +39,7 @@ from histocast.fusion.selected_genes import takes_descriptions
 from histocast.networks.correlation import gene_pearson
 from histocast.sections.protocols import Protocol
 from histocast.sections.section import Section
-from histocast.training.train_fold import TrainRecord
+from histocast.training.train_record import TrainRecord
 from histocast.training.training_set import TrainingSet
 
 Floats = NDArray[np.float64]

@@ -18,7 +18,7 @@ from histocast.records import Record
 from histocast.sections.labels import SCALES
 from histocast.sections.protocols import PROTOCOLS, Protocol
 from histocast.training.section_genes import SectionGenes
-from histocast.training.train_fold import TOP_GENES, TrainRecord
+from histocast.training.train_record import TOP_GENES, TrainRecord
 
 MODEL = "model"
 

@@ -91,11 +91,8 @@ class NucleiChannel(nn.Module):
             inward = NUCLEI_CHANNELS if layer == 0 else width
             # Three of the five halve the map: a nucleus spans several of its pixels.
             stride = 2 if layer % 2 == 0 else 1
-            steps += [
-                nn.Conv2d(inward, width, 3, stride=stride, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(),
-            ]
+            maps = nn.Conv2d(inward, width, 3, stride=stride, padding=1, bias=False)
+            steps += [maps, nn.BatchNorm2d(width), nn.ReLU()]
         self.maps = nn.Sequential(*steps)
         self.widen = nn.Linear(width, dim)
         self.attention = Attention(dim, heads=heads, dropout=dropout)
@@ -163,10 +160,7 @@ class GeneInteraction(nn.Module):
         self.out = nn.Linear(2 * dim, dim)
 
     def forward(
-        self,
-        genes: Float[Tensor, "gene dim"],
-        panel: Float[Tensor, "known dim"],
-        near: Int[Tensor, "gene alike"],
+        self, genes: Float[Tensor, "gene dim"], panel: Float[Tensor, "known dim"], near: Int[Tensor, "gene alike"]
     ) -> Float[Tensor, "gene dim"]:
         """Genes that know their neighbours in the panel."""
         others = panel[near]
@@ -249,8 +243,7 @@ class AlignSt(Network):
         """Expression of the panel, or of the genes whose texts are given; 0 for spots of no region."""
         if spots.region is None:
             return self._predict(spots, gene)
-        found = []
-        order = []
+        found, order = [], []
         for number in torch.unique(spots.region):
             rows = torch.nonzero(spots.region == number)[:, 0]
             values = self._predict(take_spots(spots, rows), gene)
@@ -303,11 +296,5 @@ def find_alike(
 
 def take_spots(spots: Spots, rows: Int[Tensor, " row"]) -> Spots:
     """Some spots, as one region."""
-    return Spots(
-        target=spots.target[rows],
-        neighbour=spots.neighbour[rows],
-        neighbour_mask=spots.neighbour_mask[rows],
-        context=spots.context[rows],
-        grid_xy=spots.grid_xy[rows],
-        nuclei=None if spots.nuclei is None else spots.nuclei[rows],
-    )
+    kept = {name: value[rows] for name, value in vars(spots).items() if name != "region" and value is not None}
+    return Spots(**kept)

@@ -19,18 +19,8 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from histocast.errors import ConfigError
-from histocast.networks.ridge import (
-    Decomposition,
-    HeldOut,
-    RidgeFit,
-    RidgeFusion,
-    RidgeOptions,
-    Scale,
-    Solution,
-    choose_penalty,
-    feature_sd,
-    finish_ridge,
-)
+from histocast.networks.ridge import HeldOut, RidgeFit, RidgeFusion, RidgeOptions, Scale, choose_penalty, finish_ridge
+from histocast.networks.ridge_solution import Decomposition, Solution, feature_sd
 from histocast.records import first_fault
 
 LEAST_EIGENVALUE = 1e-4

@@ -15,7 +15,8 @@ from histocast.inference import verify_bundle
 from histocast.progress import log
 from histocast.records import read_record
 from histocast.release.model_card import render_model_card
-from histocast.training.train_fold import INTENDED_USE, TRAIN_FILE, TrainRecord
+from histocast.training.train_fold import INTENDED_USE
+from histocast.training.train_record import TRAIN_FILE, TrainRecord
 
 EVALUATION_FILE = "evaluation.json"
 

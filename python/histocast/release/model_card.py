@@ -8,7 +8,7 @@ from histocast.bundle import Bundle, GeneTextSpec, Metric
 from histocast.evaluation.summary import MODEL
 from histocast.expression.scope import describe_scope
 from histocast.training.calibration import OOD_QUANTILE
-from histocast.training.train_fold import TrainRecord
+from histocast.training.train_record import TrainRecord
 
 SHOWN = (
     "pearson", "ceiling", "ceiling_share", "pearson_partial", "pearson_median", "pearson_share_above_0.2", "pearson_hpg50", "pearson_heg50", "pearson_hvg50",

@@ -13,7 +13,7 @@ from histocast.records import RunRecord, read_record
 from histocast.ro_crate import Entity, act, add_file, describe_crate, run_files
 from histocast.sections.section import SECTION_FILE, SectionRecord
 from histocast.training.recipe import Recipe
-from histocast.training.train_fold import TRAIN_FILE, TrainRecord
+from histocast.training.train_record import TRAIN_FILE, TrainRecord
 
 PROVENANCE_FILE = "provenance.json"
 

@@ -29,12 +29,8 @@ class Evaluate(ChoosesRecipe):
     def run(self) -> Evaluation:
         """Do the work; return what ``evaluation.json`` says.
 
-        Raises
-        ------
-        UsageError
-            Both or none of ``model`` and ``recipe`` are given, or something that is not used.
-        HistocastError
-            As `histocast.evaluation.evaluate_models` does.
+        Raises `UsageError`: both or none of ``model`` and ``recipe`` are given, or something that is not used;
+        `HistocastError`: as `histocast.evaluation.evaluate_models` does.
         """
         from histocast.evaluation.evaluate_models import cross_validate, evaluate
         from histocast.resources import available_threads

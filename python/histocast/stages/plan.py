@@ -44,12 +44,8 @@ class Plan(Stage):
     def run(self) -> PlanRecord:
         """Do the work; return what was written.
 
-        Raises
-        ------
-        UsageError
-            Something is given that none of the methods uses.
-        HistocastError
-            As `histocast.training.plan_models.plan_models` does.
+        Raises `UsageError`: something is given that none of the methods uses; `HistocastError`: as
+        `histocast.training.plan_models.plan_models` does.
         """
         from histocast.artifacts import write_json
         from histocast.training.plan_models import PLAN_FILE, plan_models, refuse_unused

@@ -34,10 +34,7 @@ class PredictSlide(Stage):
     def run(self) -> Path:
         """Run the stages, each on what the one before it wrote; return the AnnData file.
 
-        Raises
-        ------
-        HistocastError
-            See `histocast.errors`.
+        Raises `HistocastError`: see `histocast.errors`.
         """
         # Before the work that a slip of the pen would cost.
         read_formats(self.formats)

@@ -31,12 +31,8 @@ class Serve(Stage):
     def run(self) -> NoReturn:
         """Replace this process by the server.
 
-        Raises
-        ------
-        ConfigError
-            There is no server here, or it cannot be started.
-        UsageError
-            Other machines would reach it without a token or certificate.
+        Raises `ConfigError`: there is no server here, or it cannot be started; `UsageError`: other machines would reach
+        it without a token or certificate.
         """
         from histocast.inference.triton.server_command import COMMAND, find_program, server_environment, server_options
         from histocast.inference.triton.settings import TritonSettings

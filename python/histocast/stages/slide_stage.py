@@ -46,10 +46,7 @@ class SlideStage(Stage):
         With ``record_errors`` a fault of the slide or of its spots is written down as well, and is no failure: a
         `DataError` that is no `StaleInputError`. Every other error can be the fault of a machine, and is raised.
 
-        Returns
-        -------
-        Facts | None
-            What the status record says; None where it says what is wrong with the slide.
+        Returns: What the status record says; None where it says what is wrong with the slide.
         """
         from histocast.artifacts import write_json
         from histocast.foreign_errors import machine_fault_behind

@@ -10,7 +10,7 @@ from histocast.stages.recipe_choices import Checkpoints, ChoosesRecipe, RecipeNa
 from histocast.stages.stage import Outdir
 
 if TYPE_CHECKING:
-    from histocast.training.train_fold import TrainRecord
+    from histocast.training.train_record import TrainRecord
 
 
 class Train(ChoosesRecipe):
@@ -30,12 +30,8 @@ class Train(ChoosesRecipe):
     def run(self) -> TrainRecord:
         """Do the work; return what ``train.json`` says.
 
-        Raises
-        ------
-        UsageError
-            Something is given that the method does not use; a plan has checked that for all of its methods.
-        HistocastError
-            As `histocast.training.train_fold.train` does.
+        Raises `UsageError`: something is given that the method does not use; a plan has checked that for all of its
+        methods; `HistocastError`: as `histocast.training.train_fold.train` does.
         """
         from histocast.training.train_fold import train
 

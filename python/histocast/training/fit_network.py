@@ -32,7 +32,7 @@ from histocast.training.checkpoint import identity
 from histocast.training.fit import Fitted, InnerSplit, Workspace, embedding_dim, inner_split
 from histocast.training.gene_text import GeneText, read_gene_text
 from histocast.training.history import History
-from histocast.training.loop import Data, Epoch, predict_regions, train_network
+from histocast.training.loop import Epoch, train_network
 from histocast.training.network_inputs import build_regions, network_spec, target_tokens
 from histocast.training.recipe import Recipe
 from histocast.training.registry import DESIGNS, NetworkOptions, read_options, refuse_target
@@ -43,6 +43,7 @@ from histocast.training.trained_encoder import (
     open_pixels,
     without_target,
 )
+from histocast.training.training_regions import Data, predict_regions
 from histocast.training.training_set import TrainingSet, section_index
 
 SHOWN_TILES = 16

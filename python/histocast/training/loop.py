@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from histocast.encoders.target_encoder import FromPixels, Tiles
+from histocast.encoders.target_encoder import FromPixels
 from histocast.errors import ConfigError, DataError
 from histocast.networks.correlation import mean_section_pearson
-from histocast.networks.layers import Config, Spots
-from histocast.networks.measured import over_measured
+from histocast.networks.layers import Config
 from histocast.networks.network import Network
 from histocast.progress import Meter, log
 from histocast.training.checkpoint import load_checkpoint, save_checkpoint
+from histocast.training.training_regions import Data, TrainingRegion, fill_unmeasured, predict_regions, see_region
 
 
 class LoopOptions(Config):
@@ -64,19 +63,6 @@ class LoopOptions(Config):
 
 
 @dataclass(frozen=True)
-class TrainingRegion:
-    """The spots of one call of a network, and the labels of those measured."""
-
-    spots: Spots
-    rows: torch.Tensor
-    """int64 [measured] places in the region of spots that are measured here (not in its halo)."""
-    place: NDArray[np.int64]
-    """[measured] place of the same spots among all training spots."""
-    tiles: Tiles | None = None
-    """Pixels of the targets, for a `FromPixels`."""
-
-
-@dataclass(frozen=True)
 class Epoch:
     """One pass over the training regions."""
 
@@ -87,24 +73,6 @@ class Epoch:
     learning_rate: float
     parts: dict[str, float]
     """The loss's, by name, before they are weighed."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a network learns from: regions, labels in units of their sd, and who is held out."""
-
-    regions: Sequence[TrainingRegion]
-    labels: NDArray[np.float32]
-    """[spot, gene] of all training spots, on the network's scale; NaN for the genes that a section did not measure,
-    which take part in no loss there."""
-    section: NDArray[np.int64]
-    """[spot]."""
-    heldout: NDArray[np.bool_]
-    """[spot]: takes no part in the losses, and decides when to stop."""
-
-    def held(self) -> Data:
-        """The same with those regions alone that hold held-out spots."""
-        return replace(self, regions=[region for region in self.regions if self.heldout[region.place].any()])
 
 
 def train_network(
@@ -152,18 +120,6 @@ def train_network(
     return tuple(run.history)
 
 
-def predict_regions(network: Network, data: Data, *, device: torch.device | None = None) -> NDArray[np.float32]:
-    """Predictions [spot, gene] of all training spots, on the network's scale."""
-    network.eval()
-    found = np.full(data.labels.shape, np.nan, np.float32)
-    with torch.no_grad():
-        for region in data.regions:
-            if len(region.place):
-                values = network(_seen(network, region, region.rows, device=device))
-                found[region.place] = values[region.rows].float().cpu().numpy()
-    return found
-
-
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """Let torch use ``count`` threads for a while."""
@@ -173,18 +129,6 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def fill_unmeasured(labels: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Labels with the mean of the ``known`` spots (0 without any) in place of NaN.
-
-    No loss is taken on them: they stand in for the gene where a network reads the whole panel of a spot.
-    """
-    missing = np.isnan(labels)
-    if not missing.any():
-        return labels
-    mean = np.nan_to_num(over_measured(np.mean, labels[known]))
-    return np.where(missing, mean, labels).astype(np.float32)
 
 
 class _Run:
@@ -254,7 +198,7 @@ class _Run:
         at = region.rows[rows]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
             found = self.network.losses(
-                _seen(self.network, region, at, device=self.device),
+                see_region(self.network, region, at, device=self.device),
                 labels.to(self.device),
                 rows=at.to(self.device),
                 genes=genes.to(self.device),
@@ -321,23 +265,6 @@ def _rates(network: Network, options: LoopOptions) -> list[dict[str, Any]]:
         {"params": list(network.network.parameters()), "lr": options.learning_rate},
         {"params": own, "lr": network.encoder.options.learning_rate},
     ]
-
-
-def _seen(network: Network, region: TrainingRegion, rows: torch.Tensor, *, device: torch.device | None) -> Spots:
-    """The region's spots as the network takes them, with the targets of ``rows`` encoded where it does that itself."""
-    spots = to_device(region.spots, device)
-    return (
-        network.see(spots, region.tiles, rows)
-        if isinstance(network, FromPixels) and region.tiles is not None
-        else spots
-    )
-
-
-def to_device(spots: Spots, device: torch.device | None) -> Spots:
-    """The spots' tensors on a device."""
-    if device is None or device.type == "cpu":
-        return spots
-    return Spots(**{name: value.to(device) for name, value in vars(spots).items() if value is not None})
 
 
 def _draw(values: torch.Tensor, count: int | None) -> torch.Tensor:

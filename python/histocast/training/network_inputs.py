@@ -18,8 +18,8 @@ from histocast.networks.network import Network
 from histocast.sections.section import Section
 from histocast.training.fit import OUTPUTS, embedding_dim
 from histocast.training.gene_text import GeneText
-from histocast.training.loop import TrainingRegion
 from histocast.training.trained_encoder import COLUMN, open_pixels, target_tensor, without_target
+from histocast.training.training_regions import TrainingRegion
 from histocast.training.training_set import TrainingSet, feature_tensors
 
 

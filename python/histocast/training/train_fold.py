@@ -5,12 +5,10 @@ from __future__ import annotations
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field
 
 from histocast import __version__
 from histocast.artifacts import GENE_EMBEDDING, GENE_P90, GENES, write_json, write_table
@@ -26,7 +24,7 @@ from histocast.bundle import (
 from histocast.fusion.selected_genes import near_distance
 from histocast.networks.measured import over_measured
 from histocast.progress import log
-from histocast.records import Provenance, Record
+from histocast.records import Provenance
 from histocast.sections.folds import Fold, model_name, split_sections
 from histocast.sections.labels import SCALES
 from histocast.sections.protocols import Protocol
@@ -38,57 +36,13 @@ from histocast.training.fit import OUTPUTS, Fitted, Workspace, fit
 from histocast.training.gene_text import GeneText
 from histocast.training.licences import join_licences, licence_parts
 from histocast.training.recipe import Recipe
+from histocast.training.train_record import TOP_GENES, TRAIN_FILE, TopGenes, TrainRecord
 from histocast.training.training_set import TrainingSet, open_training_set
-
-TRAIN_FILE = "train.json"
-
-TOP_GENES = 50
-"""Size of the HPG, HEG and HVG lists (as published)."""
 
 INTENDED_USE = (
     "Research use only: an estimate of spatial gene expression from H&E morphology. "
     "Not a measurement, not a medical device, not for diagnosis or treatment decisions."
 )
-
-
-class TopGenes(Record):
-    """The genes that averages over the best are taken of, all chosen on training sections."""
-
-    predicted: tuple[str, ...]
-    """HPG: highest mean Pearson on held-out training spots."""
-    expressed: tuple[str, ...]
-    """HEG: highest mean label."""
-    variable: tuple[str, ...]
-    """HVG: highest variance of the label."""
-
-
-class TrainRecord(Record):
-    """``train.json``: how a model came about."""
-
-    schema_version: Literal[1] = 1
-    recipe: Recipe
-    protocol: Protocol
-    fold: str
-    split: str
-    """How folds are made, in words."""
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    """Samples held out, empty where the model saw all."""
-    train_patients: int
-    train_spots: int
-    test_spots: int
-    inner_split: str
-    """What every choice, the sd and the intervals were made on."""
-    choices: dict[str, Any]
-    heldout_pearson: float
-    """Mean over genes of Pearson within held-out training sections."""
-    onnx_difference: float
-    """Largest relative difference between torch and ONNX on a real section and on random inputs, of either graph."""
-    top: TopGenes
-    sections: dict[str, dict[str, str]]
-    """Digests of every training section."""
-    software: dict[str, str] = Field(default_factory=dict)
-    """Versions of what trained it, by name; see `histocast.software`."""
 
 
 def train(
