@@ -37,7 +37,9 @@ def open_text(path: Path, *, expected: str) -> Iterator[TextIO]:
     except csv.Error as error:
         raise DataError(f"not a table: {error}", expected=expected, where=str(path)) from error
     except OSError as error:
-        raise MissingInputError(error.strerror or "cannot be read", expected=expected, where=str(path)) from error
+        absent = isinstance(error, FileNotFoundError)
+        found = "no such file" if absent else error.strerror or "cannot be read"
+        raise MissingInputError(found, expected=expected, where=str(path)) from error
 
 
 def read_text(path: Path, *, expected: str) -> str:
