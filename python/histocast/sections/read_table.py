@@ -34,7 +34,7 @@ def read_counts_table(path: Path) -> CountMatrix:
     """
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
-    with open_text(path, expected="spots x genes") as stream:
+    with open_text(path, expected="spots x genes", compressed=path.suffix.lower() == ".gz") as stream:
         first = stream.readline()
         delimiter = max(_DELIMITERS, key=first.count)
         header = next(csv.reader([first], delimiter=delimiter), [])
