@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,6 +45,10 @@ class TableSchema:
     artifact: str
     version: int
     columns: tuple[Column, ...]
+
+    def provenance(self, sample: str, **facts: Any) -> Provenance:
+        """The provenance of this artifact; ``facts`` are its inputs, parameters and software."""
+        return Provenance(artifact=self.artifact, schema_version=self.version, sample=sample, **facts)
 
     def provenance_like(self, other: Provenance) -> Provenance:
         """The provenance of this artifact, made of the same inputs as another one."""

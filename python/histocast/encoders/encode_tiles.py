@@ -118,10 +118,8 @@ def read_centres(tiles: Path, record: SlideRecord) -> tuple[NDArray[np.int32], N
 
 def provenance_of(record: SlideRecord, bundle: Bundle, *, tiles_digest: str) -> Provenance:
     """What decided the features."""
-    return Provenance(
-        artifact=FEATURES.artifact,
-        schema_version=FEATURES.version,
-        sample=record.sample,
+    return FEATURES.provenance(
+        record.sample,
         inputs={"slide": record.slide_digest, "bundle": record.bundle_digest, "tiles": tiles_digest},
         parameters={
             "tile_px": bundle.geometry.tile_px,

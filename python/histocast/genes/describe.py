@@ -143,10 +143,8 @@ def _provenance(
     parameters: dict[str, Any] = {"head": head, "keep_expression_evidence": sources.keep_expression_evidence}
     if refinement:
         parameters["refinement"] = refinement.parameters
-    return Provenance(
-        artifact=GENE_TEXTS.artifact,
-        schema_version=GENE_TEXTS.version,
-        sample="genes",
+    return GENE_TEXTS.provenance(
+        "genes",
         inputs={"names": digest_of_file(names)} | {source.kind: source.digest for source in found},
         parameters=parameters,
     )

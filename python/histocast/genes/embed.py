@@ -52,10 +52,8 @@ def embed_genes(texts: Path, *, encoder: TextEncoder, outdir: Path) -> EmbedFact
         by_text, encoded = _encode(list(dict.fromkeys(row["text"] for row in rows)), encoder=encoder, journal=journal)
     vectors = _stack([by_text[row["text"]] for row in rows], [row["gene_symbol"] for row in rows], where=encoder.label)
     path = outdir / EMBEDDINGS_FILE
-    provenance = Provenance(
-        artifact=GENE_EMBEDDINGS.artifact,
-        schema_version=GENE_EMBEDDINGS.version,
-        sample="genes",
+    provenance = GENE_EMBEDDINGS.provenance(
+        "genes",
         inputs={"texts": digest_of_file(texts)},
         parameters={"encoder": encoder.label, "encoder_revision": encoder.revision, "dim": vectors.shape[1]},
     )

@@ -49,10 +49,8 @@ def resolve_genes(genes: Path, *, catalogue: Catalogue, outdir: Path, on_unknown
         advice = f"most of these have the letters of {catalogue.species} genes in another case; say whose they are with --species"
     _refuse_faults(answers, where=str(genes), keep_unknown=on_unknown == "keep", advice=advice)
     rows = [_row(answer, catalogue) for _, answer in answers]
-    provenance = Provenance(
-        artifact=GENE_NAMES.artifact,
-        schema_version=GENE_NAMES.version,
-        sample="genes",
+    provenance = GENE_NAMES.provenance(
+        "genes",
         inputs={"genes": digest_of_file(genes), "names": catalogue.digest},
         parameters={"species": catalogue.species, "on_unknown": on_unknown, "names": catalogue.source},
     )

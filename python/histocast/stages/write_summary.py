@@ -13,7 +13,6 @@ from histocast.errors import DataError
 from histocast.records import (
     BatchStatus,
     CheckRecord,
-    Provenance,
     SampleRecord,
     SampleStatus,
     Stage,
@@ -41,10 +40,8 @@ def write_summary(
         write_json(outdir / result.sample / "status.json", result)
     write_json(outdir / "outcomes.json", BatchStatus(samples=tuple(results)))
     rows = [_row(result) for result in results]
-    provenance = Provenance(
-        artifact=SUMMARY.artifact,
-        schema_version=SUMMARY.version,
-        sample="*",
+    provenance = SUMMARY.provenance(
+        "*",
         inputs={"bundle": check.bundle_digest, **({"genes": check.genes_digest} if check.genes_digest else {})},
     )
     names = dict.fromkeys(name for sample in check.samples for name in sample.metadata)

@@ -77,10 +77,8 @@ def tile_slide(
     inputs = {"slide": slide_digest, "bundle": bundle_digest}
     if spots:
         inputs["spots"] = f"sha256:{sha256_of_file(spots)}"
-    provenance = Provenance(
-        artifact=TILES.artifact,
-        schema_version=TILES.version,
-        sample=sample,
+    provenance = TILES.provenance(
+        sample,
         inputs=inputs,
         parameters=_parameters(plan),
     )
@@ -92,7 +90,7 @@ def tile_slide(
         sample=sample,
         slide_digest=slide_digest,
         bundle_digest=bundle_digest,
-        **_slide_facts(slide),
+        **vars(slide.facts),
         **_tile_facts(plan),
         tile_count=tile_count,
         thumbnail_um_per_px=thumbnail_um_per_px,
@@ -135,22 +133,6 @@ def _meter(found: TissueMap, thumbnail_um_per_px: float, slide: Slide, geometry:
         downsample=thumbnail_um_per_px / um_per_px,
         extent_level0_px=geometry.tile_px * geometry.um_per_px / um_per_px,
     )
-
-
-def _slide_facts(slide: Slide) -> dict[str, Any]:
-    """The facts that pass the allow-list; nothing else of the file's metadata is ever asked for."""
-    facts = slide.facts
-    return {
-        "reader": facts.reader,
-        "width_px": facts.width_px,
-        "height_px": facts.height_px,
-        "levels": facts.levels,
-        "um_per_px": facts.um_per_px,
-        "um_per_px_source": facts.um_per_px_source,
-        "file_um_per_px": facts.file_um_per_px,
-        "vendor": facts.vendor,
-        "objective_power": facts.objective_power,
-    }
 
 
 def _tile_facts(plan: _Plan) -> dict[str, Any]:
@@ -229,8 +211,4 @@ def _grid_rows(grid: Grid, meter: QualityMeter, min_tissue: float) -> Iterator[d
 
 
 def _quality_columns(quality: TileQuality) -> dict[str, Any]:
-    return {
-        "tissue_fraction": quality.tissue_fraction,
-        "pen_fraction": quality.pen_fraction,
-        "blur": quality.blur,
-    }
+    return {name: getattr(quality, name) for name in ("tissue_fraction", "pen_fraction", "blur")}

@@ -24,7 +24,6 @@ from histocast.bundle import (
 from histocast.fusion.selected_genes import near_distance
 from histocast.networks.measured import over_measured
 from histocast.progress import log
-from histocast.records import Provenance
 from histocast.sections.folds import Fold, model_name, split_sections
 from histocast.sections.labels import SCALES
 from histocast.sections.protocols import Protocol
@@ -204,7 +203,7 @@ def _write_genes(
         columns[GENE_EMBEDDING] = pa.FixedSizeListArray.from_arrays(pa.array(embedding.reshape(-1)), text.dim)
         extra.append(pa.field(GENE_EMBEDDING, columns[GENE_EMBEDDING].type))
     table = pa.table(columns, schema=GENES.arrow(*extra))
-    write_table(path, table, Provenance(artifact=GENES.artifact, schema_version=GENES.version, sample="bundle"))
+    write_table(path, table, GENES.provenance("bundle"))
 
 
 def _top_genes(genes: tuple[str, ...], labels: NDArray[np.float32], pearson: NDArray[np.float64]) -> TopGenes:
