@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -56,3 +56,17 @@ def read_text(path: Path, *, expected: str) -> str:
     """
     with open_text(path, expected=expected) as stream:
         return stream.read()
+
+
+def require_columns(
+    found: Iterable[str] | None, needed: Iterable[str], path: Path, *, instead: str = "", advice: str | None = None
+) -> None:
+    """Raise `DataError` where a table lacks columns that it needs; ``instead``: what the file may be besides."""
+    columns = list(found or ())
+    if missing := sorted(set(needed) - set(columns)):
+        raise DataError(
+            f"columns {', '.join(columns[:8]) or 'none'}",
+            expected=f"{instead}the column {' and '.join(missing)}",
+            where=str(path),
+            advice=advice,
+        )

@@ -19,7 +19,7 @@ from tritonclient.grpc import service_pb2
 
 from histocast.errors import ConfigError, ServingUnavailable
 from histocast.inference.triton.server_command import MUTUAL_TLS
-from histocast.inference.triton.wire import read_response, write_length, write_request
+from histocast.inference.triton.wire import read_response, write_request, write_varint
 from known_encoders import write_encoder, write_shipped_bundle
 from triton_server import ENCODER, Connect, RealServer, Served
 
@@ -32,7 +32,7 @@ MOST_CPU_MS_A_TILE = 0.35
 def test_lengths_are_those_of_protocol_buffers(length: int) -> None:
     message = service_pb2.ModelInferRequest()
     message.parameters["n"].uint64_param = length
-    assert message.parameters["n"].SerializeToString()[1:] == write_length(length)
+    assert message.parameters["n"].SerializeToString()[1:] == write_varint(length)
 
 
 @pytest.mark.parametrize("spots", [0, 1, 7, 700])

@@ -18,7 +18,7 @@ from histocast.errors import DataError
 from histocast.genes.digests import digest_of_file
 from histocast.genes.resolve import NamedGene
 from histocast.genes.texts import GeneIds, SourceTexts, is_known_by_other_ids
-from histocast.text_file import open_text, read_text
+from histocast.text_file import open_text, read_text, require_columns
 
 SHIPPED_TERMS = Path(__file__).parent / "data" / "go-terms.parquet"
 # Inferred from an expression pattern, by hand or in bulk: what a model that predicts expression should not be told.
@@ -97,12 +97,7 @@ def _annotations(path: Path, terms: Path | None) -> Iterator[_Annotation]:
 
 def _from_table(lines: Iterable[str], path: Path) -> Iterator[_Annotation]:
     rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    if missing := _TABLE - set(rows.fieldnames or ()):
-        raise DataError(
-            f"columns {', '.join(list(rows.fieldnames or ())[:8]) or 'none'}",
-            expected=f"a GAF file, or the column {' and '.join(sorted(missing))}",
-            where=str(path),
-        )
+    require_columns(rows.fieldnames, _TABLE, path, instead="a GAF file, or ")
     for number, row in enumerate(rows, start=2):
         if row["aspect"] not in _ORDER:
             raise DataError(

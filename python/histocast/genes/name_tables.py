@@ -20,7 +20,7 @@ from histocast.genes.catalogue import Catalogue, Gene, Match, Species
 from histocast.genes.digests import digest_of, digest_of_file
 from histocast.genes.one_gene import one_a_gene, supplement
 from histocast.parquet_damage import read_parquet
-from histocast.text_file import open_text
+from histocast.text_file import open_text, require_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -216,8 +216,7 @@ _KNOWN: tuple[tuple[frozenset[str], Callable[[Row, Species], Gene | None], Liter
 def _read_parquet(path: Path) -> Sequence[Gene]:
     table = read_parquet(path, expected="a table of gene names")
     names = table.column_names
-    if "gene_symbol" not in names:
-        raise DataError(f"columns {', '.join(names)}", expected="the column gene_symbol", where=str(path))
+    require_columns(names, ("gene_symbol",), path)
     rows = (dict(zip(names, cells, strict=True)) for cells in zip(*map(_cells, table.columns), strict=True))
     return one_a_gene(replace(_from_table(row, "human"), locus_type=row.get("locus_type") or "") for row in rows)
 

@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from histocast.errors import DataError
 from histocast.genes.digests import digest_of_file
 from histocast.genes.resolve import NamedGene
 from histocast.genes.texts import GeneIds, SourceTexts
-from histocast.text_file import open_text
+from histocast.text_file import open_text, require_columns
 
 OWN_SYMBOL = re.compile(r"gene symbol:\s*(\S+?)[.,;]?(?:\s|$)", re.IGNORECASE)
 
@@ -42,15 +41,7 @@ def read_refined(path: Path, genes: Sequence[NamedGene], *, wrong: Mapping[str, 
 
 def _descriptions(path: Path) -> Iterator[tuple[str, str]]:
     with open_text(path, expected="refined descriptions") as stream:
-        yield from _rows(csv.DictReader(stream, delimiter="\t"), path)
-
-
-def _rows(rows: csv.DictReader[str], path: Path) -> Iterator[tuple[str, str]]:
-    if missing := {"symbol", "description"} - set(rows.fieldnames or ()):
-        raise DataError(
-            f"columns {', '.join(rows.fieldnames or ()) or 'none'}",
-            expected=f"the column {' and '.join(sorted(missing))}",
-            where=str(path),
-        )
-    for row in rows:
-        yield row["symbol"], " ".join((row["description"] or "").split())
+        rows = csv.DictReader(stream, delimiter="\t")
+        require_columns(rows.fieldnames, ("symbol", "description"), path)
+        for row in rows:
+            yield row["symbol"], " ".join((row["description"] or "").split())

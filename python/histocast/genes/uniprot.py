@@ -14,7 +14,7 @@ from histocast.errors import DataError
 from histocast.genes.digests import digest_of_file
 from histocast.genes.resolve import NamedGene
 from histocast.genes.texts import GeneIds, SourceTexts, is_known_by_other_ids, without_citations
-from histocast.text_file import open_text
+from histocast.text_file import open_text, require_columns
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,8 @@ def _from_table(lines: Iterable[str], path: Path) -> Iterator[_Protein]:
     rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     needed = {"Entry", "Function [CC]"}
     names = next((name for name in ("Gene Names (primary)", "Gene Names") if name in (rows.fieldnames or ())), None)
-    if missing := needed - set(rows.fieldnames or ()):
-        raise DataError(
-            f"columns {', '.join(list(rows.fieldnames or ())[:8]) or 'none'}",
-            expected=f"the column {' and '.join(sorted(missing))}",
-            where=str(path),
-            advice="choose Entry, Gene Names (primary) and Function [CC] when exporting from UniProt",
-        )
+    advice = "choose Entry, Gene Names (primary) and Function [CC] when exporting from UniProt"
+    require_columns(rows.fieldnames, needed, path, advice=advice)
     for row in rows:
         symbol = ((row.get(names) or "") if names else "").replace(";", " ").split()
         yield _Protein(row["Entry"], symbol[0] if symbol else "", None, _function(row["Function [CC]"] or ""))

@@ -132,3 +132,13 @@ def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
         shift += 7
         if shift > 63:
             raise ValueError("a number of more than 64 bits")
+
+
+def write_varint(length: int) -> bytes:
+    """A whole number in the variable length of protocol buffers: seven bits a byte, the lowest first."""
+    found = bytearray()
+    while length > 0x7F:
+        found.append(length & 0x7F | 0x80)
+        length >>= 7
+    found.append(length)
+    return bytes(found)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from histocast.errors import ConfigError
-from histocast.inference.graph_files import WITHIN, fields
+from histocast.inference.graph_files import WITHIN, fields, write_varint
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TypeProto
@@ -85,16 +85,8 @@ def _without_values(data: mmap.mmap, message: str, start: int, stop: int, depth:
         copied = last
         if inner:
             content = _without_values(data, inner, first, last, depth + 1)
-            parts += [_varint(number << 3 | 2), _varint(len(content)), content]
+            parts += [write_varint(number << 3 | 2), write_varint(len(content)), content]
     return b"".join([*parts, data[copied:stop]])
-
-
-def _varint(value: int) -> bytes:
-    digits = []
-    while value > 0x7F:
-        digits.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*digits, value])
 
 
 def _set_lengths(model: ModelProto, lengths: Mapping[str, int]) -> None:

@@ -6,10 +6,10 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from histocast.errors import DataError, ErrorCollector
+from histocast.errors import ErrorCollector
 from histocast.parquet_damage import read_parquet
 from histocast.sections.counts import without_version
-from histocast.text_file import open_text
+from histocast.text_file import open_text, require_columns
 from histocast.text_table import read_gene_list
 
 ID_COLUMN, SYMBOL_COLUMN = "gene_id", "gene_symbol"
@@ -34,22 +34,13 @@ def read_gene_table(path: Path) -> dict[str, str]:
 def _pairs(path: Path) -> Sequence[tuple[str, str]]:
     if path.suffix == ".parquet":
         table = read_parquet(path, expected=_EXPECTED)
-        _require_columns(table.column_names, path)
+        require_columns(table.column_names, (ID_COLUMN, SYMBOL_COLUMN), path)
         columns = (table[name].to_pylist() for name in (ID_COLUMN, SYMBOL_COLUMN))
         return [(str(gene_id or ""), str(symbol or "")) for gene_id, symbol in zip(*columns, strict=True)]
     with open_text(path, expected=_EXPECTED) as stream:
         rows = csv.DictReader(stream, delimiter="," if path.suffix == ".csv" else "\t")
-        _require_columns(rows.fieldnames or (), path)
+        require_columns(rows.fieldnames, (ID_COLUMN, SYMBOL_COLUMN), path)
         return [(row[ID_COLUMN] or "", row[SYMBOL_COLUMN] or "") for row in rows]
-
-
-def _require_columns(found: Sequence[str], path: Path) -> None:
-    if missing := {ID_COLUMN, SYMBOL_COLUMN} - set(found):
-        raise DataError(
-            f"columns {', '.join(found) or 'none'}",
-            expected=f"the column {' and '.join(sorted(missing))}",
-            where=str(path),
-        )
 
 
 def read_panel(path: Path) -> tuple[str, ...]:

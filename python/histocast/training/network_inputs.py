@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from histocast.bundle import NEIGHBOUR_SIDE, FeatureStatistics, FusionSpec, TensorSpec
+from histocast.bundle import FeatureStatistics, FusionSpec, TensorSpec
 from histocast.encoders.target_encoder import FromPixels, Tiles
 from histocast.errors import DataError
 from histocast.fusion.fusion_inputs import regions_of_slide
@@ -16,7 +16,7 @@ from histocast.networks.ensemble import graph_inputs
 from histocast.networks.layers import Spots
 from histocast.networks.network import Network
 from histocast.sections.section import Section
-from histocast.training.fit import OUTPUTS, embedding_dim
+from histocast.training.fit import fusion_spec
 from histocast.training.gene_text import GeneText
 from histocast.training.trained_encoder import COLUMN, open_pixels, target_tensor, without_target
 from histocast.training.training_regions import TrainingRegion
@@ -52,15 +52,10 @@ def network_spec(
     training: TrainingSet, sections: Sequence[Section], network: Network, text: GeneText | None
 ) -> FusionSpec:
     """The contract of a network's fusion graph, with the statistics of its features over ``sections``."""
-    recipe = training.recipe
-    dim, points = embedding_dim(training), NEIGHBOUR_SIDE**2
-    tensors = {
-        "target": TensorSpec(name="target", dtype="float32", shape=("spot", dim)),
-        "neighbour": TensorSpec(name="neighbour", dtype="float32", shape=("spot", points, dim)),
-        "neighbour_mask": TensorSpec(name="neighbour_mask", dtype="bool", shape=("spot", points)),
-        "context": TensorSpec(name="context", dtype="float32", shape=("spot", dim)),
-        "grid_xy": TensorSpec(name="grid_xy", dtype="int64", shape=("spot", 2)),
-    }
+    recipe, spec = training.recipe, fusion_spec(training)
+    tensors = {tensor.name: tensor for tensor in spec.inputs}
+    tensors["context"] = tensors["target"].model_copy(update={"name": "context"})
+    tensors["grid_xy"] = TensorSpec(name="grid_xy", dtype="int64", shape=("spot", 2))
     feeds = dict.fromkeys(("target", "neighbour", "context"), recipe.features)
     unstandardised: tuple[str, ...] = ()
     if recipe.target_tokens is not None:
@@ -74,19 +69,14 @@ def network_spec(
     if network.takes_nuclei:
         tensors["nuclei"], feeds["nuclei"] = _nuclei(training)
     columns = {column for fed in feeds.values() for column in fed if column not in unstandardised}
-    return FusionSpec(
-        file=None,
-        sha256="",
-        inputs=tuple(tensors[name] for name in graph_inputs(network)),
-        outputs=tuple(TensorSpec(name=name, dtype="float32", shape=("spot", genes)) for name in OUTPUTS),
-        method=recipe.method,
-        feeds=feeds,
-        region_spots=recipe.region_spots,
-        halo_spots=recipe.halo_spots,
-        statistics={} if recipe.standardise_within_slide else training_statistics(sections, columns),
-        standardise_within_slide=recipe.standardise_within_slide,
-        unstandardised=unstandardised,
-    )
+    changes = {
+        "inputs": tuple(tensors[name] for name in graph_inputs(network)),
+        "outputs": tuple(tensor.model_copy(update={"shape": ("spot", genes)}) for tensor in spec.outputs),
+        "feeds": feeds,
+        "statistics": {} if recipe.standardise_within_slide else training_statistics(sections, columns),
+        "unstandardised": unstandardised,
+    }
+    return spec.model_copy(update=changes)
 
 
 def training_statistics(sections: Sequence[Section], columns: Iterable[str]) -> dict[str, FeatureStatistics]:

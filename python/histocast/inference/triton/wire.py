@@ -19,6 +19,7 @@ from tritonclient.utils import np_to_triton_dtype
 
 from histocast.bundle import GraphSpec
 from histocast.errors import ConfigError
+from histocast.inference.graph_files import write_varint
 from histocast.inference.predictor import Tensors
 from histocast.inference.triton.model_repository import MODEL_VERSION
 from histocast.inference.triton.shared_memory import Block
@@ -65,20 +66,10 @@ def write_request(
             tensor.parameters["shared_memory_byte_size"].int64_param = length
         else:
             content = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-            parts += [RAW_INPUT_CONTENTS, write_length(content.nbytes), content.data]
+            parts += [RAW_INPUT_CONTENTS, write_varint(content.nbytes), content.data]
     for spec in graph.outputs:
         head.outputs.add().name = spec.name
     return b"".join([head.SerializeToString(), *parts])
-
-
-def write_length(length: int) -> bytes:
-    """A whole number in the variable length of protocol buffers: seven bits a byte, the lowest first."""
-    found = bytearray()
-    while length > 0x7F:
-        found.append(length & 0x7F | 0x80)
-        length >>= 7
-    found.append(length)
-    return bytes(found)
 
 
 def read_response(response: Any, graph: GraphSpec, *, where: str) -> Tensors:
