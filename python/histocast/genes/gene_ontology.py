@@ -15,9 +15,8 @@ from itertools import chain
 from pathlib import Path
 
 from histocast.errors import DataError
-from histocast.genes.digests import digest_of_file
 from histocast.genes.resolve import NamedGene
-from histocast.genes.texts import GeneIds, SourceTexts, is_known_by_other_ids
+from histocast.genes.texts import GeneIds, SourceTexts
 from histocast.text_file import open_text, read_text, require_columns
 
 SHIPPED_TERMS = Path(__file__).parent / "data" / "go-terms.parquet"
@@ -64,17 +63,11 @@ def read_annotations(
         if "NOT" in relations or note.evidence in left_out or note.term == NO_NEWS:
             continue
         kind = "authority" if note.accession.startswith("MGI:") else "uniprot"
-        named = ids.by_id(**{kind: note.accession})
-        if named is None and (other := ids.by_symbol(note.symbol)) is not None:
-            if is_known_by_other_ids(other, **{kind: note.accession}):
-                refused[other.gene_symbol] = f"{note.accession} is not an accession of {other.gene_symbol}"
-            else:
-                named = other
+        named = ids.claim(note.symbol, refused, **{kind: note.accession})
         if named is not None:
             claims[named.gene_symbol][f"{note.aspect} {relations[-1]}"].add(note.term)
     texts = {symbol: _sentence(said) for symbol, said in claims.items()}
-    refused = {symbol: reason for symbol, reason in refused.items() if symbol not in texts}
-    return SourceTexts("go", texts, digest_of_file(path), refused)
+    return SourceTexts.of_records("go", texts, path, refused)
 
 
 def _sentence(said: Mapping[str, set[str]]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from histocast.errors import ConfigError, DataError, StorageUnavailable
-from histocast.genes.digests import digest_of, digest_of_file
+from histocast.genes.digests import digest_of
 from histocast.genes.journal import Journal
 from histocast.genes.resolve import NamedGene
 from histocast.genes.texts import GeneIds, SourceTexts, without_citations
@@ -45,9 +45,7 @@ def read_ncbi_records(path: Path, genes: Sequence[NamedGene]) -> SourceTexts:
             refused[asked.gene_symbol] = f"the record found for {asked.gene_symbol} is of {what}"
         if named is not None and (summary := without_citations(str(record.get("summary") or ""))):
             texts[named.gene_symbol] = summary
-    # Another record of the file may be the right one.
-    refused = {symbol: reason for symbol, reason in refused.items() if symbol not in texts}
-    return SourceTexts("ncbi", texts, digest_of_file(path), refused)
+    return SourceTexts.of_records("ncbi", texts, path, refused)
 
 
 def _records(path: Path) -> Iterator[Mapping[str, Any]]:

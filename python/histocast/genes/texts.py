@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from histocast.genes.digests import digest_of_file
 from histocast.genes.resolve import NamedGene
 
 
@@ -21,6 +23,12 @@ class SourceTexts:
     """Of the file."""
     refused: Mapping[str, str]
     """By ``gene_symbol``: why what stands under that name was not taken."""
+
+    @classmethod
+    def of_records(cls, kind: str, texts: Mapping[str, str], path: Path, refused: Mapping[str, str]) -> SourceTexts:
+        """Texts of a file of records: of those refused under a name, another record may have been the right one."""
+        left = {symbol: reason for symbol, reason in refused.items() if symbol not in texts}
+        return cls(kind, texts, digest_of_file(path), left)
 
 
 class GeneIds:
@@ -59,11 +67,20 @@ class GeneIds:
         """The gene asked for by this symbol, or approved under it, or else formerly approved under it."""
         return self._symbols.get(symbol)
 
+    def claim(
+        self, symbol: str, refused: dict[str, str], *, authority: str | None = None, uniprot: str | None = None
+    ) -> NamedGene | None:
+        """The gene that has one of these ids, else the gene of this name where no such id is known of it.
 
-def is_known_by_other_ids(named: NamedGene, *, uniprot: str | None = None, authority: str | None = None) -> bool:
-    """Whether a gene has an id of the kind that a record has: of a record found by no id, only the name is its then."""
-    gene = named.gene
-    return gene is not None and bool((uniprot and gene.uniprot_ids) or (authority and gene.authority_id))
+        Where another id is known, that the name was not believed goes into ``refused``, by ``gene_symbol``.
+        """
+        found = self.by_id(authority=authority, uniprot=uniprot)
+        other = self.by_symbol(symbol) if found is None else None
+        gene = other.gene if other else None
+        if other and gene and ((uniprot and gene.uniprot_ids) or (authority and gene.authority_id)):
+            refused.setdefault(other.gene_symbol, f"{uniprot or authority} is not an accession of {other.gene_symbol}")
+            return None
+        return found or other
 
 
 def _ncbi(gene_id: str | None) -> str | None:

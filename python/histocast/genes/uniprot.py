@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from histocast.errors import DataError
-from histocast.genes.digests import digest_of_file
 from histocast.genes.resolve import NamedGene
-from histocast.genes.texts import GeneIds, SourceTexts, is_known_by_other_ids, without_citations
+from histocast.genes.texts import GeneIds, SourceTexts, without_citations
 from histocast.text_file import open_text, require_columns
 
 
@@ -37,16 +36,10 @@ def read_uniprot(path: Path, genes: Sequence[NamedGene]) -> SourceTexts:
     texts: dict[str, str] = {}
     refused: dict[str, str] = {}
     for protein in _proteins(path):
-        named = ids.by_id(authority=protein.authority, uniprot=protein.accession)
-        if named is None and (other := ids.by_symbol(protein.symbol)) is not None:
-            if is_known_by_other_ids(other, uniprot=protein.accession, authority=protein.authority):
-                refused.setdefault(other.gene_symbol, f"{protein.accession} is not an accession of {other.gene_symbol}")
-            else:
-                named = other
+        named = ids.claim(protein.symbol, refused, authority=protein.authority, uniprot=protein.accession)
         if named is not None and protein.function:
             texts.setdefault(named.gene_symbol, protein.function)
-    refused = {symbol: reason for symbol, reason in refused.items() if symbol not in texts}
-    return SourceTexts("uniprot", texts, digest_of_file(path), refused)
+    return SourceTexts.of_records("uniprot", texts, path, refused)
 
 
 def _proteins(path: Path) -> Iterator[_Protein]:
