@@ -25,7 +25,7 @@ from histocast.encoders.resnet import PLANS, ResNetTokens, imagenet_card, load_t
 from histocast.errors import ConfigError
 from histocast.networks.layers import Config, Spots
 from histocast.networks.losses import Losses
-from histocast.networks.network import Network
+from histocast.networks.network import Asked, Labels, Network, Rows
 
 TIMM = "timm/"
 """What stands before the name of an architecture of timm that has no card."""
@@ -184,14 +184,7 @@ class FromPixels(Network):
         """What the network says of spots that `see` gave tokens."""
         return self.network(spots, gene)
 
-    def losses(
-        self,
-        spots: Spots,
-        labels: Float[Tensor, "spot gene"],
-        *,
-        rows: Int[Tensor, " row"],
-        genes: Int[Tensor, " asked"],
-    ) -> Losses:
+    def losses(self, spots: Spots, labels: Labels, *, rows: Rows, genes: Asked) -> Losses:
         """The network's losses."""
         return self.network.losses(spots, labels, rows=rows, genes=genes)
 

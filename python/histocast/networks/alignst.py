@@ -20,7 +20,7 @@ from torch.nn import functional
 from histocast.networks.layers import Attention, Config, GeneTokens, Spots, stack
 from histocast.networks.layers import Depth as BlockSize
 from histocast.networks.losses import Losses, correlation_loss
-from histocast.networks.network import Network
+from histocast.networks.network import Asked, Labels, Network, Rows
 from histocast.networks.ridge import ScaleMeans
 
 NUCLEI_CHANNELS = 2
@@ -251,14 +251,7 @@ class AlignSt(Network):
             order.append(rows)
         return torch.cat(found)[torch.argsort(torch.cat(order))]
 
-    def losses(
-        self,
-        spots: Spots,
-        labels: Float[Tensor, "spot gene"],
-        *,
-        rows: Int[Tensor, " row"],
-        genes: Int[Tensor, " asked"],
-    ) -> Losses:
+    def losses(self, spots: Spots, labels: Labels, *, rows: Rows, genes: Asked) -> Losses:
         """Losses on the spots ``rows`` and the panel genes ``genes``; all spots of the region give context."""
         predicted, truth = self._predict(spots, None)[rows][:, genes], labels[rows][:, genes]
         error = functional.mse_loss(predicted, truth)

@@ -5,14 +5,14 @@
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from histocast.networks.layers import Config, Projection, Spots
 from histocast.networks.losses import Losses, correlation_loss
-from histocast.networks.network import Network
+from histocast.networks.network import Asked, Labels, Network, Rows
 
 
 class StNetConfig(Config):
@@ -50,14 +50,7 @@ class StNet(Network):
         """Expression of the panel."""
         return self.head(spots.target.mean(dim=1))  # type: ignore[no-any-return]
 
-    def losses(
-        self,
-        spots: Spots,
-        labels: Float[Tensor, "spot gene"],
-        *,
-        rows: Int[Tensor, " row"],
-        genes: Int[Tensor, " asked"],
-    ) -> Losses:
+    def losses(self, spots: Spots, labels: Labels, *, rows: Rows, genes: Asked) -> Losses:
         """Squared error on the spots ``rows`` and the panel genes ``genes``."""
         predicted, truth = self(spots)[rows][:, genes], labels[rows][:, genes]
         error = functional.mse_loss(predicted, truth)
@@ -122,14 +115,7 @@ class Bleep(Network):
         weight = self.measured[near] + 1e-6
         return (self.bank[near] * weight).sum(dim=1) / weight.sum(dim=1)
 
-    def losses(
-        self,
-        spots: Spots,
-        labels: Float[Tensor, "spot gene"],
-        *,
-        rows: Int[Tensor, " row"],
-        genes: Int[Tensor, " asked"],  # noqa: ARG002 - an embedding of expression takes the whole panel
-    ) -> Losses:
+    def losses(self, spots: Spots, labels: Labels, *, rows: Rows, genes: Asked) -> Losses:  # noqa: ARG002 - an embedding of expression takes the whole panel
         """Cross-entropy both ways towards the mean of the similarities within both sides.
 
         Rows of the transposed aim are brought to a sum of 1, so that every spot weighs alike; not so as published.

@@ -11,13 +11,13 @@ The default looks at the tokens of the target and its neighbourhood too; ``keys=
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from histocast.networks.layers import Branch, Config, CrossEncoder, Depth, GeneTokens, Projection, Spots
 from histocast.networks.losses import Losses, Weights, contrastive_loss, correlation_loss, loss_weights, supervised_loss
-from histocast.networks.network import Network
+from histocast.networks.network import Asked, Labels, Network, Rows
 from histocast.networks.trunk import PUBLISHED, Scales, Trunk, TrunkConfig
 
 BRANCHES: tuple[Branch, ...] = ("target", "neighbour", "context", "fused")
@@ -132,14 +132,7 @@ class Dkan(Network):
         scales = self.trunk(spots)
         return self._read(scales, tokens, self._look(scales, tokens))
 
-    def losses(
-        self,
-        spots: Spots,
-        labels: Float[Tensor, "spot gene"],
-        *,
-        rows: Int[Tensor, " row"],
-        genes: Int[Tensor, " asked"],
-    ) -> Losses:
+    def losses(self, spots: Spots, labels: Labels, *, rows: Rows, genes: Asked) -> Losses:
         """Losses on the spots ``rows`` and the panel genes ``genes``; all spots of the region give context."""
         config = self.config
         scales = self.trunk(spots, rows)

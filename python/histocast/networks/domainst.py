@@ -8,13 +8,13 @@ outside the training panel cannot be predicted, and experts ``concat`` and ``add
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from histocast.networks.layers import Attention, Branch, Config, GeneTokens, Spots
 from histocast.networks.losses import Losses, correlation_loss, supervised_loss
-from histocast.networks.network import Network
+from histocast.networks.network import Asked, Labels, Network, Rows
 from histocast.networks.trunk import PUBLISHED, Trunk, TrunkConfig
 
 Expert = Literal["concat", "additive", "attention"]
@@ -118,14 +118,7 @@ class DomainSt(Network):
         """Expression of the panel."""
         return self._predict(self.trunk(spots).fused)
 
-    def losses(
-        self,
-        spots: Spots,
-        labels: Float[Tensor, "spot gene"],
-        *,
-        rows: Int[Tensor, " row"],
-        genes: Int[Tensor, " asked"],
-    ) -> Losses:
+    def losses(self, spots: Spots, labels: Labels, *, rows: Rows, genes: Asked) -> Losses:
         """Losses on the spots ``rows`` and the panel genes ``genes``; all spots of the region give context."""
         scales = self.trunk(spots, rows)
         predicted, truth = self._predict(scales.fused)[:, genes], labels[rows][:, genes]

@@ -13,13 +13,22 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from torch import Tensor
 
 from histocast.errors import ConfigError
-from histocast.networks.ridge import HeldOut, RidgeFit, RidgeFusion, RidgeOptions, Scale, choose_penalty, finish_ridge
+from histocast.networks.ridge import (
+    HeldOut,
+    Predicted,
+    RidgeFit,
+    RidgeFusion,
+    RidgeOptions,
+    Scale,
+    choose_penalty,
+    finish_ridge,
+)
 from histocast.networks.ridge_solution import Decomposition, Solution, feature_sd
 from histocast.records import first_fault
 
@@ -130,14 +139,9 @@ class KernelRidgeFusion(RidgeFusion):
         self.squares: Tensor
         self.whitening: Tensor
 
-    def forward(
-        self,
-        target: Float[Tensor, "spot dim"],
-        neighbour: Float[Tensor, "spot 25 dim"],
-        neighbour_mask: Bool[Tensor, "spot 25"],
-    ) -> tuple[Float[Tensor, "spot gene"], Float[Tensor, "spot gene"]]:
-        """Return ``expression`` and ``sd``, both [spot, gene]."""
-        standard = (self.means(target, neighbour, neighbour_mask) - self.design_mean) * self.design_inverse_sd
+    def read(self, design: Float[Tensor, "spot design"]) -> Predicted:
+        """Expression and sd of a design."""
+        standard = (design - self.design_mean) * self.design_inverse_sd
         squares = standard.square().sum(dim=-1, keepdim=True) + self.squares - 2.0 * standard @ self.landmarks
         components = torch.exp(-self.scale * squares.clamp(min=0.0)) @ self.whitening
         left = (1.0 - components.square().sum(dim=-1, keepdim=True)).clamp(min=0.0, max=1.0)

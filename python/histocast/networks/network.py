@@ -9,6 +9,12 @@ from torch import Tensor, nn
 from histocast.networks.layers import Spots
 from histocast.networks.losses import Losses
 
+Labels = Float[Tensor, "spot gene"]
+Rows = Int[Tensor, " row"]
+"""Spots that losses are taken on."""
+Asked = Int[Tensor, " asked"]
+"""Genes of the panel that they are taken on."""
+
 
 class Network(nn.Module):
     """Predicts the expression of spots; a new method implements `forward` and `losses`.
@@ -27,14 +33,7 @@ class Network(nn.Module):
         """Expression of the panel, or of the genes whose texts are given where it takes genes."""
 
     @abstractmethod
-    def losses(
-        self,
-        spots: Spots,
-        labels: Float[Tensor, "spot gene"],
-        *,
-        rows: Int[Tensor, " row"],
-        genes: Int[Tensor, " asked"],
-    ) -> Losses:
+    def losses(self, spots: Spots, labels: Labels, *, rows: Rows, genes: Asked) -> Losses:
         """The loss on the spots ``rows`` and the panel genes ``genes``."""
 
     if TYPE_CHECKING:

@@ -26,6 +26,12 @@ from histocast.networks.ridge_solution import Decomposition, Solution
 Scale = Literal["target", "3x3", "5x5"]
 
 
+Target = Float[Tensor, "spot dim"]
+Neighbour = Float[Tensor, "spot 25 dim"]
+Mask = Bool[Tensor, "spot 25"]
+Predicted = tuple[Float[Tensor, "spot gene"], Float[Tensor, "spot gene"]]
+
+
 class RidgeOptions(Config):
     """Options of the method ``ridge``."""
 
@@ -56,12 +62,7 @@ class ScaleMeans(nn.Module):
         self.register_buffer("members", torch.tensor(np.array(wide).reshape(-1, NEIGHBOUR_SIDE**2)))
         self.members: Tensor
 
-    def forward(
-        self,
-        target: Float[Tensor, "spot dim"],
-        neighbour: Float[Tensor, "spot 25 dim"],
-        neighbour_mask: Bool[Tensor, "spot 25"],
-    ) -> Float[Tensor, "spot design"]:
+    def forward(self, target: Target, neighbour: Neighbour, neighbour_mask: Mask) -> Float[Tensor, "spot design"]:
         """Concatenate the scales along the last axis."""
         parts, wide = [], 0
         for scale in self.scales:
@@ -102,14 +103,13 @@ class RidgeFusion(nn.Module):
         self.spread: Tensor
         self.residual_sd: Tensor
 
-    def forward(
-        self,
-        target: Float[Tensor, "spot dim"],
-        neighbour: Float[Tensor, "spot 25 dim"],
-        neighbour_mask: Bool[Tensor, "spot 25"],
-    ) -> tuple[Float[Tensor, "spot gene"], Float[Tensor, "spot gene"]]:
+    def forward(self, target: Target, neighbour: Neighbour, neighbour_mask: Mask) -> Predicted:
         """Return ``expression`` and ``sd``, both [spot, gene]."""
-        design = (self.means(target, neighbour, neighbour_mask) - self.mean) * self.inverse_sd
+        return self.read(self.means(target, neighbour, neighbour_mask))
+
+    def read(self, design: Float[Tensor, "spot design"]) -> Predicted:
+        """Expression and sd of a design."""
+        design = (design - self.mean) * self.inverse_sd
         leverage = (design @ self.spread).square().sum(dim=-1, keepdim=True)
         return design @ self.weight + self.intercept, self.residual_sd * (1.0 + leverage).sqrt()
 
