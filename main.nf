@@ -51,7 +51,8 @@ workflow PREDICT_SLIDES {
         on_slide_error,
         allow_metadata ?: '',
         cohort,
-        formats,
+        // The image of CHECK lacks what that of REPORT has.
+        runs_in_containers() ? '' : formats,
     )
     samples = CHECK.out.samples.flatMap { file -> read_samples(file) }
     slides = samples.map { meta -> tuple(meta, local_files(meta.files ?: [])) }
@@ -59,7 +60,7 @@ workflow PREDICT_SLIDES {
 
     works = channel.value(true)
     if (runs_in_containers()) {
-        works = cohort ? PROVE_IMAGE().works.combine(PROVE_COHORT_IMAGE().works).map { _one, _other -> true } : PROVE_IMAGE().works
+        works = cohort || formats.tokenize(',').contains('spatialdata') ? PROVE_IMAGE().works.combine(PROVE_COHORT_IMAGE().works).map { _one, _other -> true } : PROVE_IMAGE().works
     }
 
     TILE(slides.join(spots), staged_bundle)

@@ -193,8 +193,16 @@ def test_pods_ask_for_processors_memory_and_gpu_and_an_image_that_cannot_be_pull
 
         run = launch(
             *("-stub", "-c", settings, "-profile", "k8s,gpu", "--registry", "here.org"),
-            *("--input", sheet, "--bundle", "s3://lab/bundle", "--node_cache", tmp_path / "cache", "--cohort", "true"),
-            *("--formats", "h5ad,spatialdata"),
+            *(
+                "--input",
+                sheet,
+                "--bundle",
+                "s3://lab/bundle",
+                "--node_cache",
+                tmp_path / "cache",
+                "--formats",
+                "h5ad,spatialdata",
+            ),
         )
 
     assert run.code != 0
@@ -211,8 +219,7 @@ def test_pods_ask_for_processors_memory_and_gpu_and_an_image_that_cannot_be_pull
         "requests": {"cpu": 2, "memory": "3072Mi"},
         "limits": {"memory": "3072Mi"},
     }
-    # It proves the library of SpatialData before the first slide, and REPORT writes it there.
-    assert containers["CHECK"]["image"] == "here.org/histocast/cohort:0.1.0"
+    # REPORT writes SpatialData there.
     assert containers["PROVE_COHORT_IMAGE"]["image"] == "here.org/histocast/cohort:0.1.0"
     assert containers["PROVE_IMAGE"]["image"] == missing
     assert containers["PROVE_IMAGE"]["resources"] == {

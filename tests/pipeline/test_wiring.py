@@ -309,14 +309,20 @@ TRAIN_ASKS = (
 MODELS = "[[device: 'cpu', threads: 1], [device: 'cuda', threads: 3], [device: 'auto', threads: 1]]"
 TRAIN_LABELS = {
     **dict.fromkeys(("PREPARE_ENCODERS", "PREPARE", "EVALUATE", "EXPORT"), "process_train"),
-    **dict.fromkeys(("PLAN", "LINEAGE", "CHECK"), "process_light"),
+    **dict.fromkeys(("PLAN", "LINEAGE", "CHECK", "REPORT"), "process_light"),
     "PREDICT": "process_fusion",
 }
 
 
-@pytest.mark.parametrize("profiles", ["awsbatch", "awsbatch,gpu"])
+@pytest.mark.parametrize(
+    ("profiles", "formats", "files"),
+    [
+        ("awsbatch", "h5ad,parquet,zarr", CLIENT),
+        ("awsbatch,gpu", "h5ad,spatialdata", CLIENT.replace("client", "cohort")),
+    ],
+)
 def test_a_fold_asks_for_its_threads_and_a_gpu_is_asked_for_by_what_can_use_one(
-    launch: Launcher, root: Path, tmp_path: Path, profiles: str
+    launch: Launcher, root: Path, tmp_path: Path, profiles: str, formats: str, files: str
 ) -> None:
     script = tmp_path / "asks.nf"
     processes = [ASKS.replace("NAME", name).replace("LABEL", label) for name, label in TRAIN_LABELS.items()]
@@ -324,13 +330,26 @@ def test_a_fold_asks_for_its_threads_and_a_gpu_is_asked_for_by_what_can_use_one(
     script.write_text("".join([*processes, TRAIN_ASKS, "workflow {\n", *calls, "}\n"]))
     here = write_settings(tmp_path, root, "process.executor = 'local'", "executor { cpus = 8\n memory = '16 GB' }")
 
-    run = launch("-c", here, "-profile", profiles, "--registry", "here.org", "--queue", "here", script=script)
+    run = launch(
+        "-c",
+        here,
+        "-profile",
+        profiles,
+        "--registry",
+        "here.org",
+        "--queue",
+        "here",
+        "--formats",
+        formats,
+        script=script,
+    )
 
     assert run.code == 0, run.output
     gpu = "1" if "gpu" in profiles else "null"
     image = "here.org/histocast/train:0.1.0"
     assert {name: sent(tmp_path / "work", name) for name in TRAIN_LABELS} == {
         "CHECK": [["1", "2 GB", CLIENT, "null"]],
+        "REPORT": [["1", "2 GB", files, "null"]],
         "PREDICT": [["4", "6 GB", CLIENT, "null"]],
         "PLAN": [["1", "2 GB", image, "null"]],
         "LINEAGE": [["1", "2 GB", image, "null"]],

@@ -182,6 +182,13 @@ def test_the_client_image_holds_what_prediction_needs_and_no_torch(call: Call, c
     assert call("podman", "run", "--rm", client, "python", "-c", find).split() == ["True", "False", "False"]
 
 
+def test_the_cohort_image_opens_spatialdata_for_any_user_without_a_network(call: Call, cohort: str) -> None:
+    """Its libraries keep what they compile in folders that a task may not have."""
+    given = ("--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--user", "12345:0")
+    script = "import scanpy, spatialdata; print('opened')"
+    assert call("podman", "run", *given, cohort, "python", "-W", "ignore", "-c", script).endswith("opened\n")
+
+
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """Nextflow runs as root here, and tasks as another user, who must be able to read and write in its folder."""
