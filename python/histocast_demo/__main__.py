@@ -10,7 +10,7 @@ from typing import NoReturn
 from histocast.errors import UsageError
 from histocast.failures import end_with
 from histocast_demo.archive import make_archive, make_training_set
-from histocast_demo.score import score_demo
+from histocast_demo.score import describe_score, score_demo
 
 
 class _Parser(ArgumentParser):
@@ -34,7 +34,7 @@ def main() -> None:
         if given.verb == "data":
             (make_training_set if given.training else make_archive)(given.outdir, seed=given.seed)
         else:
-            sys.stdout.write(f"{score_demo(given.archive, given.results)}\n")
+            sys.stdout.writelines(f"{line}\n" for line in describe_score(score_demo(given.archive, given.results)))
     except Exception as error:  # noqa: BLE001 - no exception of another library reaches a user
         end_with(error)
     sys.exit(0)

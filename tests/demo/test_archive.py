@@ -15,7 +15,7 @@ from histocast.errors import DataError, MissingInputError, OutputError
 from histocast.records import Provenance
 from histocast_demo.archive import make_training_set
 from histocast_demo.expression import list_genes, truth_at
-from histocast_demo.score import score_demo
+from histocast_demo.score import describe_score, score_demo
 from histocast_demo.terrain import SlideRecipe, read_latents
 
 
@@ -56,14 +56,16 @@ def predict_with(archive: Path, results: Path, change) -> None:
 def test_the_truth_scores_one(archive: Path, tmp_path: Path):
     predict_with(archive, tmp_path, lambda truth: 0.5 * truth + 1)
     score = score_demo(archive, tmp_path)
-    assert score.spots == {"S1": 60, "S2": 60}
-    assert score.pearson.to_numpy() == pytest.approx(np.ones((len(list_genes()), 2)), abs=1e-5)
-    assert "ERBB2" in str(score) or "1.00" in str(score)
+    assert score.groupby("sample").spots.unique().to_dict() == {"S1": 60, "S2": 60}
+    assert score.pearson.to_numpy() == pytest.approx(np.ones(2 * len(list_genes())), abs=1e-5)
+    text = "\n".join(describe_score(score))
+    assert "ERBB2" in text
+    assert f"mean of {len(list_genes())} genes: 1.00" in text
 
 
 def test_shuffled_predictions_score_nothing(archive: Path, tmp_path: Path):
     predict_with(archive, tmp_path, lambda truth: truth[np.random.default_rng(0).permutation(len(truth))])
-    assert abs(np.nanmean(score_demo(archive, tmp_path).pearson.to_numpy())) < 0.15
+    assert abs(score_demo(archive, tmp_path).pearson.mean()) < 0.15
 
 
 def test_genes_that_were_never_measured_are_scored_apart(archive: Path, tmp_path: Path):
@@ -73,15 +75,16 @@ def test_genes_that_were_never_measured_are_scored_apart(archive: Path, tmp_path
     for sample in ("S1", "S2"):
         mark_unseen(tmp_path / sample / f"{sample}.parquet", nearest)
     score = score_demo(archive, tmp_path)
-    assert list(score.genes.index[~score.trained]) == ["COL5A1", "S100A8"]
-    assert score.mean(~score.trained) == pytest.approx(1, abs=1e-5)
-    collagen, unrelated = score.nearest[~score.trained].mean(axis=1)
-    assert collagen > 0.5 > abs(unrelated)
-    assert np.isnan(score.nearest[score.trained].to_numpy()).all()
-    text = str(score)
-    assert f"mean of {len(list_genes()) - 2} " in text
-    assert "mean of 2 " in text
-    assert "similar text: 2" in text
+    unseen = score[score.evidence != "trained"]
+    assert set(unseen.gene) == {"COL5A1", "S100A8"}
+    assert unseen.pearson.to_numpy() == pytest.approx(np.ones(4), abs=1e-5)
+    nearest = unseen.groupby("gene").nearest.mean()
+    assert nearest["COL5A1"] > 0.5 > abs(nearest["S100A8"])
+    assert score[score.evidence == "trained"].nearest.isna().all()
+    text = "\n".join(describe_score(score))
+    assert f"mean of {len(list_genes()) - 2} genes: 1.00" in text
+    assert "mean of 2 genes: 1.00" in text
+    assert "mean by evidence: similar text 1.00" in text
 
 
 def test_unreadable_spots_are_left_out(archive: Path, tmp_path: Path):
@@ -91,7 +94,7 @@ def test_unreadable_spots_are_left_out(archive: Path, tmp_path: Path):
         return truth
 
     predict_with(archive, tmp_path, lose_some)
-    assert score_demo(archive, tmp_path).spots == {"S1": 50, "S2": 50}
+    assert set(score_demo(archive, tmp_path).spots) == {50}
 
 
 def test_a_slide_without_spots_has_no_score(archive: Path, tmp_path: Path):
@@ -99,9 +102,9 @@ def test_a_slide_without_spots_has_no_score(archive: Path, tmp_path: Path):
     names = list(list_genes().gene_id)
     write_predictions(tmp_path, "S2", np.zeros((0, 2)), np.zeros((0, len(names))), names)
     score = score_demo(archive, tmp_path)
-    assert score.spots == {"S1": 60, "S2": 0}
-    assert score.pearson["S2"].isna().all()
-    assert "1.00" in str(score)
+    assert score.groupby("sample").spots.unique().to_dict() == {"S1": 60, "S2": 0}
+    assert score[score["sample"] == "S2"].pearson.isna().all()
+    assert "(spots: S1 60, S2 0)" in next(describe_score(score))
 
 
 def test_missing_results_and_foreign_genes_are_refused(archive: Path, tmp_path: Path):
