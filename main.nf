@@ -70,7 +70,7 @@ workflow PREDICT_SLIDES {
         .map { meta, slide, record, tiles, _works -> tuple(meta, slide, record, tiles) }
     ENCODE(to_encode, staged_bundle, max_unreadable)
     PREDICT(TILE.out.tiles.join(TILE.out.thumbnail).join(ENCODE.out.features), staged_bundle, staged_genes)
-    REPORT(TILE.out.tiles.join(TILE.out.thumbnail).join(TILE.out.tissue).join(PREDICT.out.anndata), report_genes ?: '', report, formats)
+    REPORT(TILE.out.tiles.join(TILE.out.thumbnail).join(TILE.out.tissue).join(PREDICT.out.anndata), report_genes ?: '', report, formats, cohort)
 
     // Sorted, because an order that changes between runs would make -resume summarise again.
     status = TILE.out.status.mix(ENCODE.out.status, PREDICT.out.status, REPORT.out.status).toSortedList()
@@ -159,6 +159,8 @@ workflow {
         workflow.onComplete { release_lock(lock) }
         channel.of(as_json(parameters))
             .collectFile(name: 'params.json', storeDir: "${params.outdir}/pipeline_info", newLine: true)
+        // Nextflow's own diagram is a page that loads a script from the network; -with-dag still writes it.
+        file("${projectDir}/docs/images/${params.workflow}.svg").copyTo("${params.outdir}/pipeline_info/workflow.svg")
         if (params.workflow == 'train') {
             TRAIN_MODELS(
                 params.input,

@@ -10,6 +10,7 @@ process REPORT {
     val report_genes // with commas between them, or empty
     val page // whether to draw it
     val formats // with commas between them
+    val cohort // whether there will be the page of a cohort to link to
 
     output:
     tuple val(meta), path("${meta.id}/${meta.id}.html"), optional: true, emit: page
@@ -27,6 +28,7 @@ process REPORT {
         ${option('--report-genes', null, report_genes)} \\
         ${option('--formats', null, formats)} \\
         ${page ? '' : '--no-page'} \\
+        ${cohort ? '--cohort' : ''} \\
         --outdir ${quoted(meta.id)}
     """
 

@@ -13,6 +13,7 @@ process SUMMARISE {
     output:
     path 'summary.html', emit: page
     path 'summary.parquet', emit: table
+    path 'histocast_mqc.json', emit: multiqc
     path '*/status.json', emit: status
     path 'outcomes.json', emit: outcomes
     path 'failures.txt', emit: failures
@@ -26,7 +27,7 @@ process SUMMARISE {
 
     stub:
     """
-    touch summary.html summary.parquet outcomes.json failures.txt
+    touch summary.html summary.parquet histocast_mqc.json outcomes.json failures.txt
     for sample in \$(grep -o '"sample": "[^"]*"' <<< ${quoted(samples)} | cut -d'"' -f4); do
         mkdir "\$sample"
         echo "{\\"schema_version\\": 1, \\"sample\\": \\"\$sample\\", \\"outcome\\": \\"ok\\"}" > "\$sample/status.json"

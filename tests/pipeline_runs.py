@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import re
+import runpy
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
@@ -71,6 +73,33 @@ class Launcher:
             timeout=RUN_LIMIT_S,
             check=False,
         )
+
+
+def arrows_of(diagram: Path) -> set[tuple[str, str]]:
+    """Which process feeds which, over the operators between them, from what ``-with-dag x.mmd`` wrote."""
+    text = diagram.read_text()
+    names = {node: name.rpartition(":")[2] for node, name in re.findall(r"(v\d+)\(\[(.+?)\]\)", text)}
+    after: dict[str, set[str]] = {}
+    for one, other in re.findall(r"(v\d+) -->(?:\|.*?\|)? (v\d+)", text):
+        after.setdefault(one, set()).add(other)
+    found = set()
+    for node, name in names.items():
+        reached, open_nodes = set(), after.get(node, set())
+        while open_nodes:
+            reached |= open_nodes
+            passed = {each for each in open_nodes if each not in names}
+            open_nodes = {each for one in passed for each in after.get(one, set())} - reached
+        found |= {(name, names[each]) for each in reached & names.keys()}
+    return {(one, other) for one, other in found if one != other}
+
+
+def drawn_arrows(root: Path, workflow: str) -> set[tuple[str, str]]:
+    """The arrows of ``docs/images/<workflow>.svg``, whose file has to be what its script draws."""
+    script = runpy.run_path(str(root / "docs" / "site" / "draw_workflows.py"))
+    places, arrows = script["DRAWINGS"][workflow]
+    drawn = script["draw"](f"Workflow {workflow}", places, arrows)
+    assert (root / "docs" / "images" / f"{workflow}.svg").read_text() == drawn
+    return set(arrows)
 
 
 def write_samplesheet(path: Path, rows: Mapping[str, str | Path]) -> Path:

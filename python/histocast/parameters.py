@@ -131,7 +131,7 @@ class Parameters(Record):
     outdir: str = _parameter("outputs", "Folder, or s3:// prefix, for the results.", default="results")
     trace_report_suffix: str | None = _parameter(
         "outputs",
-        "In the names of Nextflow's own trace, report, timeline and diagram; when the run began, by default.",
+        "In the names of Nextflow's own trace, report and timeline; when the run began, by default.",
         default=None,
         pattern=r"^[\w.-]+$",
         examples=["2026-03-01_12-00-00"],

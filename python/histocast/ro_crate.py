@@ -19,6 +19,7 @@ MEDIA_TYPES = {
     "h5ad": "application/x-hdf5",
     "parquet": "application/vnd.apache.parquet",
     "html": "text/html",
+    "svg": "image/svg+xml",
     "geojson": "application/geo+json",
     "zip": "application/zip",
     "json": "application/json",
@@ -121,11 +122,14 @@ RUN, PIPELINE, ENGINE = "#run", "#pipeline", "#nextflow"
 
 COMPLETED, FAILED = ({"@id": f"http://schema.org/{how}ActionStatus"} for how in ("Completed", "Failed"))
 
+_HEAD_FILES = {
+    "pipeline_info/params.json": "Parameters of the run",
+    "pipeline_info/workflow.svg": "Diagram of the processes",
+}
 _ENGINE_FILES = {
     "trace_{}.txt": "Tasks with their resources",
     "report_{}.html": "Report of the workflow engine",
     "timeline_{}.html": "Timeline of the tasks",
-    "dag_{}.html": "Diagram of the processes",
 }
 
 
@@ -141,7 +145,7 @@ def run_files(run: RunRecord, named: Mapping[str, str]) -> dict[str, Entity]:
     graph: dict[str, Entity] = {}
     suffix = run.parameters.get("trace_report_suffix")
     engine = {f"pipeline_info/{name.format(suffix)}": meaning for name, meaning in _ENGINE_FILES.items() if suffix}
-    for path, name in {**named, "pipeline_info/params.json": "Parameters of the run", **engine}.items():
+    for path, name in {**named, **_HEAD_FILES, **engine}.items():
         add_file(graph, path, name)
     return graph
 

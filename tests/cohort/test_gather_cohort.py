@@ -232,7 +232,7 @@ class TestRefusals:
         (tmp_path / "empty").mkdir()
         with pytest.raises(MissingInputError, match=r"neither summary\.parquet nor"):
             gather(tmp_path / "empty")
-        write_results(tmp_path / "results", [SLIDES_MADE[-2], SLIDES_MADE[-3]])
+        write_results(tmp_path / "results", [SLIDES_MADE[-2]])
         with pytest.raises(DataError, match="no slide with a prediction"):
             gather(tmp_path / "results")
 
@@ -284,3 +284,19 @@ def test_few_slides_have_tables_and_no_map(tmp_path, count):
     assert ("X_pca" in data.obsm) == (count >= 3)
     assert "X_umap" not in data.obsm
     assert pl.read_parquet(tmp_path / "slides.parquet")["outlier"].null_count() == count
+
+
+def test_slides_that_are_all_unlike_the_training_tissue_are_accounted_for(tmp_path):
+    write_results(tmp_path / "results", [replace(SLIDES_MADE[-3], sample=f"S{number}") for number in range(3)])
+    (tmp_path / "sets.gmt").write_text(SETS)
+    Cohort(results=(tmp_path / "results",), outdir=tmp_path / "cohort", signatures=tmp_path / "sets.gmt").run()
+    assert matrix_of(tmp_path / "cohort").shape == (0, 40)
+    assert pl.read_parquet(tmp_path / "cohort" / "slides.parquet")["in_matrix"].to_list() == [False] * 3
+    assert pl.read_parquet(tmp_path / "cohort" / "signatures.parquet").is_empty()
+    assert "3 slides" in (tmp_path / "cohort" / "cohort.html").read_text()
+    # Others are added to it as to any other cohort.
+    write_results(tmp_path / "more", make_slides(4, prefix="T"))
+    Cohort(results=(tmp_path / "cohort", tmp_path / "more"), outdir=tmp_path / "cohort").run()
+    data = matrix_of(tmp_path / "cohort")
+    assert data.shape == (4, 40)
+    assert data.obsm["mean_embedding"].shape == (4, 8)

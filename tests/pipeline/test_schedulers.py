@@ -54,7 +54,7 @@ workflow {{
 SOONER = """
 executor {{ ${executor} {{ pollInterval = '200 ms'
     queueStatInterval = '200 ms' }} }}
-report.enabled = timeline.enabled = dag.enabled = false
+report.enabled = timeline.enabled = false
 """
 
 ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:triton-token"

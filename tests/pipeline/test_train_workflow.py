@@ -14,7 +14,7 @@ import torch
 from histocast.bundle import sha256_of_file
 from histocast.inference import verify_bundle
 from known_encoders import write_exported_encoder
-from pipeline_runs import Launcher, Run, count_by_process, write_samplesheet
+from pipeline_runs import Launcher, Run, arrows_of, count_by_process, drawn_arrows, write_samplesheet
 from several_files import write_mirax
 from stained_sections import GENES, GEOMETRY, paint_stained, write_ridge_recipe, write_training_sheet
 
@@ -210,9 +210,12 @@ def test_each_method_gets_its_bundle(launch: Launcher, training_sheet: Path) -> 
     sheet = training_sheet.read_text().replace("T1.tiff", "s3://archive/T1.tiff")
     training_sheet.write_text(sheet)
 
-    run = launch("-stub", "--workflow", "train", "--input", training_sheet, "--recipe", "her2st", "--methods", "a, b")
+    diagram = training_sheet.with_name("diagram.mmd")
+    given = ("--workflow", "train", "--input", training_sheet, "--recipe", "her2st", "--methods", "a, b")
+    run = launch("-stub", *given, "-with-dag", diagram)
 
     assert run.code == 0, run.output
+    assert arrows_of(diagram) == drawn_arrows(launch.root, "train")
     tasks = count_by_process(run.tasks("COMPLETED"))
     assert tasks == {"PLAN": 1, "PREPARE_ENCODERS": 1, "PREPARE": SECTIONS, "TRAIN": 4, "EVALUATE": 1, "EXPORT": 2}
     assert {path.parent.parent.name for path in run.outdir.glob("*/bundle/bundle.json")} == {"a", "b"}

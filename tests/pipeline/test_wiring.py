@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from histocast import __version__
-from pipeline_runs import Launcher, count_by_process, write_samplesheet
+from pipeline_runs import Launcher, arrows_of, count_by_process, drawn_arrows, write_samplesheet
 
 CLIENT, CLIENT_GPU = "here.org/histocast/client:0.1.0", "here.org/histocast/client-gpu:0.1.0"
 ENGINES = ("docker", "podman", "apptainer", "singularity")
@@ -47,7 +47,8 @@ def test_a_stub_run_writes_every_file_and_a_moved_server_keeps_the_cache(launch:
     assert not list(tmp_path.rglob(".command.run"))
     os.utime(lock, (time.time() - 601,) * 2)
 
-    first = launch(*given, "--trace_report_suffix", "first")
+    diagram = tmp_path / "diagram.mmd"
+    first = launch(*given, "--trace_report_suffix", "first", "-with-dag", diagram)
 
     assert first.code == 0, first.output
     assert "took over the results folder from run grave_turing of ada" in first.output
@@ -64,10 +65,12 @@ def test_a_stub_run_writes_every_file_and_a_moved_server_keeps_the_cache(launch:
             )
         ),
         *(f"{sample}/status.json" for sample in "AB"),
-        *("summary.html", "summary.parquet", "cohort/slides.parquet", "cohort/cohort.h5ad", "cohort/cohort.html"),
-        *(f"pipeline_info/{name}" for name in ("samples.json", "params.json", "provenance.json", "trace_first.txt")),
-        *(f"pipeline_info/{name}_first.html" for name in ("report", "timeline", "dag")),
+        *("summary.html", "summary.parquet", "histocast_mqc.json"),
+        *(f"cohort/{name}" for name in ("slides.parquet", "cohort.h5ad", "cohort.html")),
+        *(f"pipeline_info/{name}" for name in ("samples.json", "params.json", "provenance.json", "workflow.svg", "trace_first.txt")),
+        *(f"pipeline_info/{name}_first.html" for name in ("report", "timeline")),
     }
+    assert arrows_of(diagram) == drawn_arrows(launch.root, "predict")
     parameters = json.loads((first.outdir / "pipeline_info" / "params.json").read_text())
     assert parameters["max_unreadable"] == 0.05
     assert parameters["input"] == str(sheet)

@@ -52,6 +52,10 @@ def page(done) -> Page:
     return write_report(done[1], done[0])
 
 
+def test_a_page_of_a_run_with_a_cohort_links_back_to_it(done, tmp_path):
+    assert write_report(done[1], done[0], outdir=tmp_path, has_cohort=True).links == ["../cohort/cohort.html"]
+
+
 class TestPage:
     def test_it_needs_nothing_but_itself(self, page):
         assert all(resource.startswith("data:image/") for resource in page.resources)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import polars as pl
 import pytest
 
@@ -158,6 +163,27 @@ def test_figures_come_from_the_stages(mixed):
     assert (row["tissue_area_mm2"], row["tiles_per_s"], row["mean_val_pcc"]) == (12.25, 210.5, 0.24)
     assert [row[f"{stage}_s"] for stage in ("tile", "encode", "predict", "report")] == [2.5, 6.0, 4.0, 1.0]
     assert "predicted 1,204 12.2 3 1.0\u202f% 250 14" in page.text
+
+
+def test_multiqc_shows_every_sample_with_what_is_known_of_it(mixed, tmp_path):
+    folder = mixed[0]
+    done = subprocess.run(
+        [Path(sys.executable).with_name("multiqc"), folder, "--outdir", tmp_path / "multiqc", "--quiet", "--no-version-check"],
+        env={**os.environ, "MPLCONFIGDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (table,) = (tmp_path / "multiqc").rglob("multiqc_histocast*.txt")
+    shown = pl.read_csv(table, separator="\t", infer_schema=False)
+    assert sorted(shown["Sample"]) == ["A", "B", "C", "D", "E"]
+    row = shown.row(by_predicate=pl.col("Sample") == "A", named=True)
+    assert (row["outcome"], float(row["unusual_percent"])) == ("ok", pytest.approx(1.0, abs=0.01))
+    failed_row = shown.row(by_predicate=pl.col("Sample") == "B", named=True)
+    assert failed_row["outcome"] == "failed in encode"
+    assert not failed_row["spots"]
+    assert SECRET not in (tmp_path / "multiqc" / "multiqc_report.html").read_text()
 
 
 def test_metadata_travel_to_the_status_and_the_table_and_never_into_a_path(tmp_path):

@@ -187,6 +187,8 @@ def _genes(shown: Shown) -> Iterator[dict[str, Any]]:
     order = np.argsort(-sd * np.nan_to_num(np.maximum(accuracy, 0.0)), kind="stable")
     steps = FINE_STEPS if len(rows) <= FINE_SLIDES else COARSE_STEPS
     left = GENE_BYTES
+    if not shown.matrix.slides:
+        return
     for start in range(0, len(order), GENES_PER_CHUNK):
         chosen = np.sort(order[start : start + GENES_PER_CHUNK])
         values = np.concatenate([part[:, chosen] for _, part in shown.matrix.blocks()])

@@ -96,7 +96,7 @@ def gather_cohort(
     Raises
     ------
     DataError
-        The same sample twice, of different slides; slides of different models; no slide with a prediction; no set of which
+        The same sample twice, of different slides; slides of different models; no slide was predicted; no set of which
         enough genes are predicted.
     ConfigError
         The bundle sees each slide relative to itself, or scanpy is not installed.
@@ -206,13 +206,16 @@ def _gather(
                 check()
                 writer.write_table(pa.Table.from_pylist(batch.rows, schema=schema))
                 meter.advance(len(batch.rows))
-    if reader.model is None or not matrix.slides:
+    if reader.model is None:
         raise DataError(
-            "no slide with a prediction of tissue like the training tissue",
+            "no slide with a prediction",
             expected="at least one",
             where=", ".join(source.uri for source in found),
             advice="see summary.html of the runs for what became of their slides",
         )
+    if not matrix.slides:
+        log("cohort: no slide has tissue like the training tissue, so cohort.h5ad has no rows; see slides.parquet")
+        matrix.create(genes=reader.model.genes.num_rows)
     return reader.model
 
 

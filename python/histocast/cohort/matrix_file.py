@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -48,7 +48,9 @@ class MatrixFile:
         if not count:
             return
         if not self._datasets:
-            self._create(batch)
+            # Without the bundle's 90th percentiles there is no such share of any slide.
+            known = [name for name in LAYERS if name != "high_fraction" or np.isfinite(batch.statistics[name]).any()]
+            self.create(genes=values.shape[1], layers=known, embedding_dim=batch.embedding.shape[1])
         for name, dataset in self._datasets.items():
             dataset.resize(self.slides + count, axis=0)
             dataset[self.slides :] = batch.embedding if name == "embedding" else batch.statistics[name]
@@ -56,14 +58,13 @@ class MatrixFile:
         self._squares += np.square(values, dtype=np.float64).sum(axis=0)
         self.slides += count
 
-    def _create(self, batch: Batch) -> None:
-        genes = batch.statistics[X].shape[1]
+    def create(self, *, genes: int, layers: Sequence[str] = (), embedding_dim: int = 0) -> None:
+        """Begin with no slide; `append` does so by itself."""
         self._sum, self._squares = np.zeros(genes), np.zeros(genes)
-        # Without the bundle's 90th percentiles there is no such share of any slide.
-        known = [name for name in LAYERS if name != "high_fraction" or np.isfinite(batch.statistics[name]).any()]
         self._datasets[X] = self._dataset("X", genes)
-        self._datasets |= {name: self._dataset(f"layers/{name}", genes) for name in known}
-        self._datasets["embedding"] = self._dataset("obsm/mean_embedding", batch.embedding.shape[1])
+        self._datasets |= {name: self._dataset(f"layers/{name}", genes) for name in layers}
+        if embedding_dim:
+            self._datasets["embedding"] = self._dataset("obsm/mean_embedding", embedding_dim)
 
     def _dataset(self, name: str, width: int) -> h5py.Dataset:
         chunks = (BATCH, min(width, GENES_PER_CHUNK))
@@ -79,7 +80,9 @@ class MatrixFile:
         return self._datasets[X]
 
     def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and sd of each gene over the slides, [gene] each."""
+        """Mean and sd of each gene over the slides, [gene] each; of no slide NaN and 0."""
+        if not self.slides:
+            return np.full(len(self._sum), np.nan), np.zeros(len(self._sum))
         mean = self._sum / self.slides
         sd = np.sqrt(np.maximum(self._squares / self.slides - mean**2, 0.0))
         # What rounding leaves of a gene that is the same everywhere is no difference.

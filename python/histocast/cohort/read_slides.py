@@ -231,7 +231,7 @@ def _earlier_batch(rows: list[dict[str, Any]], matrix: h5py.File, start: int, sk
     return Batch(
         [row for row in rows if row["sample"] not in skip],
         {name: _read_rows(matrix, place, start, stop)[kept] for name, place in names.items()},
-        np.asarray(matrix["obsm/mean_embedding"][start:stop], np.float32)[kept],
+        _read_rows(matrix, "obsm/mean_embedding", start, stop)[kept],
     )
 
 
@@ -253,7 +253,8 @@ def metadata_columns(schema: pa.Schema) -> list[str]:
 def _read_rows(matrix: h5py.File, name: str, start: int, stop: int) -> Floats:
     if name in matrix:
         return np.asarray(matrix[name][start:stop], np.float32)
-    return np.full((stop - start, matrix["X"].shape[1]), np.nan, np.float32)
+    width = 0 if name == "obsm/mean_embedding" else matrix["X"].shape[1]
+    return np.full((stop - start, width), np.nan, np.float32)
 
 
 def _model_of(matrix: h5py.File) -> Model:
@@ -269,5 +270,6 @@ def _model_of(matrix: h5py.File) -> Model:
         genes_digest=str(known["inputs"]["genes"]) if "genes" in known["inputs"] else None,
         genes=genes.cast(pa.schema([SLIDE_SUMMARY.arrow().field(name) for name in KNOWN_OF_GENES])),
         embedding_column=str(known["embedding_column"]),
-        embedding_dim=int(matrix["obsm/mean_embedding"].shape[1]),
+        # A cohort without any slide like the training tissue has none.
+        embedding_dim=int(matrix["obsm/mean_embedding"].shape[1]) if "obsm/mean_embedding" in matrix else 0,
     )

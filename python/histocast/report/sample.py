@@ -46,6 +46,7 @@ def report_sample(
     page: Path | None,
     geojson: Path | None = None,
     report_genes: str | None = None,
+    has_cohort: bool = False,
 ) -> Verdict:
     """Write a sample's page, which needs no other file and no network; return the verdict it shows.
 
@@ -62,6 +63,8 @@ def report_sample(
     report_genes:
         Genes of the static maps, by symbol or identifier, with commas between them; default: genes predicted well whose
         maps differ.
+    has_cohort:
+        Whether the page links to that of the run's cohort.
 
     Raises
     ------
@@ -82,12 +85,12 @@ def report_sample(
     if geojson is not None:
         write_geojson(geojson, data, record, mask)
     if page is not None:
-        _write_page(page, data, record, mask, verdict=verdict, expression=expression, tiles=tiles, thumbnail=thumbnail)
+        content = _content(data, record, mask, verdict=verdict, expression=expression, tiles=tiles, thumbnail=thumbnail)
+        write_page(page, "sample.html", has_cohort=has_cohort, **content)
     return verdict
 
 
-def _write_page(
-    path: Path,
+def _content(
     data: SampleData,
     record: SlideRecord,
     tissue: NDArray[np.uint8],
@@ -96,10 +99,10 @@ def _write_page(
     expression: Path,
     tiles: Path,
     thumbnail: Path,
-) -> None:
+) -> dict[str, Any]:
+    """What the page shows."""
     picture = read_rgb(thumbnail, sample=record.sample)
     canvas = Canvas.over(data.centres_level0_px, thumbnail=picture, record=record)
-    known = data.provenance
     slide = _slide(picture, tissue, canvas, record)
     maps = make_maps(data, canvas, record)
     viewer = None
@@ -107,21 +110,19 @@ def _write_page(
         with open_columns(expression, sample=record.sample) as read:
             spent = _bytes_of_pictures([slide, maps])
             viewer = make_viewer(data, record, picture, canvas, read=read, spent_bytes=spent)
-    write_page(
-        path,
-        "sample.html",
-        sample=record.sample,
-        version=__version__,
-        verdict=verdict,
-        figures=_figures(data, record),
-        slide=slide,
+    return {
+        "sample": record.sample,
+        "version": __version__,
+        "verdict": verdict,
+        "figures": _figures(data, record),
+        "slide": slide,
         **maps,
-        viewer=viewer,
-        quality=_quality(data, record, laid=_count_rows(tiles)),
-        accuracy=_accuracy(data) if data.readable.any() else None,
-        intended_use=known["bundle"]["intended_use"],
-        provenance=_provenance(data, record),
-    )
+        "viewer": viewer,
+        "quality": _quality(data, record, laid=_count_rows(tiles)),
+        "accuracy": _accuracy(data) if data.readable.any() else None,
+        "intended_use": data.provenance["bundle"]["intended_use"],
+        "provenance": _provenance(data, record),
+    }
 
 
 def _bytes_of_pictures(content: Any) -> int:

@@ -24,8 +24,15 @@ ABOUT = {
 BATCH_FILES = {
     "summary.html": "Every row of the samplesheet with its outcome",
     "summary.parquet": "Every row of the samplesheet with its outcome, as a table",
+    "histocast_mqc.json": "The summary for a report of MultiQC",
     "pipeline_info/samples.json": "Rows of the samplesheet as they were validated, with locations",
 }
+COHORT_FILES = {
+    "cohort/slides.parquet": "Every row of the samplesheet with its quality and metadata, as a table",
+    "cohort/cohort.h5ad": "Slides by genes, as AnnData",
+    "cohort/cohort.html": "Slides as one data set, for reading",
+}
+SIGNATURES = {"cohort/signatures.parquet": "Scores of gene sets on each slide"}
 SAMPLE_FILES: dict[str, tuple[str, Stage]] = {
     "h5ad": ("Predicted expression, as AnnData", "predict"),
     "parquet": ("Predicted expression, as a table", "predict"),
@@ -45,7 +52,7 @@ def describe_run(run: RunRecord, *, check: CheckRecord, batch: BatchStatus, ende
     ``check``, ``batch``: what CHECK found and how every sample ended.
     ``ended``: when the last task of a sample had ended.
     """
-    graph = run_files(run, BATCH_FILES)
+    graph = run_files(run, {**BATCH_FILES, **_cohort_files(run, batch)})
     inputs = [_bundle(check), *_genes(check)]
     slides = {sample.sample: sample for sample in check.samples}
     actions = [_act_on_sample(graph, slides[status.sample], status, inputs) for status in batch.samples]
@@ -65,6 +72,14 @@ def describe_run(run: RunRecord, *, check: CheckRecord, batch: BatchStatus, ende
         whole=whole,
         about=ABOUT,
     )
+
+
+def _cohort_files(run: RunRecord, batch: BatchStatus) -> dict[str, str]:
+    """What COHORT writes, which gathers slides where any was predicted."""
+    is_predicted = any(stage.stage == "predict" and stage.outcome == "ok" for sample in batch.samples for stage in sample.stages)
+    if not run.parameters.get("cohort") or not is_predicted:
+        return {}
+    return COHORT_FILES | (SIGNATURES if run.parameters.get("signatures") else {})
 
 
 def _act_on_sample(

@@ -38,6 +38,8 @@ class Report(RecordedSlideStage):
     report_genes: ReportGenes = None
     no_page: bool = False
     """Write no page; the verdict is stated even so."""
+    cohort: bool = False
+    """Whether the page links to cohort/cohort.html of its run, which COHORT writes afterwards."""
     formats: Formats = None
 
     def work(self) -> tuple[Facts, Verdict]:
@@ -57,6 +59,7 @@ class Report(RecordedSlideStage):
             tissue=self.tissue,
             report_genes=self.report_genes,
             page=path_of.get("html"),
+            has_cohort=self.cohort,
             geojson=path_of.get("geojson"),
         )
         self._write_stores(path_of)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Summarise(Stage):
     """Account for every row of the samplesheet.
 
-    Writes summary.html, summary.parquet, outcomes.json and <sample>/status.json. Prints one line for each sample that
-    failed.
+    Writes summary.html, summary.parquet, histocast_mqc.json, outcomes.json and <sample>/status.json. Prints one line for each
+    sample that failed.
     """
 
     samples: Path

@@ -19,13 +19,14 @@ from histocast.records import (
     StageError,
     StatusRecord,
 )
+from histocast.stages.multiqc_table import write_multiqc
 from histocast.stages.summary_page import DID_NOT_RUN, SLIDE_STAGES, write_summary_page
 
 
 def write_summary(
     check: CheckRecord, statuses: Sequence[StatusRecord], outdir: Path, *, has_cohort: bool = False
 ) -> list[SampleStatus]:
-    """Write ``summary.html``, ``summary.parquet``, ``outcomes.json`` and ``<sample>/status.json``.
+    """Write ``summary.html``, ``summary.parquet``, ``histocast_mqc.json``, ``outcomes.json`` and ``<sample>/status.json``.
 
     A row without a record of a stage has failed there: nothing vanishes because a task left no trace.
 
@@ -48,6 +49,7 @@ def write_summary(
     schema = SUMMARY.arrow(*(pa.field(f"{METADATA_PREFIX}{name}", pa.string()) for name in names))
     write_table(outdir / "summary.parquet", pa.Table.from_pylist(rows, schema=schema), provenance)
     write_summary_page(outdir / "summary.html", check, results, rows, has_cohort=has_cohort)
+    write_multiqc(outdir / "histocast_mqc.json", rows)
     return results
 
 
