@@ -29,7 +29,8 @@ def cluster_slides(components: NDArray[np.float32]) -> NDArray[np.int32] | None:
         return None
     random = np.random.default_rng(0)
     sample = random.permutation(len(components))[:SAMPLED]
-    reference = random.normal(size=components.shape).astype(np.float32) * components.std(axis=0)
+    reference = random.standard_normal(components.shape, dtype=np.float32)
+    reference *= components.std(axis=0)
     best, kept = LEAST_GAIN, None
     for number in range(2, MOST_CLUSTERS + 1):
         silhouette, found = _partition(components, number, sample)

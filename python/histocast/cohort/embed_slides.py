@@ -79,6 +79,9 @@ def embed_slides(matrix: h5py.Dataset, *, sd: NDArray[np.float64], scratch: Path
         scanpy.pp.pca(data, n_comps=components, chunked=True, chunk_size=max(_CHUNK, components))
         places = data.obsm["X_pca"].astype(np.float32)
         made = Embedding(places, genes, np.asarray(data.uns["pca"]["variance_ratio"]), None)
+        # The values, mapped from disk, stay in memory no longer than the components need them.
+        del values
+        data = anndata.AnnData(obsm={"X_pca": places}, shape=(slides, 0))
         if slides < FEWEST_FOR_MAP:
             return made
         # By scikit-learn at any size: from 8,192 slides on scanpy would search with pynndescent, whose present release hands it

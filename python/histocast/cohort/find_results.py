@@ -53,13 +53,11 @@ def find_results(uri: str) -> Results | EarlierCohort:
     """
     finish_replacing(Path(uri), COHORT_FILES)
     root = uri.rstrip("/")
-    files = list(list_files(root))
     known = {SLIDES_FILE: "", MATRIX_FILE: "", SUMMARY_FILE: ""}
-    known |= {name: file for file in files if (name := file.removeprefix(f"{root}/")) in known}
-    if known[SLIDES_FILE] and known[MATRIX_FILE]:
-        return EarlierCohort(uri, slides=known[SLIDES_FILE], matrix=known[MATRIX_FILE])
     slides: dict[str, str] = {}
-    for file in files:
+    for file in list_files(root):
+        if (within := file.removeprefix(f"{root}/")) in known:
+            known[within] = file
         name = PurePosixPath(file).name
         if not name.endswith(SLIDE_ENDING) or name.startswith("."):
             continue
@@ -72,6 +70,8 @@ def find_results(uri: str) -> Results | EarlierCohort:
                 advice="give the folders of different runs one by one",
             )
         slides[sample] = file
+    if known[SLIDES_FILE] and known[MATRIX_FILE]:
+        return EarlierCohort(uri, slides=known[SLIDES_FILE], matrix=known[MATRIX_FILE])
     if not slides and not known[SUMMARY_FILE]:
         raise MissingInputError(
             f"neither {SUMMARY_FILE} nor any <sample>{SLIDE_ENDING}",
