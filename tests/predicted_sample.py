@@ -8,7 +8,7 @@ from typing import Any
 from histocast.bundle import Bundle
 from histocast.expression.predict_expression import predict_expression
 from histocast.inference import open_predictor
-from histocast.report import report_sample
+from histocast.report.sample import PageFile, report_sample
 from page_parser import Page
 from sample_bundle import SlideFiles
 
@@ -35,10 +35,8 @@ def write_report(files: SlideFiles, folder: Path, **changes: Any) -> Page:
         "tiles": files.tiles,
         "thumbnail": files.thumbnail,
         "tissue": files.tissue,
-        "page": folder / f"{files.record.sample}.html",
     }
-    if outdir := changes.pop("outdir", None):
-        changes["page"] = outdir / f"{files.record.sample}.html"
-    given = {**known, **changes}
-    report_sample(**given)
-    return Page(given["page"])
+    path = changes.pop("outdir", folder) / f"{files.record.sample}.html"
+    page = PageFile(path, has_cohort=changes.pop("has_cohort", False))
+    report_sample(**{**known, **changes}, page=page)
+    return Page(path)

@@ -55,6 +55,10 @@ TRAIN_ARROWS = (
 )
 DRAWINGS = {"predict": (PREDICT, PREDICT_ARROWS), "train": (TRAIN, TRAIN_ARROWS)}
 
+_HEAD = (
+    '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    '<path d="M0,0 L8,4 L0,8 z"/></marker>'
+)
 _STYLE = """
 text { font: 12px sans-serif; text-anchor: middle; fill: #4a5560 } .name { font-weight: 600; font-size: 13px; fill: #14323c }
 rect { fill: #eef6f5; stroke: #2a7f79 } path { fill: none; stroke: #7c8a94 } marker path { fill: #7c8a94; stroke: none }
@@ -69,8 +73,7 @@ def draw(title: str, places: Places, arrows: Arrows) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{title}">',
         f"<title>{title}</title><style>{_STYLE}</style>",
-        '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0,0 L8,4 L0,8 z"/></marker>',
+        _HEAD,
         *(_arrow(one, other, places) for one, other in arrows),
         *(line for name in places for line in _box(name, places)),
         "</svg>",

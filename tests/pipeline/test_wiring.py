@@ -67,7 +67,10 @@ def test_a_stub_run_writes_every_file_and_a_moved_server_keeps_the_cache(launch:
         *(f"{sample}/status.json" for sample in "AB"),
         *("summary.html", "summary.parquet", "histocast_mqc.json"),
         *(f"cohort/{name}" for name in ("slides.parquet", "cohort.h5ad", "cohort.html")),
-        *(f"pipeline_info/{name}" for name in ("samples.json", "params.json", "provenance.json", "workflow.svg", "trace_first.txt")),
+        *(
+            f"pipeline_info/{name}"
+            for name in ("samples.json", "params.json", "provenance.json", "workflow.svg", "trace_first.txt")
+        ),
         *(f"pipeline_info/{name}_first.html" for name in ("report", "timeline")),
     }
     assert arrows_of(diagram) == drawn_arrows(launch.root, "predict")

@@ -168,7 +168,14 @@ def test_figures_come_from_the_stages(mixed):
 def test_multiqc_shows_every_sample_with_what_is_known_of_it(mixed, tmp_path):
     folder = mixed[0]
     done = subprocess.run(
-        [Path(sys.executable).with_name("multiqc"), folder, "--outdir", tmp_path / "multiqc", "--quiet", "--no-version-check"],
+        [
+            Path(sys.executable).with_name("multiqc"),
+            folder,
+            "--outdir",
+            tmp_path / "multiqc",
+            "--quiet",
+            "--no-version-check",
+        ],
         env={**os.environ, "MPLCONFIGDIR": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -1,5 +1,1 @@
-"""Pages people read: one a sample, and one that accounts for every sample of a batch."""
-
-from histocast.report.sample import report_sample
-
-__all__ = ["report_sample"]
+"""Pages people read: one per sample, one that accounts for every sample of a run, and one of a cohort."""

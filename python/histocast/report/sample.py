@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,15 @@ SHOWN_GENES, SHOWN_UNSEEN = 9, 6
 SLIDE_PX, SLIDE_BYTES = 900, 150_000
 
 
+@dataclass(frozen=True)
+class PageFile:
+    """A page to write, and what it links to."""
+
+    path: Path
+    has_cohort: bool = False
+    """Whether it links to the page of the run's cohort."""
+
+
 def report_sample(
     *,
     expression: Path,
@@ -43,10 +53,9 @@ def report_sample(
     tiles: Path,
     thumbnail: Path,
     tissue: Path,
-    page: Path | None,
+    page: PageFile | None,
     geojson: Path | None = None,
     report_genes: str | None = None,
-    has_cohort: bool = False,
 ) -> Verdict:
     """Write a sample's page, which needs no other file and no network; return the verdict it shows.
 
@@ -63,8 +72,6 @@ def report_sample(
     report_genes:
         Genes of the static maps, by symbol or identifier, with commas between them; default: genes predicted well whose
         maps differ.
-    has_cohort:
-        Whether the page links to that of the run's cohort.
 
     Raises
     ------
@@ -86,7 +93,7 @@ def report_sample(
         write_geojson(geojson, data, record, mask)
     if page is not None:
         content = _content(data, record, mask, verdict=verdict, expression=expression, tiles=tiles, thumbnail=thumbnail)
-        write_page(page, "sample.html", has_cohort=has_cohort, **content)
+        write_page(page.path, "sample.html", has_cohort=page.has_cohort, **content)
     return verdict
 
 

@@ -76,7 +76,9 @@ def describe_run(run: RunRecord, *, check: CheckRecord, batch: BatchStatus, ende
 
 def _cohort_files(run: RunRecord, batch: BatchStatus) -> dict[str, str]:
     """What COHORT writes, which gathers slides where any was predicted."""
-    is_predicted = any(stage.stage == "predict" and stage.outcome == "ok" for sample in batch.samples for stage in sample.stages)
+    is_predicted = any(
+        stage.stage == "predict" and stage.outcome == "ok" for sample in batch.samples for stage in sample.stages
+    )
     if not run.parameters.get("cohort") or not is_predicted:
         return {}
     return COHORT_FILES | (SIGNATURES if run.parameters.get("signatures") else {})

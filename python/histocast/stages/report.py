@@ -45,7 +45,7 @@ class Report(RecordedSlideStage):
     def work(self) -> tuple[Facts, Verdict]:
         """Write the files; return their digests and the verdict (see `histocast.report.report_sample`)."""
         from histocast.bundle import sha256_of_file, sha256_of_folder
-        from histocast.report import report_sample
+        from histocast.report.sample import PageFile, report_sample
 
         formats = read_formats(self.formats)
         kinds = [] if self.no_page else ["html"]
@@ -58,8 +58,7 @@ class Report(RecordedSlideStage):
             thumbnail=self.thumbnail,
             tissue=self.tissue,
             report_genes=self.report_genes,
-            page=path_of.get("html"),
-            has_cohort=self.cohort,
+            page=None if self.no_page else PageFile(path_of["html"], has_cohort=self.cohort),
             geojson=path_of.get("geojson"),
         )
         self._write_stores(path_of)
