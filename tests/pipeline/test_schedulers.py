@@ -193,16 +193,8 @@ def test_pods_ask_for_processors_memory_and_gpu_and_an_image_that_cannot_be_pull
 
         run = launch(
             *("-stub", "-c", settings, "-profile", "k8s,gpu", "--registry", "here.org"),
-            *(
-                "--input",
-                sheet,
-                "--bundle",
-                "s3://lab/bundle",
-                "--node_cache",
-                tmp_path / "cache",
-                "--formats",
-                "h5ad,spatialdata",
-            ),
+            *("--input", sheet, "--bundle", "s3://lab/bundle", "--node_cache", tmp_path / "cache"),
+            *("--formats", "h5ad,spatialdata"),
         )
 
     assert run.code != 0
