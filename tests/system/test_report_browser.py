@@ -268,6 +268,9 @@ def test_clusters_are_a_layer_where_there_are_some(browser, tmp_path):
     assert (found[first & readable] == one).all()
     assert (found[~first & readable] == two).all()
     assert (found[~readable] == GREY).all()
+    ticks = reader.run("return [...document.querySelector('.view .ticks').children].map((tick) => tick.textContent)")
+    assert ticks == ["1", "2"]
+    assert reader.find(".view .facts").text == "", "no accuracy of a gene"
     reader.point_at(data.obsm["spatial"][5])
     reader.wait(lambda: reader.told()["Cluster"] == ("1" if first[5] else "2"))
 

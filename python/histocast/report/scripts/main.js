@@ -119,7 +119,7 @@ class Viewer {
       return { values, range: [0, high], palette: "cividis", digits: panel.digits, name: `interval of ${symbol}`, note };
     }
     const { title, note, range, palette, digits } = this.layers[layer];
-    return { values: this.spots[layer], range, palette, digits, name: title, note };
+    return { values: this.spots[layer], range, palette, digits, whole: digits === 0, name: title, note };
   }
 
   update() {
@@ -132,7 +132,7 @@ class Viewer {
     const { element, map } = panel;
     const part = (selector) => element.querySelector(selector);
     part(".name").textContent = content.name;
-    part(".facts").textContent = this.facts(panel);
+    part(".facts").textContent = this.controls.layer.value in this.layers ? "" : this.facts(panel);
     part(".unit").textContent = content.note;
     const palette = this.palettes[content.palette];
     map.spot = this.spot;
@@ -140,13 +140,18 @@ class Viewer {
     map.canvas.setAttribute("aria-label", `Map of ${content.name}, sample ${this.page.sample}`);
     part(".ramp").style.background = `linear-gradient(to right, ${palette.filter((_, level) => level % 15 === 0).join()})`;
     part(".ticks").replaceChildren(
-      ...ticksOf(content.range).map(([place, label]) => {
+      ...this.ticks(content).map(([place, label]) => {
         const tick = Object.assign(document.createElement("li"), { textContent: label });
         tick.style.left = `${100 * place}%`;
         return tick;
       }),
     );
     this.drawHistogram(panel);
+  }
+
+  /** Of a scale of whole numbers these alone. */
+  ticks({ range, whole }) {
+    return ticksOf(range, whole ? 1 : 0);
   }
 
   drawHistogram({ element, content }) {
@@ -226,7 +231,7 @@ class Viewer {
       title: panel.content.name,
       subtitle: `${this.page.sample}, predicted`,
       palette: this.palettes[panel.content.palette],
-      ticks: ticksOf(panel.content.range),
+      ticks: this.ticks(panel.content),
     }));
     offer(this.name("png"), await makePng(panels));
   }

@@ -40,9 +40,9 @@ export function roundStep(about) {
   return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= about * (1 - 1e-9)) ?? 10 * power;
 }
 
-/** About four round values within a scale. @returns {[number, string][]} place from 0 to 1, and label */
-export function ticksOf([low, high]) {
-  const step = roundStep((high - low) / 4);
+/** About four round values within a scale, `least` apart. @returns {[number, string][]} place from 0 to 1, and label */
+export function ticksOf([low, high], least = 0) {
+  const step = Math.max(roundStep((high - low) / 4), least);
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const ticks = [];
   for (let number = Math.ceil(low / step - 1e-9); number <= Math.floor(high / step + 1e-9); number++) {
