@@ -6,10 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-PREDICT_PATH = ("check", "tile", "encode", "predict", "report", "summarise")
-
 
 def run_python(root: Path, code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -22,17 +18,66 @@ def run_python(root: Path, code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("module", ["numpy", "pyarrow", "onnxruntime", "anndata", "boto3", "cv2", "tritonclient"])
-def test_help_imports_nothing_heavy(root: Path, module: str) -> None:
+def test_help_imports_nothing_heavy(root: Path) -> None:
+    heavy = {"numpy", "pyarrow", "onnxruntime", "anndata", "pandas", "scipy", "boto3", "obstore", "cv2", "tritonclient"}
     code = (
         "import sys, histocast.cli as cli\n"
         "sys.argv = ['histocast', 'encode', '--help']\n"
         "try: cli.main()\n"
-        f"except SystemExit: assert {module!r} not in sys.modules\n"
+        f"except SystemExit: assert not {heavy} & set(sys.modules)\n"
         "else: raise AssertionError('no exit')\n"
     )
     result = run_python(root, code)
     assert result.returncode == 0, result.stderr
+
+
+NEVER = {
+    *("boto3", "botocore", "obstore", "tritonclient", "grpc"),  # for S3 and for servers
+    *(
+        "torch",
+        "sklearn",
+        "matplotlib",
+        "polars",
+        "scanpy",
+        "Bio",
+        "openai",
+        "transformers",
+    ),  # for training, cohorts, genes
+    *("dask", "spatialdata", "xarray", "numba"),  # what anndata can be used with
+    *("scipy.cluster", "scipy.stats", "scipy.optimize"),  # for slides of more tiles
+}
+TABLES = {"anndata", "scipy", "h5py", "zarr", "jinja2"}
+PIXELS = {"cv2", "openslide", "tifffile", "imagecodecs"}
+UNWANTED = {
+    "check": NEVER | TABLES | PIXELS,
+    "tile": NEVER | TABLES,
+    "encode": NEVER | TABLES,
+    "predict": NEVER | {"jinja2"},
+    "report": NEVER,
+    "summarise": NEVER,
+}
+
+
+def test_a_verb_at_work_imports_what_it_uses(root: Path, tmp_path: Path) -> None:
+    """The verbs of a small slide one after the other in one process: what one has not imported, none before it has."""
+    code = f"""
+import sys
+sys.path.append({str(root / "benchmarks")!r})
+from pathlib import Path
+from startup import make_slide, verb_arguments
+from histocast.cli import main
+folder = Path({str(tmp_path)!r})
+make_slide(folder)
+for verb, arguments in verb_arguments(folder).items():
+    sys.argv = ["histocast", verb, *arguments]
+    try: main()
+    except SystemExit as ended: assert not ended.code
+    unwanted = {UNWANTED!r}[verb] & set(sys.modules)
+    assert not unwanted, f"{{verb}}: {{unwanted}}"
+"""
+    result = run_python(root, code)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "summary.html").is_file()
 
 
 def test_a_slide_is_predicted_where_torch_is_not_installed(root: Path, tmp_path: Path) -> None:

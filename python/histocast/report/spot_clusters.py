@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2, vq
-from scipy.spatial.distance import cdist
 
 MOST_CLUSTERS = 7
 """As many as there are colours that everybody tells apart."""
@@ -41,6 +39,9 @@ def cluster_spots(
     values = values[:, np.ptp(values, axis=0) > 0]
     if values.shape[1] < 2:
         return None
+    # SciPy takes a while to load.
+    from scipy.cluster.vq import vq
+
     components = _components(values)
     random = np.random.default_rng(0)
     sample = components[random.permutation(len(components))[:SAMPLED]]
@@ -71,6 +72,9 @@ def _components(values: Floats) -> Floats:
 
 def _partition(points: Floats, number: int) -> tuple[float, Floats]:
     """The mean silhouette of points [point, component] in so many clusters, and the clusters' centres."""
+    from scipy.cluster.vq import kmeans2, vq
+    from scipy.spatial.distance import cdist
+
     random = np.random.default_rng(0)
     with warnings.catch_warnings():
         # Of a start that leaves a cluster empty; it is not the best.
