@@ -81,13 +81,14 @@ class HeldOut:
         }
 
     @cached_property
-    def controls(self) -> dict[str, dict[str, dict[str, Floats]]]:
-        """`gene_metrics` of every control that is no model's own, by control and sample."""
+    def controls(self) -> list[tuple[str, Section, dict[str, Floats]]]:
+        """Every control that is no model's own, on every section, with its `gene_metrics`."""
         predicted = predict_controls(self.training, self.fold, protocol=self.protocol)
-        return {
-            subject: {sample: gene_metrics(self.truths[sample], values) for sample, values in by_sample.items()}
+        return [
+            (subject, section, gene_metrics(self.truths[section.record.sample], by_sample[section.record.sample]))
             for subject, by_sample in predicted.items()
-        }
+            for section in self.sections
+        ]
 
 
 class ModelScorer:
@@ -137,9 +138,8 @@ class ModelScorer:
 
     def score_controls(self) -> None:
         """Score the controls that are no model's own; lists of best genes are the model's."""
-        for subject, by_sample in self.held.controls.items():
-            for section in self.held.sections:
-                self._score(section, subject, by_sample[section.record.sample])
+        for subject, section, by_gene in self.held.controls:
+            self._score(section, subject, by_gene)
 
     def _score(
         self, section: Section, subject: str, by_gene: dict[str, Floats], extra: dict[str, float] | None = None
