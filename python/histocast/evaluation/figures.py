@@ -92,7 +92,8 @@ def best_by_rank_sum(pearson: NDArray[np.float64], folds: Sequence[str], *, coun
     A gene's Pearson in a fold is the mean over the fold's sections that have it; one that none has ranks last.
     """
     names = sorted(set(folds))
-    of_fold = np.array([_mean_known_columns(pearson[[fold == name for fold in folds]]) for name in names])
+    parts = [pearson[[fold == name for fold in folds]] for name in names]
+    of_fold = np.array([[mean_known(gene) for gene in part.T] for part in parts])
     filled = np.nan_to_num(of_fold, nan=-2.0)
     ranks = np.argsort(np.argsort(-filled, axis=1, kind="stable"), axis=1, kind="stable").sum(axis=0)
     return np.argsort(ranks, kind="stable")[:count]
@@ -102,10 +103,6 @@ def natural_key(name: str) -> list[tuple[bool, int, str]]:
     """Key that sorts names as people do: C2 before C10."""
     parts = (part for part in re.split(r"(\d+)", name) if part)
     return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
-
-
-def _mean_known_columns(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.array([mean_known(column) for column in values.T])
 
 
 def _known(value: float) -> float | None:

@@ -53,14 +53,14 @@ def export_bundle(
         shutil.copyfile(model / "genes.parquet", temporary)
     changes: Mapping[str, object] = {
         "encoders": specs,
-        "fusion": fusion.model_dump(),
+        "fusion": fusion,
         "version": version,
         "name": name or trained.name,
         "description": description or trained.description,
         "intended_use": INTENDED_USE,
         "metrics": _figures(evaluation, record) if evaluation else (),
     }
-    bundle = Bundle.model_validate({**trained.model_dump(), **{k: _plain(v) for k, v in changes.items()}})
+    bundle = Bundle.model_validate({**trained.model_dump(), **changes})
     write_text(outdir / "README.md", render_model_card(bundle, record))
     write_json(outdir / "bundle.json", bundle)
     verify_bundle(outdir)
@@ -80,10 +80,6 @@ def _write_fusion(fusion: FusionSpec, model: Path, outdir: Path, precision: Prec
     difference = write_half_precision(model / file, outdir / file)
     log(f"fusion graph in half precision: at most {difference:.1e} from single, relative to 1 + the value")
     return fusion.model_copy(update={"sha256": sha256_of_file(outdir / file), "precision": precision})
-
-
-def _plain(value: object) -> object:
-    return [part.model_dump() for part in value] if isinstance(value, tuple) else value
 
 
 def _copy_encoder(spec: EncoderSpec, encoders: Path, outdir: Path) -> EncoderSpec:

@@ -68,7 +68,7 @@ def choose_pages(file: tifffile.TiffFile, *, where: str) -> SlidePages:
         candidates = [(page,) for page in pages if page is not slide[0]]
         earlier = [(page,) for page in pages[:first] if not page.subfiletype & _REDUCED]
         _refuse_hidden_planes(pages[0], where)
-    subordinate = _sub_levels(slide)
+    subordinate = list(zip(*map(_sub_pages, slide), strict=False))
     levels: list[tuple[Page, ...]] = []
     for level in sorted([*candidates, *subordinate], key=lambda level: -level[0].imagewidth):
         if level not in earlier and _is_level(level[0], slide[0], levels[-1][0] if levels else slide[0]):
@@ -206,10 +206,6 @@ def _are_red_green_blue(names: Sequence[str]) -> bool:
     counted = [f"channel {number}" for number in range(3)], [f"channel:0:{number}" for number in range(3)]
     plain = [["red", "green", "blue"], ["r", "g", "b"], ["", "", ""], *counted]
     return not words or words in plain
-
-
-def _sub_levels(slide: Sequence[Page]) -> list[tuple[Page, ...]]:
-    return list(zip(*(_sub_pages(page) for page in slide), strict=False))
 
 
 def _sub_pages(page: Page) -> list[Page]:

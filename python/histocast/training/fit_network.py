@@ -125,10 +125,11 @@ def fit_network(
     residual = np.maximum(heldout_sd(labels[scored], heldout[scored]), 1e-6)
     ensemble = Ensemble(members, residual_sd=torch.tensor(residual, dtype=torch.float32), panel_text=maker.panel_text)
     encoder = _encoder_of(networks[0], sections[-1], recipe)
+    fixed = {"gene": text.panel} if text is not None and ensemble.takes_genes else {}
     return Fitted(
         module=ensemble.eval(),
         fusion=fusion,
-        example=_example(training, sections[-1], fusion, fixed=_fixed(text, ensemble), encoder=encoder),
+        example=_example(training, sections[-1], fusion, fixed=fixed, encoder=encoder),
         labels=labels,
         section=section_index(sections),
         heldout_expression=heldout,
@@ -254,10 +255,6 @@ def _gene_text(training: TrainingSet, config: Config, path: Path | None, *, wher
             advice="give --gene-text, made by 'histocast genes embed', or switch the option model.gene_text off",
         )
     return read_gene_text(path, training.panel, others=training.recipe.unseen_genes)
-
-
-def _fixed(text: GeneText | None, ensemble: Ensemble) -> dict[str, NDArray[Any]]:
-    return {"gene": text.panel} if text is not None and ensemble.takes_genes else {}
 
 
 def _group(inner: InnerSplit, members: int, *, one_network: bool) -> InnerSplit:

@@ -16,7 +16,6 @@ from histocast.bundle import (
     Bundle,
     Calibration,
     EncoderSpec,
-    FusionSpec,
     GeneTextSpec,
     OutOfDistribution,
     sha256_of_file,
@@ -230,6 +229,7 @@ def _describe(
         *(each.model_copy(update={"file": None}) for each in training.encoders),
         *(() if encoder is None else (encoder,)),
     )
+    graph = {"file": "fusion.onnx", "sha256": sha256_of_file(outdir / "fusion.onnx")}
     licences = licence_parts(encoders, data_licence=recipe.data_licence, text=fitted.learned_text)
     return Bundle(
         name=f"{recipe.name}-{recipe.method}",
@@ -240,7 +240,7 @@ def _describe(
         licence=join_licences(licences),
         geometry=shared.geometry,
         encoders=encoders,
-        fusion=_with_file(fitted.fusion, outdir / "fusion.onnx"),
+        fusion=fitted.fusion.model_copy(update=graph),
         genes_sha256=sha256_of_file(outdir / "genes.parquet"),
         gene_count=len(training.panel) + (0 if fitted.gene_text is None else len(fitted.gene_text.other_ids)),
         gene_text=_describe_text(fitted.gene_text),
@@ -270,10 +270,6 @@ def _describe_text(text: GeneText | None) -> GeneTextSpec | None:
     return GeneTextSpec(
         encoder=text.encoder, encoder_revision=text.encoder_revision, near_distance=near_distance(text.panel)
     )
-
-
-def _with_file(fusion: FusionSpec, path: Path) -> FusionSpec:
-    return fusion.model_copy(update={"file": path.name, "sha256": sha256_of_file(path)})
 
 
 def _out_of_distribution(sections: tuple[Section, ...], fitted: Fitted, *, column: str) -> OutOfDistribution:
