@@ -370,7 +370,9 @@ def test_a_verb_without_its_extra_says_how_to_install_it(root: Path, tmp_path: P
     assert "pip install 'histocast[train]'" in ended.stderr
 
 
-@pytest.mark.parametrize("library", ["torch", "sklearn.linear_model", "Bio", "sentence_transformers"])
+@pytest.mark.parametrize(
+    "library", ["torch", "sklearn.linear_model", "Bio", "sentence_transformers", "spatialdata", "geopandas"]
+)
 def test_every_extra_is_known_by_what_is_imported(library: str) -> None:
     error = known_error(ModuleNotFoundError(f"No module named {library!r}", name=library))
     assert "pip install 'histocast[" in str(error)
