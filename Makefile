@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # As pip does: trust what the machine trusts, also behind an inspecting proxy.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup setup-train demo triton readers test test-strict system-test root-on-debian check lint-nextflow nf-test images try-images pin-images pinned-images wheel publish-wheel docs format lock schema clean
+.PHONY: help setup setup-train demo triton readers test test-strict system-test root-on-debian check lint-nextflow nf-test images try-images pin-images pinned-images address wheel publish-wheel docs format lock schema clean
 
 help:
 	@echo 'make setup   .venv/ with histocast, and .tools/bin/nextflow where PATH has no nextflow'
@@ -246,6 +246,13 @@ pinned-images:
 wheel: $(VENV)/.build.stamp
 	@rm -rf dist
 	$(VENV)/bin/python -m hatchling build --target wheel --directory dist
+
+# Where the project is published, written once it is known: a release refuses to be made without it.
+address:
+	@[[ '$(ADDRESS)' =~ ^https://[a-zA-Z0-9./_-]+$$ ]] || { echo 'make address ADDRESS=https://...'; exit 64; }
+	sed -i "/^    homePage = /d; s|^    mainScript = |    homePage = '$(ADDRESS)'\n&|" nextflow.config
+	sed -i "/^repository-code: /d; s|^license: |repository-code: $(ADDRESS)\n&|" CITATION.cff
+	sed -i "/^\[project.urls\]/,+2d; s|^\[project.scripts\]|[project.urls]\nRepository = \"$(ADDRESS)\"\n\n&|" pyproject.toml
 
 # As the workflow that runs this, whose identity PyPI trusts: there is no password.
 publish-wheel: $(VENV)/.build.stamp

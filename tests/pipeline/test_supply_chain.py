@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,26 @@ def make(target: str, checkout: Path, *, docker: str = "exit 1") -> subprocess.C
 
 BASE, OTHER = "docker.io/library/python:3.11-slim", "nvcr.io/nvidia/tritonserver:25.10-py3"
 SOME, NEW = (f"sha256:{letter * 64}" for letter in "ab")
+
+
+def test_an_address_is_written_where_tools_look_for_it_and_a_release_needs_it(root: Path, tmp_path: Path) -> None:
+    for name in ("Makefile", "nextflow.config", "CITATION.cff", "pyproject.toml"):
+        shutil.copy(root / name, tmp_path / name)
+    step = next(step for step in read("release.yml")["jobs"]["check"]["steps"] if "manifest" in step.get("name", ""))
+    for owner in ("first", "second"):
+        server = {"GITHUB_SERVER_URL": "https://git.example", "GITHUB_REPOSITORY": f"{owner}/histocast"}
+        check = ["bash", "-c", step["run"]]
+        environment = {**os.environ, **server}
+        assert subprocess.run(check, cwd=tmp_path, env=environment, check=False, capture_output=True).returncode == 1
+        address = f"https://git.example/{owner}/histocast"
+        subprocess.run(["make", "address", f"ADDRESS={address}"], cwd=tmp_path, check=True, capture_output=True)
+        subprocess.run(check, cwd=tmp_path, env=environment, check=True)
+        assert yaml.safe_load((tmp_path / "CITATION.cff").read_text())["repository-code"] == address
+        assert tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]["urls"] == {"Repository": address}
+    lines = [(root / name).read_text().count("\n") for name in ("CITATION.cff", "pyproject.toml")]
+    assert [(tmp_path / name).read_text().count("\n") for name in ("CITATION.cff", "pyproject.toml")] == [
+        lines[0] + 1, lines[1] + 3
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

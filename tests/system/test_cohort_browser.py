@@ -25,6 +25,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 EVIL = "</script><script>window.evil=1</script>"
+A4_PX = 794
 SITES = ("north", "south", EVIL)
 
 
@@ -196,6 +197,28 @@ def test_it_is_accessible_and_fits(reader, width, colours):
     assert reader.run("return document.documentElement.scrollWidth") <= width
     found = Axe().run(reader.browser)["violations"]
     assert not [(each["id"], each["impact"], [node["target"] for node in each["nodes"]][:4]) for each in found]
+
+
+def test_paper_has_the_distribution_and_the_map_and_not_the_controls(reader):
+    reader.open(width=A4_PX, media="print", colours="dark")
+    shown = "return [...document.querySelectorAll(arguments[0])].map((each) => each.getBoundingClientRect().height > 0)"
+    assert not any(reader.run(shown, ".controls, .slides"))
+    assert all(reader.run(shown, ".groups tbody tr, .map canvas, .on-paper"))
+    assert reader.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    wider = "return [...document.querySelectorAll('main *')].filter((e) => e.getBoundingClientRect().right > innerWidth + 1)"
+    assert [element.tag_name for element in reader.run(wider)] == []
+    assert reader.browser.execute_cdp_cmd("Page.printToPDF", {})["data"]
+
+
+def test_without_scripts_the_page_says_where_the_tables_are(reader):
+    reader.browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        reader.browser.get(reader.page.as_uri())
+        text = reader.browser.find_element(By.TAG_NAME, "body").text
+        assert "slides.parquet and cohort.h5ad hold the same" in text
+        assert "state it in column mpp" in text
+    finally:
+        reader.browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
 def test_nothing_is_said_on_the_console(reader):
