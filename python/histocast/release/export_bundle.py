@@ -36,11 +36,7 @@ def export_bundle(
 ) -> Bundle:
     """Complete a trained model to a bundle: encoders, measured figures and a model card.
 
-    ``model``: folder of `train`, usually trained on every section.
-    ``encoders``: folder of `export_encoders`, whose files the sections were encoded with.
-    ``evaluation``: evaluation.json of the folds, or its folder; the figures of the model's method and protocol go in.
-    ``name``, ``version``, ``description``: of the bundle; the recipe's by default.
-    ``precision``: what the fusion graph computes in.
+    Parameters are the fields of `histocast.stages.export.Export`.
     Raises `ConfigError`: an encoder is not the one the model was trained on, the bundle does not hold together, or the
     graph says something else in half precision; `UsageError`: the evaluation does not score this method and protocol.
     """

@@ -38,16 +38,8 @@ def check_samples(
     The stores are asked for every slide and spot table, 64 at a time: ten thousand rows take seconds. Their
     answers (version and size) go into the record, so that a slide that is overwritten counts as another input.
 
-    ``samplesheet``: path or ``s3://`` URI of a CSV table ``sample,slide[,mpp][,spots]``; its other columns are
-        metadata.
-    ``bundle_folder``: the bundle, which is verified whole.
-    ``genes``: genes to predict (`histocast.fusion.selected_genes`), each of which the bundle must know or be able to
-        take.
-    ``report_genes``: genes that the pages show, with commas between them, each of which must be predicted.
-    ``on_slide_error``: ``fail``: a slide or spot table that is absent or may not be read is a fault of the samplesheet;
-        ``skip``: it is written down in that sample's record, and the others go on.
+    Parameters are the fields of `histocast.stages.check.Check`; ``bundle_folder`` and ``genes`` are fetched already.
     ``triton_url``: inference servers that will run the graphs, which must serve exactly those of the bundle.
-    ``allow_metadata``: columns of metadata, with commas between them, that are taken whatever their names suggest.
     Raises `DataError`: every fault of the samplesheet at once, or every fault of the panel; `ConfigError`: the bundle
     is not what it says it is, cannot take the genes asked for, or a server serves another; `MissingInputError`: there
     is no samplesheet, bundle or panel, or it may not be read; or not one slide can be read; `StorageUnavailable`: a

@@ -38,12 +38,7 @@ def prepare_sections(
 ) -> None:
     """Tile and encode every section of a training sheet and align it with its counts: ``outdir/<sample>/``.
 
-    ``sheet``: training sheet ``sample,slide,counts,patient[,spots][,mpp]``.
-    ``samples``: the rows to prepare; all of them where it is absent. Sections can be prepared apart and gathered.
-    ``genes``: table ``gene_id,gene_symbol`` for counts that hold symbols only.
-    ``encoder_names``: encoders in place of the recipe's own, for sections that several methods will take features of.
-    ``encoders``: folder of `export_encoders`; they are written to ``outdir/encoders`` where none is given.
-    ``keep_pixels``: keep the pixels of every tile, for a method that trains its encoder.
+    Parameters are the fields of `histocast.stages.prepare.Prepare`; sections can be prepared apart and gathered.
     Raises `UsageError`: a sample is not in the sheet; `HistocastError`: a section cannot be tiled, encoded or aligned,
     or its counts have too few genes of the panel.
     """

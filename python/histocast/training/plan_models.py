@@ -105,13 +105,7 @@ def plan_models(
 ) -> Plan:
     """Every model to train: a method on each fold under every protocol, and on all sections for its bundle.
 
-    ``sheet``: training sheet.
-    ``recipe``: its file, or the name of a shipped one.
-    ``methods``: methods and variants (``dkan:no-gene-text``), in place of the recipe's method. A variant is scored
-        under the recipe's protocol alone, and becomes no bundle.
-    ``unseen_genes``: genes to leave out of training, a line each; see `read_recipe`.
-    ``genes``: table ``gene_id,gene_symbol`` for counts that hold symbols only, as it is given to PREPARE.
-    ``options``: ``key.key=value`` each, which change single options of every method.
+    Parameters are the fields of `histocast.stages.plan.Plan`. A variant becomes no bundle.
     Raises `DataError`: every fault of the sheet, slides without their companions, sections whose counts cannot be used,
     or too few patients or sections to hold one out; `ConfigError`: there is no such method or variant, its options do
     not fit, or it reads gene descriptions and none are given; `UsageError`: a method is asked for twice.

@@ -58,9 +58,7 @@ def train(
     The folder holds bundle.json, fusion.onnx, genes.parquet and train.json: a bundle without its encoders'
     files, which EVALUATE scores and EXPORT completes.
 
-    ``set_folder``: folder of prepared sections.
-    ``fold``: the patient or section to hold out; ``None`` or ``all`` trains on everything.
-    ``protocol``: labels, in place of the recipe's.
+    Parameters are the fields of `histocast.stages.train.Train`; besides:
     ``gene_text``: embedded genes, as ``histocast genes embed`` writes them, for a method that reads descriptions. Those
         outside the panel are put into the model too, marked as not seen in training.
     ``checkpoints``: folder in which a folder of the model's name holds what a training goes on from after a stop, until
