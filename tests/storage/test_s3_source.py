@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import ssl
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -20,6 +21,7 @@ from histocast.errors import ConfigError, DataError, MissingInputError, StorageU
 from histocast.storage import open_source, sampled_digest
 from histocast.storage.s3 import ATTEMPTS, CONCURRENCY
 from histocast.storage.s3_buckets import list_keys
+from histocast.storage.survey import stat_sources
 
 URI = f"s3://{BUCKET}/slides/a slide+ü.svs"
 KEY = URI.removeprefix(f"s3://{BUCKET}/")
@@ -255,8 +257,13 @@ def test_an_empty_object(bucket, tmp_path) -> None:
 
 
 def test_a_bucket_of_another_region_is_found(stored, proxy, content: bytes) -> None:
+    """Who is sent away after another has found the region asks there as well."""
     proxy.fate = lambda _: "elsewhere"
-    check(read([(0, 1000), (9_000_000, 10)]), [(0, 1000), (9_000_000, 10)], content)
+    gathering = threading.Barrier(8, timeout=20)
+    # Eight are sent away together.
+    proxy.before = lambda number: gathering.wait() if number < 8 else None
+    answers = dict(stat_sources([(URI, "slide")] * 8))
+    assert [found.size_bytes for found in answers.values()] == [len(content)] * 8
     assert [method for method, _ in proxy.requests].count("HEAD") <= 2, "asked for the region once"
 
 

@@ -21,7 +21,7 @@ from histocast.errors import DataError, StorageUnavailable, UsageError
 from histocast.storage.copies import write_copy
 from histocast.storage.pieces import Pieces, piece_memory
 from histocast.storage.ranges import MAX_REQUEST_BYTES, coalesce_gap, plan_requests
-from histocast.storage.s3_buckets import ATTEMPTS, connect, read_settings_again
+from histocast.storage.s3_buckets import ATTEMPTS, Buckets, connect, read_settings_again
 from histocast.storage.s3_errors import RAISED, is_of_credentials, is_of_region, our_error, status_of
 from histocast.storage.source import Bytes, ObjectStat, Range, clipped, overwritten
 
@@ -170,23 +170,28 @@ class S3Source:
 
     def _retried(self, ask: Callable[[S3Store, str], Answer]) -> Answer:
         for attempt in range(1, ATTEMPTS + 1):
+            buckets = None
             try:
                 buckets = connect()
-                try:
-                    return ask(*buckets.store(self._bucket, self._key))
-                except RAISED as error:
-                    if is_of_region(error) and buckets.find_region(self._bucket):
-                        return ask(*buckets.store(self._bucket, self._key))
-                    raise
+                return self._ask(buckets, ask)
             except RAISED as error:
                 mapped = our_error(error, name=self.name, key=self._key, version=self._version)
                 if not isinstance(mapped, StorageUnavailable) or attempt == ATTEMPTS:
                     raise mapped from error
-                if is_of_credentials(error):
-                    read_settings_again()
+                if buckets is not None and is_of_credentials(error):
+                    read_settings_again(buckets)
             # Full jitter: threads that were throttled together do not come back together.
             time.sleep(random.uniform(0, min(MAX_BACKOFF_S, BACKOFF_S * 2**attempt)))  # noqa: S311
         raise AssertionError(self.name)  # pragma: no cover - the last attempt returns or raises
+
+    def _ask(self, buckets: Buckets, ask: Callable[[S3Store, str], Answer]) -> Answer:
+        store, path = buckets.store(self._bucket, self._key)
+        try:
+            return ask(store, path)
+        except RAISED as error:
+            if is_of_region(error) and buckets.find_region(self._bucket, asked=store):
+                return ask(*buckets.store(self._bucket, self._key))
+            raise
 
 
 def _meta(store: S3Store, path: str) -> ObjectMeta:

@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,7 @@ READ_TIMEOUT_S = 20
 _CREDENTIALS_LAST = timedelta(minutes=6)
 
 _lock = threading.Lock()
+_known: dict[frozenset[tuple[str, str]], Buckets] = {}
 
 
 class Buckets:
@@ -67,19 +67,22 @@ class Buckets:
                 self._stores[bucket, folder + slash] = self._open(bucket, folder + slash)
             return self._stores[bucket, folder + slash], name
 
-    def find_region(self, bucket: str) -> bool:
-        """Ask where a bucket is, and say whether that is elsewhere than it was looked for."""
-        try:
-            answer: Any = self._client.head_bucket(Bucket=bucket)
-        except ClientError as error:
-            answer = error.response
-        region = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+    def find_region(self, bucket: str, *, asked: S3Store) -> bool:
+        """Ask where a bucket is, and say whether that is elsewhere than it was asked for by ``asked``."""
+        # One thread asks, and the others wait.
         with self._lock:
+            if all(store is not asked for store in self._stores.values()):
+                return True
+            try:
+                answer: Any = self._client.head_bucket(Bucket=bucket)
+            except ClientError as error:
+                answer = error.response
+            region = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
             if region is None or region == self._regions.get(bucket, self._client.meta.region_name):
                 return False
             self._regions[bucket] = region
             self._stores = {place: store for place, store in self._stores.items() if place[0] != bucket}
-        return True
+            return True
 
     def keys(self, bucket: str, prefix: str) -> Iterator[str]:
         """Yield every key that begins with ``prefix``, in the store's order.
@@ -159,17 +162,16 @@ def connect() -> Buckets:
     )
     # What was not found is not remembered, since a machine's metadata service may only be busy.
     with _lock:
-        return _buckets_of(settings)
+        if settings not in _known:
+            _known[settings] = Buckets()
+        return _known[settings]
 
 
-def read_settings_again() -> None:
-    """Forget credentials and settings: others may have renewed them in their files."""
-    _buckets_of.cache_clear()
-
-
-@lru_cache(maxsize=1)
-def _buckets_of(_settings: frozenset[tuple[str, str]]) -> Buckets:
-    return Buckets()
+def read_settings_again(buckets: Buckets) -> None:
+    """Forget these credentials and settings: others may have renewed them in their files."""
+    with _lock:
+        for settings in [settings for settings, known in _known.items() if known is buckets]:
+            del _known[settings]
 
 
 def list_keys(bucket: str, prefix: str) -> Iterator[str]:
