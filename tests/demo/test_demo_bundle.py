@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import onnxruntime
 import pytest
@@ -83,6 +84,16 @@ def test_the_tutorial_of_one_slide_reads_what_it_predicted(root: Path, tmp_path:
     assert "log1p_cp10k" in printed
     assert "tiles unlike the training tissue: 0" in printed
     assert (tmp_path / "results" / "A" / "A.html").is_file()
+
+
+def test_the_tutorial_of_a_cohort_gathers_two_slides_and_adds_one(root: Path, tmp_path: Path):
+    printed = follow(root, "docs/tutorials/cohort.md", tmp_path)
+    shown = "mean of ERBB2 by slide: {'A': "
+    assert shown in printed
+    gathered = anndata.read_h5ad(tmp_path / "cohort" / "cohort.h5ad")
+    assert list(gathered.obs_names) == ["A", "B", "A2"]
+    np.testing.assert_array_equal(gathered.X[0], gathered.X[2])
+    assert "LUMINAL" in (tmp_path / "cohort" / "cohort.html").read_text()
 
 
 def test_the_python_of_the_front_page_prints_what_it_says(root: Path, tmp_path: Path):
