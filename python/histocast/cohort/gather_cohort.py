@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,20 +119,15 @@ def gather_cohort(
         with write_atomically(folder / MATRIX_FILE) as temporary, create_hdf5(temporary) as (file, check):
             matrix = MatrixFile(file)
             model = _gather(found, skip, matrix, rows=rows, schema=schema, scratch=scratch, check=check)
+            # Names of a hundred thousand files, which nothing asks for any more.
+            del found, skip
             slides = _with_outliers(rows, column)
             scored = find_signatures(sets, model.genes) if sets else ()
             provenance = _provenance(model, batch=batch, signatures=scored)
-            kept = slides.filter(pl.col("in_matrix"))
             if scored:
-                _write_signatures(folder / SIGNATURES_FILE, matrix, scored, kept["sample"].to_list(), provenance)
-            mean, sd = matrix.moments()
-            embedding = embed_slides(matrix.values, sd=sd, scratch=scratch)
-            matrix.finish(
-                obs=kept,
-                var=variables(model.genes, mean=mean, sd=sd),
-                embedding=embedding,
-                uns=_uns(provenance, model, embedding),
-            )
+                samples = slides.filter("in_matrix")["sample"].to_list()
+                _write_signatures(folder / SIGNATURES_FILE, matrix, scored, samples, provenance)
+            embedding = _finish(matrix, slides, model, provenance, scratch=scratch)
             write_cohort_page(
                 folder / PAGE_FILE,
                 Shown(
@@ -148,6 +143,21 @@ def gather_cohort(
             check()
         _write_slides(folder / SLIDES_FILE, rows, slides, SLIDES.provenance_like(provenance))
     return Cohort(slides, model, embedding, scored)
+
+
+def _finish(
+    matrix: MatrixFile, slides: pl.DataFrame, model: Model, provenance: Provenance, *, scratch: Path
+) -> Embedding:
+    """Embed the slides and finish ``cohort.h5ad``; return what the page shows of the embedding, the rest is in the file."""
+    mean, sd = matrix.moments()
+    embedding = embed_slides(matrix.values, sd=sd, scratch=scratch)
+    matrix.finish(
+        obs=slides.filter("in_matrix"),
+        var=variables(model.genes, mean=mean, sd=sd),
+        embedding=embedding,
+        uns=_uns(provenance, model, embedding),
+    )
+    return replace(embedding, components=None, distances=None, connectivities=None)
 
 
 def _write_signatures(
