@@ -1,4 +1,4 @@
-# make setup | setup-train | demo | triton | readers | test | test-strict | system-test | check | lint-nextflow | docs | format | lock | schema | clean
+# make setup | setup-train | setup-cohort | demo | triton | readers | test | test-strict | system-test | check | lint-nextflow | docs | format | lock | schema | clean
 #
 # Everything is pinned in requirements/, with hashes. A stamp file stands for each finished step, so that a
 # second call does only what changed.
@@ -23,10 +23,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # As pip does: trust what the machine trusts, also behind an inspecting proxy.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help setup setup-train demo triton readers test test-strict system-test root-on-debian check lint-nextflow nf-test images try-images pin-images pinned-images address wheel publish-wheel docs format lock schema clean
+.PHONY: help setup setup-train setup-cohort demo triton readers test test-strict system-test root-on-debian check lint-nextflow nf-test images try-images pin-images pinned-images address wheel publish-wheel docs format lock schema clean
 
 help:
 	@echo 'make setup   .venv/ with histocast, and .tools/bin/nextflow where PATH has no nextflow'
+	echo 'make setup-train, make setup-cohort   what training, or cohorts and SpatialData, need besides'
 	echo 'make demo    run the pipeline over a synthetic archive; results under demo/results/'
 	echo '             TRITON=1 make demo: the same with graphs on an inference server'
 	echo 'make triton  .tools/bin/tritonserver, an inference server for this machine, which the tests use'
@@ -50,6 +51,9 @@ setup: $(VENV)/.histocast.stamp $(NEXTFLOW)
 
 setup-train: $(VENV)/.train.stamp $(NEXTFLOW)
 
+# With SpatialData.
+setup-cohort: $(VENV)/.cohort.stamp $(NEXTFLOW)
+
 $(VENV)/.build.stamp: requirements/build.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "histocast needs Python 3.11 or later; say which: make PYTHON=python3.12 ...")'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -69,6 +73,11 @@ $(VENV)/.histocast.stamp: pyproject.toml $(VENV)/.client.stamp
 $(VENV)/.train.stamp: requirements/train.lock $(VENV)/.histocast.stamp
 	@echo 'installing what training needs'
 	$(UV) pip install --quiet --compile-bytecode --python $(VENV) --require-hashes -r requirements/train.lock
+	touch $@
+
+$(VENV)/.cohort.stamp: requirements/cohort.lock $(VENV)/.histocast.stamp
+	@echo 'installing what cohorts and SpatialData need'
+	$(UV) pip install --quiet --compile-bytecode --python $(VENV) --require-hashes -r requirements/cohort.lock
 	touch $@
 
 $(VENV)/.dev.stamp: requirements/dev.lock $(VENV)/.histocast.stamp
