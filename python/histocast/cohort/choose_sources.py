@@ -19,10 +19,7 @@ def choose_sources(found: Sequence[Results | EarlierCohort], scratch: Path) -> l
 
     Of a sample that is in several sources the last one with a prediction counts, else the last.
 
-    Raises
-    ------
-    DataError
-        Two sources hold predictions of one sample that were made of different slides or models.
+    Raises `DataError`: two sources hold predictions of one sample that were made of different slides or models.
     """
     known = [_known_samples(source, scratch) for source in found]
     places: dict[str, list[int]] = {}

@@ -20,10 +20,7 @@ def cluster_slides(components: NDArray[np.float32]) -> NDArray[np.int32] | None:
 
     k-means on principal components, with the number of clusters of the best mean silhouette.
 
-    Parameters
-    ----------
-    components:
-        [slide, component].
+    ``components``: [slide, component].
     """
     if len(components) < FEWEST_SLIDES:
         return None

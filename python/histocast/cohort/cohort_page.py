@@ -75,10 +75,7 @@ class Shown:
 def write_cohort_page(path: Path, shown: Shown) -> None:
     """Write the page.
 
-    Raises
-    ------
-    OutputError
-        It cannot be written.
+    Raises `OutputError`: it cannot be written.
     """
     script = read_script(MODULES)
     slides = shown.slides

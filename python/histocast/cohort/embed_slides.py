@@ -51,17 +51,9 @@ class Embedding:
 def embed_slides(matrix: h5py.Dataset, *, sd: NDArray[np.float64], scratch: Path) -> Embedding:
     """Embed slides by their mean expression.
 
-    Parameters
-    ----------
-    matrix:
-        [slide, gene], read by blocks of rows.
-    sd:
-        [gene] over the slides.
-
-    Raises
-    ------
-    ConfigError
-        scanpy is not installed.
+    ``matrix``: [slide, gene], read by blocks of rows.
+    ``sd``: [gene] over the slides.
+    Raises `ConfigError`: scanpy is not installed.
     """
     genes = np.sort(np.argsort(-sd, kind="stable")[:MOST_GENES])
     genes = genes[sd[genes] > 0]

@@ -38,12 +38,8 @@ MEASURES = (
 def find_outliers(slides: pl.DataFrame, *, batch: str | None) -> pl.DataFrame:
     """For each slide ``outlier`` (null where its batch is too small to say) and ``outlier_in``, the columns that say so.
 
-    Parameters
-    ----------
-    slides:
-        The columns of `MEASURES`, and that of ``batch``.
-    batch:
-        Column whose values are compared apart; all slides are one batch where it is None.
+    ``slides``: the columns of `MEASURES`, and that of ``batch``.
+    ``batch``: column whose values are compared apart; all slides are one batch where it is None.
     """
     group = pl.lit("") if batch is None else pl.col(batch)
     made = slides.select(*(_judge(measure, group).alias(measure.column) for measure in MEASURES))

@@ -42,14 +42,8 @@ def find_results(uri: str) -> Results | EarlierCohort:
 
     Where writing a cohort was interrupted after its files were whole, it is finished first.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such folder, or it holds no result.
-    DataError
-        Two of its folders hold a summary of one sample.
-    StorageUnavailable
-        The store did not answer.
+    Raises `MissingInputError`: there is no such folder, or it holds no result; `DataError`: two of its folders hold a
+    summary of one sample; `StorageUnavailable`: the store did not answer.
     """
     finish_replacing(Path(uri), COHORT_FILES)
     root = uri.rstrip("/")

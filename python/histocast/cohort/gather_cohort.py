@@ -82,30 +82,15 @@ def gather_cohort(
     Each slide summary is read once, and memory holds a few hundred slides at a time; of a folder that an earlier cohort was
     written to its tables are read in place of the slides' own files. ``outdir`` may be such a folder.
 
-    Parameters
-    ----------
-    results:
-        Folders, or ``s3://`` prefixes, of results or of earlier cohorts.
-    signatures:
-        A GMT file of gene sets to score.
-    batch:
-        Column of metadata within whose values outliers are looked for.
-    pages:
-        Where the samples' pages lie, relative to ``outdir``; default: the page links to none.
-
-    Raises
-    ------
-    DataError
-        The same sample twice, of different slides; slides of different models; no slide was predicted; no set of which
-        enough genes are predicted.
-    ConfigError
-        The bundle sees each slide relative to itself, or scanpy is not installed.
-    UsageError
-        No samplesheet has the column ``batch``, or ``pages`` is not relative.
-    MissingInputError, StaleInputError, StorageUnavailable
-        A folder or a file cannot be read.
-    OutputError
-        An output cannot be written.
+    ``results``: folders, or ``s3://`` prefixes, of results or of earlier cohorts.
+    ``signatures``: a GMT file of gene sets to score.
+    ``batch``: column of metadata within whose values outliers are looked for.
+    ``pages``: where the samples' pages lie, relative to ``outdir``; default: the page links to none.
+    Raises `DataError`: the same sample twice, of different slides; slides of different models; no slide was predicted;
+    no set of which enough genes are predicted; `ConfigError`: the bundle sees each slide relative to itself, or scanpy
+    is not installed; `UsageError`: no samplesheet has the column ``batch``, or ``pages`` is not relative;
+    `MissingInputError` or `StaleInputError` or `StorageUnavailable`: a folder or a file cannot be read; `OutputError`:
+    an output cannot be written.
     """
     if pages is not None and (pages.startswith("/") or ":" in pages):
         raise UsageError("not relative", expected="a folder relative to --outdir, as ..", where="--pages")

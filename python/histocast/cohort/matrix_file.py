@@ -29,10 +29,7 @@ NOT_IN_OBS = ("sample", "in_matrix", "picture_jpeg", "failed_stage", "error_kind
 class MatrixFile:
     """The matrices of a cohort, as they grow; memory holds one batch of slides.
 
-    Parameters
-    ----------
-    file:
-        A new HDF5 file.
+    ``file``: a new HDF5 file.
     """
 
     def __init__(self, file: h5py.File) -> None:

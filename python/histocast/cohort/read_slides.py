@@ -78,10 +78,7 @@ class Model:
 class SlideReader:
     """Reads slides one batch after another, and refuses those that cannot be compared with the ones before.
 
-    Parameters
-    ----------
-    scratch:
-        Folder for copies of objects, each of which is gone after its slide was read.
+    ``scratch``: folder for copies of objects, each of which is gone after its slide was read.
     """
 
     def __init__(self, scratch: Path) -> None:
@@ -91,14 +88,9 @@ class SlideReader:
     def read(self, results: Results, *, skip: frozenset[str]) -> Iterator[Batch]:
         """Yield the slides of a run in the order of its samplesheet, without the samples of ``skip``.
 
-        Raises
-        ------
-        DataError
-            They are of another bundle, or of other genes, than slides before.
-        ConfigError
-            Their bundle sees each slide relative to itself.
-        MissingInputError, StaleInputError, StorageUnavailable
-            A file cannot be read, or is none of this version.
+        Raises `DataError`: they are of another bundle, or of other genes, than slides before; `ConfigError`: their
+        bundle sees each slide relative to itself; `MissingInputError` or `StaleInputError` or `StorageUnavailable`: a
+        file cannot be read, or is none of this version.
         """
         accounted: set[str] = set()
         for rows in _summary_rows(results.summary, self._scratch):

@@ -23,15 +23,8 @@ def replace_files(outdir: Path, names: Sequence[str]) -> Iterator[Path]:
     An interruption leaves the old files, or a folder that `finish_replacing` and the next call finish. One process at a time
     may write to ``outdir``.
 
-    Parameters
-    ----------
-    names:
-        Files that belong together. One that is not written is removed from ``outdir``.
-
-    Raises
-    ------
-    OutputError
-        ``outdir`` cannot be written.
+    ``names``: files that belong together. One that is not written is removed from ``outdir``.
+    Raises `OutputError`: ``outdir`` cannot be written.
     """
     partial = outdir / PARTIAL
     finish_replacing(outdir, names)
@@ -57,10 +50,7 @@ def replace_files(outdir: Path, names: Sequence[str]) -> Iterator[Path]:
 def finish_replacing(outdir: Path, names: Sequence[str]) -> None:
     """Put into place what an interrupted `replace_files` had written whole; nothing where there is no such thing.
 
-    Raises
-    ------
-    OutputError
-        ``outdir`` cannot be written.
+    Raises `OutputError`: ``outdir`` cannot be written.
     """
     whole = outdir / WHOLE
     if not whole.is_dir():

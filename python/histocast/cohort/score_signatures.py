@@ -37,12 +37,7 @@ class Signature:
 def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
     """Gene sets by name from a GMT file: name, description and genes, with tabs between them, one set per line.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    DataError
-        It is no text, or every line of it that is wrong.
+    Raises `MissingInputError`: there is no such file; `DataError`: it is no text, or every line of it that is wrong.
     """
     expected = "name, description and genes with tabs between them"
     faults = ErrorCollector(path.name)
@@ -71,10 +66,7 @@ def read_gmt(path: Path) -> dict[str, tuple[str, ...]]:
 def find_signatures(sets: dict[str, tuple[str, ...]], genes: pa.Table) -> tuple[Signature, ...]:
     """Find the genes of each set among those predicted, by symbol whatever its case, or Ensembl id.
 
-    Raises
-    ------
-    DataError
-        Of no set enough genes are predicted.
+    Raises `DataError`: of no set enough genes are predicted.
     """
     places = {name.casefold(): place for place, name in enumerate(genes["gene_symbol"].to_pylist())}
     places |= {name.casefold(): place for place, name in enumerate(genes["gene_id"].to_pylist())}
@@ -99,12 +91,8 @@ def score_slides(
 ) -> NDArray[np.float32]:
     """Scores [slide, signature] of some slides; NaN of a signature that is not scored.
 
-    Parameters
-    ----------
-    values:
-        [slide, gene].
-    mean, sd:
-        [gene] over all slides of the cohort. A gene that does not vary tells nothing, and is left out.
+    ``values``: [slide, gene].
+    ``mean``, ``sd``: [gene] over all slides of the cohort. A gene that does not vary tells nothing, and is left out.
     """
     scores = np.full((len(values), len(signatures)), np.nan, np.float32)
     for place, signature in enumerate(signatures):

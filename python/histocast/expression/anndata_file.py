@@ -57,10 +57,7 @@ def write_anndata(
 ) -> None:
     """Write the AnnData file of one sample; ``statistics`` takes the predictions on their way.
 
-    Raises
-    ------
-    OutputError
-        The folder cannot be written, or the disk is full. Nothing is left behind.
+    Raises `OutputError`: the folder cannot be written, or the disk is full. Nothing is left behind.
     """
     from anndata.io import write_elem
 

@@ -75,10 +75,7 @@ def create_hdf5(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
 
     What is written between a failure and the next call is held in memory.
 
-    Raises
-    ------
-    OSError
-        The disk is full or the file cannot be written; whatever HDF5 made of it meanwhile is its cause.
+    Raises `OSError`: the disk is full or the file cannot be written; whatever HDF5 made of it meanwhile is its cause.
     """
     import h5py
 

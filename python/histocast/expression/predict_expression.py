@@ -42,30 +42,15 @@ def predict_expression(  # noqa: PLR0913 - one argument an input file of the sta
 
     Memory does not grow with the slide: features and predictions lie in files under ``scratch``.
 
-    Parameters
-    ----------
-    genes:
-        File with one gene on each line, or ``genes.parquet`` of ``histocast genes embed``; all genes of the bundle by
-        default. See `histocast.fusion.selected_genes`.
-    scratch:
-        Folder for temporary files, about 8 bytes a spot and gene; one within ``outdir`` by default.
-    clock:
-        Counts the stage's time, where it began earlier.
-
-    Returns
-    -------
-    Facts
-        ``spots``, ``unreadable``, ``genes``, ``unseen_genes``, ``regions``, ``ood_flagged`` and, where known,
+    ``genes``: file with one gene on each line, or ``genes.parquet`` of ``histocast genes embed``; all genes of the
+        bundle by default. See `histocast.fusion.selected_genes`.
+    ``scratch``: folder for temporary files, about 8 bytes a spot and gene; one within ``outdir`` by default.
+    ``clock``: counts the stage's time, where it began earlier.
+    Returns: ``spots``, ``unreadable``, ``genes``, ``unseen_genes``, ``regions``, ``ood_flagged`` and, where known,
         ``mean_val_pcc``; where the time went as `Clock.facts` has it, and what the predictor says of its servers.
-
-    Raises
-    ------
-    DataError
-        The inputs do not belong together, or an unknown gene is asked for.
-    ConfigError
-        The fusion graph, ``genes.parquet`` or descriptions given do not fit the bundle.
-    OutputError
-        An output cannot be written, or a disk is full.
+    Raises `DataError`: the inputs do not belong together, or an unknown gene is asked for; `ConfigError`: the fusion
+    graph, ``genes.parquet`` or descriptions given do not fit the bundle; `OutputError`: an output cannot be written, or
+    a disk is full.
     """
     clock = clock or Clock()
     asked = ask_genes(bundle_folder, bundle, genes, other_names=find_other_names)

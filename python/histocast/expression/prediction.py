@@ -97,16 +97,10 @@ def predict_spots(
 ) -> Prediction:
     """Run the fusion graph over the readable spots, a region at a time.
 
-    Parameters
-    ----------
-    genes:
-        The genes to predict, `artifacts.GENES` columns.
-    gene_index:
-        [gene] place of each on the gene axis of a graph that knows its panel.
-    scratch:
-        Folder for the arrays, which live as long as the prediction is used.
-    clock:
-        Counts the time of inference.
+    ``genes``: the genes to predict, `artifacts.GENES` columns.
+    ``gene_index``: [gene] place of each on the gene axis of a graph that knows its panel.
+    ``scratch``: folder for the arrays, which live as long as the prediction is used.
+    ``clock``: counts the time of inference.
     """
     fusion = bundle.fusion
     calls = _calls(gene_inputs(fusion, genes), gene_index)

@@ -25,15 +25,10 @@ _STRIP = 1024
 class RunningStatistics:
     """Mean, sd, quantiles, a share, and the standard error of the mean, of every gene over chosen spots.
 
-    Parameters
-    ----------
-    chosen:
-        [spot] whether a spot counts.
-    block:
-        [spot] number of the piece of tissue in which the spot lies, from 0. Neighbours are alike, so the standard error
-        comes from drawing whole pieces with replacement, and not spots.
-    threshold:
-        [gene] value above which a spot adds to the share; NaN where there is none.
+    ``chosen``: [spot] whether a spot counts.
+    ``block``: [spot] number of the piece of tissue in which the spot lies, from 0. Neighbours are alike, so the
+        standard error comes from drawing whole pieces with replacement, and not spots.
+    ``threshold``: [gene] value above which a spot adds to the share; NaN where there is none.
     """
 
     def __init__(self, chosen: NDArray[np.bool_], block: NDArray[np.int64], threshold: Floats) -> None:

@@ -164,10 +164,7 @@ def write_slide_summary(
 ) -> None:
     """Write the summary of one slide, whose predictions ``statistics`` has seen all of.
 
-    Raises
-    ------
-    OutputError
-        The folder cannot be written, or the disk is full. Nothing is left behind.
+    Raises `OutputError`: the folder cannot be written, or the disk is full. Nothing is left behind.
     """
     facts = _facts(prediction, statistics, record=record, bundle=bundle, overview=overview)
     schema = SLIDE_SUMMARY.arrow().with_metadata({SLIDE_FACTS_KEY: facts.model_dump_json().encode()})

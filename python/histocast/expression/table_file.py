@@ -40,10 +40,7 @@ def write_expression_table(path: Path, prediction: Prediction, provenance: Prove
     metadata holds its ``gene_symbol``, ``seen_in_training`` (``true`` or ``false``),
     ``evidence`` and, of a gene that was never measured, ``nearest_gene``. Values of unreadable spots are null.
 
-    Raises
-    ------
-    OutputError
-        The folder cannot be written, or the disk is full. Nothing is left behind.
+    Raises `OutputError`: the folder cannot be written, or the disk is full. Nothing is left behind.
     """
     ids = prediction.genes.column("gene_id").to_pylist()
     schema = EXPRESSION.arrow(*gene_fields(prediction.genes))
@@ -81,10 +78,7 @@ def _spot_columns(prediction: Prediction, sample: str) -> pa.Table:
 def write_gene_table(path: Path, prediction: Prediction, provenance: Provenance) -> None:
     """Write what is known of each predicted gene (`artifacts.PREDICTED_GENES`), in the order of the gene columns.
 
-    Raises
-    ------
-    OutputError
-        The folder cannot be written, or the disk is full. Nothing is left behind.
+    Raises `OutputError`: the folder cannot be written, or the disk is full. Nothing is left behind.
     """
     columns = {
         **{name: prediction.genes[name] for name in prediction.genes.column_names},

@@ -17,10 +17,7 @@ def write_zarr(path: Path, anndata_file: Path, *, scratch: Path) -> None:
 
     ``zarr.storage.ZipStore`` reads it, so that ``anndata.read_zarr`` does.
 
-    Raises
-    ------
-    OutputError
-        The file cannot be written.
+    Raises `OutputError`: the file cannot be written.
     """
     import h5py
     import zarr

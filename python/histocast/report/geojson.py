@@ -31,15 +31,8 @@ def write_geojson(path: Path, data: SampleData, record: SlideRecord, tissue: NDA
     Tiles are detections, named by ``tile_id``, with the values of the genes that the sample's page shows, and of quality as
     measurements; those that could not be read have none. Pieces of tissue are annotations.
 
-    Parameters
-    ----------
-    tissue:
-        [row, column] of ``tissue.png``.
-
-    Raises
-    ------
-    OutputError
-        The file cannot be written.
+    ``tissue``: [row, column] of ``tissue.png``.
+    Raises `OutputError`: the file cannot be written.
     """
     with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.write('{"type":"FeatureCollection","features":[')

@@ -23,10 +23,7 @@ THIN_SPACE = "\u202f"
 def write_page(path: Path, template: str, **content: Any) -> None:
     """Render ``template`` to ``path``, atomically.
 
-    Raises
-    ------
-    OutputError
-        The folder cannot be written, or the disk is full.
+    Raises `OutputError`: the folder cannot be written, or the disk is full.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

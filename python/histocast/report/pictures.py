@@ -90,10 +90,7 @@ def png_uri(image: Rgb) -> str:
 def draw_tissue(thumbnail: Rgb, tissue: NDArray[np.uint8], *, frame: tuple[int, int, int, int] | None = None) -> Rgb:
     """The thumbnail with the tissue outlined, pen marks painted, what could not be read grey, and the mapped area framed.
 
-    Parameters
-    ----------
-    frame:
-        x, y, width, height in thumbnail pixels.
+    ``frame``: x, y, width, height in thumbnail pixels.
     """
     height, width = thumbnail.shape[:2]
     mask = cv2.resize(tissue, (width, height), interpolation=cv2.INTER_NEAREST)

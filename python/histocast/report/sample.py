@@ -61,24 +61,14 @@ def report_sample(
 
     With scripts it is a viewer of every gene that fits; without, and on paper, it has the maps of a few.
 
-    Parameters
-    ----------
-    expression:
-        ``<sample>.h5ad``; everything about the model comes from it.
-    tiles:
-        ``tiles.parquet``, for the tiles that are not in tissue.
-    page, geojson:
-        Files to write: the page, and tiles with the values of the static maps' genes for QuPath; none where None.
-    report_genes:
-        Genes of the static maps, by symbol or identifier, with commas between them; default: genes predicted well whose
-        maps differ.
-
-    Raises
-    ------
-    MissingInputError, DataError
-        An input is absent, not what its stage writes, or of another sample.
-    OutputError
-        The page cannot be written.
+    ``expression``: ``<sample>.h5ad``; everything about the model comes from it.
+    ``tiles``: ``tiles.parquet``, for the tiles that are not in tissue.
+    ``page``, ``geojson``: files to write: the page, and tiles with the values of the static maps' genes for QuPath;
+        none where None.
+    ``report_genes``: genes of the static maps, by symbol or identifier, with commas between them; default: genes
+        predicted well whose maps differ.
+    Raises `MissingInputError` or `DataError`: an input is absent, not what its stage writes, or of another sample;
+    `OutputError`: the page cannot be written.
     """
     data = read_sample(
         expression,

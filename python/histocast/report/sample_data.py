@@ -70,10 +70,7 @@ def open_columns(path: Path, *, sample: str) -> Iterator[ReadColumn]:
 
     Memory is bounded by `KEPT_BYTES` or by `LEAST_KEPT` columns of the file's chunks, whatever the number of genes.
 
-    Raises
-    ------
-    DataError
-        The file is not what PREDICT wrote; also where a damaged part of it is met later.
+    Raises `DataError`: the file is not what PREDICT wrote; also where a damaged part of it is met later.
     """
     import h5py
 
@@ -104,19 +101,10 @@ def read_sample(
 ) -> SampleData:
     """Read the tables, and the columns of the genes that are worth a map.
 
-    Parameters
-    ----------
-    shown_genes, shown_unseen:
-        Most genes to map of those that the model was trained on, and of others.
-    names:
-        Genes to map instead, with commas between them.
-
-    Raises
-    ------
-    MissingInputError
-        There is no such file.
-    DataError
-        It is not an AnnData file that PREDICT wrote, or of another sample; or it lacks a gene of ``names``.
+    ``shown_genes``, ``shown_unseen``: most genes to map of those that the model was trained on, and of others.
+    ``names``: genes to map instead, with commas between them.
+    Raises `MissingInputError`: there is no such file; `DataError`: it is not an AnnData file that PREDICT wrote, or of
+    another sample; or it lacks a gene of ``names``.
     """
     import h5py
     from anndata.io import read_elem

@@ -81,10 +81,7 @@ def make_viewer(
 ) -> Viewer:
     """The viewer of a sample with at least one predicted spot.
 
-    Parameters
-    ----------
-    spent_bytes:
-        What the page's other pictures take.
+    ``spent_bytes``: what the page's other pictures take.
     """
     uri = jpeg_uri(fit_within(crop(picture, canvas.frame), max_px=PICTURE_PX), max_bytes=PICTURE_BYTES)
     to_level0 = record.thumbnail_um_per_px / record.um_per_px

@@ -27,10 +27,7 @@ _held: dict[Path, int] = {}
 def hold_folder(folder: Path) -> None:
     """Keep a bundle's folder from being removed until this process ends, however it ends.
 
-    Raises
-    ------
-    OutputError
-        The cache cannot be written.
+    Raises `OutputError`: the cache cannot be written.
     """
     if folder not in _held:
         descriptor = open_lock_file(_beside(folder, USE))

@@ -14,12 +14,8 @@ from histocast.storage.source import Bytes
 def write_copy(pieces: Iterable[tuple[int, Bytes]], folder: Path, *, suffix: str) -> Path:
     """Write pieces, each at its place (start, bytes), to a new file and return its path; a failed copy is removed.
 
-    Raises
-    ------
-    OutputError
-        The folder cannot be written, or the disk is full.
-    HistocastError
-        As the pieces' source raises them.
+    Raises `OutputError`: the folder cannot be written, or the disk is full; `HistocastError`: as the pieces' source
+    raises them.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

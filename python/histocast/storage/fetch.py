@@ -21,14 +21,8 @@ GENES_FILE = "genes.parquet"
 def fetch_file(uri: str, folder: Path) -> Path:
     """Return a local path of a small file: itself, or a copy of the S3 object in ``folder``.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such file, or it may not be read.
-    DataError
-        It is a folder.
-    OutputError
-        ``folder`` cannot be written.
+    Raises `MissingInputError`: there is no such file, or it may not be read; `DataError`: it is a folder;
+    `OutputError`: ``folder`` cannot be written.
     """
     with open_source(uri) as source:
         if source.is_local:
@@ -44,28 +38,14 @@ def fetch_bundle(uri: str, cache: Path, *, files: Sequence[str] | None = None, l
     The copy lies under the digest of its ``bundle.json``, so that a changed bundle is another folder, and
     each file appears there only whole and with the digest the bundle states.
 
-    Parameters
-    ----------
-    uri:
-        Folder or ``s3://bucket/prefix``.
-    cache:
-        Where copies are kept and found again.
-    files:
-        The files to copy; all the bundle ships where ``None``.
-    limit_bytes:
-        Most that a cache may hold which processes of this machine share; of those one fetches at a time, and what none
-        of them uses makes room. ``None`` where the cache is this process's own.
-
-    Raises
-    ------
-    MissingInputError
-        There is no ``bundle.json``, or a file it names is absent.
-    ConfigError
-        It is not a bundle, or a file's bytes are not those it states.
-    OutputError
-        The cache cannot be written.
-    UsageError
-        It is the address of a store that is not supported.
+    ``uri``: folder or ``s3://bucket/prefix``.
+    ``cache``: where copies are kept and found again.
+    ``files``: the files to copy; all the bundle ships where ``None``.
+    ``limit_bytes``: most that a cache may hold which processes of this machine share; of those one fetches at a time,
+        and what none of them uses makes room. ``None`` where the cache is this process's own.
+    Raises `MissingInputError`: there is no ``bundle.json``, or a file it names is absent; `ConfigError`: it is not a
+    bundle, or a file's bytes are not those it states; `OutputError`: the cache cannot be written; `UsageError`: it is
+    the address of a store that is not supported.
     """
     if not is_in_s3(uri, name="--bundle"):
         folder = Path(uri)

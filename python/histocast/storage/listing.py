@@ -19,12 +19,8 @@ AT_ONCE = 32
 def list_files(uri: str) -> Iterator[str]:
     """Yield the path or URI of every file of a folder, or ``s3://`` prefix, and of the folders within it, but no deeper.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such folder, or it may not be read.
-    StorageUnavailable
-        The store did not answer.
+    Raises `MissingInputError`: there is no such folder, or it may not be read; `StorageUnavailable`: the store did not
+    answer.
     """
     if is_in_s3(uri):
         yield from _list_objects(uri.rstrip("/") + "/")
@@ -57,10 +53,7 @@ def _list_objects(prefix: str) -> Iterator[str]:
 def fetch_files(uris: Sequence[str], folder: Path) -> Iterator[Path]:
     """Yield a local path of each small file, in order: itself, or a copy in ``folder`` that is gone when the next is asked for.
 
-    Raises
-    ------
-    MissingInputError, StorageUnavailable, OutputError
-        As `fetch_file`.
+    Raises `MissingInputError` or `StorageUnavailable` or `OutputError`: as `fetch_file`.
     """
     if not any(is_in_s3(uri) for uri in uris):
         yield from (fetch_file(uri, folder) for uri in uris)

@@ -14,10 +14,7 @@ from histocast.errors import OutputError
 def open_lock_file(path: Path) -> int:
     """Return a descriptor to lock; the empty file stays, since another process may wait for it.
 
-    Raises
-    ------
-    OutputError
-        It cannot be made.
+    Raises `OutputError`: it cannot be made.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

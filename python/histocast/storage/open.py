@@ -14,10 +14,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 def is_in_s3(uri: str, *, name: str | None = None) -> bool:
     """Return whether ``uri`` is an ``s3://`` address, and not a path.
 
-    Raises
-    ------
-    UsageError
-        It is the address of another store, such as ``gs://`` or ``az://``.
+    Raises `UsageError`: it is the address of another store, such as ``gs://`` or ``az://``.
     """
     scheme = _SCHEME.match(uri)
     if scheme and scheme[1] != "s3":
@@ -33,20 +30,11 @@ def is_in_s3(uri: str, *, name: str | None = None) -> bool:
 def open_source(uri: str, *, version: str | None = None, name: str | None = None) -> Source:
     """Return the source at ``uri``, without asking the store yet.
 
-    Parameters
-    ----------
-    uri:
-        A path, or ``s3://bucket/key``. The endpoint, region, profile and role are those boto3 would use,
+    ``uri``: a path, or ``s3://bucket/key``. The endpoint, region, profile and role are those boto3 would use,
         ``AWS_ENDPOINT_URL`` among them.
-    version:
-        Version seen earlier (`ObjectStat.version`); any other is refused as overwritten.
-    name:
-        How errors call the object, for example ``slide of sample S1``; ``uri`` where none is given.
-
-    Raises
-    ------
-    UsageError
-        ``uri`` is the address of a store that is not supported.
+    ``version``: version seen earlier (`ObjectStat.version`); any other is refused as overwritten.
+    ``name``: how errors call the object, for example ``slide of sample S1``; ``uri`` where none is given.
+    Raises `UsageError`: ``uri`` is the address of a store that is not supported.
     """
     if is_in_s3(uri, name=name):
         # botocore takes a while to load, and a local slide does not need it.

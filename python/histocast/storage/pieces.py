@@ -26,14 +26,9 @@ class Pieces(Mapping[int, memoryview]):
     A view is made when it is asked for: thousands that wait would each be looked at by every run of the garbage
     collector.
 
-    Parameters
-    ----------
-    requests:
-        Which reads bring them.
-    ranges:
-        Start and length of each range.
-    memory:
-        `piece_memory`, used again once neither the pieces nor a view of them are held.
+    ``requests``: which reads bring them.
+    ``ranges``: start and length of each range.
+    ``memory``: `piece_memory`, used again once neither the pieces nor a view of them are held.
     """
 
     def __init__(self, requests: Iterable[Request], ranges: Mapping[int, Range], memory: ArrayMemory) -> None:

@@ -41,12 +41,8 @@ _known: dict[frozenset[tuple[str, str]], Buckets] = {}
 class Buckets:
     """The buckets that one set of AWS settings reaches; threads may share it.
 
-    Raises
-    ------
-    BotoCoreError, OSError
-        There are no credentials, or the settings name a profile or a file that there is not.
-    ConfigError
-        They name an endpoint that is no URL.
+    Raises `BotoCoreError` or `OSError`: there are no credentials, or the settings name a profile or a file that there
+    is not; `ConfigError`: they name an endpoint that is no URL.
     """
 
     def __init__(self) -> None:
@@ -148,12 +144,8 @@ class Buckets:
 def connect() -> Buckets:
     """Return the buckets of the AWS settings as they are now; a process asks for them once.
 
-    Raises
-    ------
-    ConfigError
-        The AWS settings name a profile, a region or an endpoint that there is not.
-    StorageUnavailable
-        There are no credentials.
+    Raises `ConfigError`: the AWS settings name a profile, a region or an endpoint that there is not;
+    `StorageUnavailable`: there are no credentials.
     """
     settings = frozenset(
         (name, value)
@@ -177,12 +169,8 @@ def read_settings_again(buckets: Buckets) -> None:
 def list_keys(bucket: str, prefix: str) -> Iterator[str]:
     """Yield every key of a bucket that begins with ``prefix``, in the store's order.
 
-    Raises
-    ------
-    MissingInputError
-        There is no such bucket, or it may not be listed.
-    StorageUnavailable
-        The store did not answer, also after retries.
+    Raises `MissingInputError`: there is no such bucket, or it may not be listed; `StorageUnavailable`: the store did
+    not answer, also after retries.
     """
     try:
         yield from connect().keys(bucket, prefix)

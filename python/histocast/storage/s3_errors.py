@@ -79,16 +79,10 @@ def our_error(error: Exception, *, name: str, key: str, version: str | None) -> 
 
     So it is with credentials: they are renewed by others, and no object is to blame.
 
-    Parameters
-    ----------
-    error:
-        One of `RAISED`.
-    name:
-        How errors call the object.
-    key:
-        Its key, which is left out of what boto3 says.
-    version:
-        The ETag that was recorded, if one was.
+    ``error``: one of `RAISED`.
+    ``name``: how errors call the object.
+    ``key``: its key, which is left out of what boto3 says.
+    ``version``: the ETag that was recorded, if one was.
     """
     if status_of(error):
         return _our_error_for_answer(error, name=name, version=version)

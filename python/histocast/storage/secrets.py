@@ -17,19 +17,10 @@ def read_secret(identifier: str, *, name: str) -> str:
 
     Credentials and region are found as boto3 finds them, a job's role among them; a whole ARN names its region itself.
 
-    Parameters
-    ----------
-    identifier:
-        ARN or name of the secret.
-    name:
-        How errors call it, for example the variable that names it. They never hold the secret.
-
-    Raises
-    ------
-    MissingInputError
-        There is no such secret, it holds no text, or it may not be read.
-    StorageUnavailable
-        Secrets Manager did not answer.
+    ``identifier``: ARN or name of the secret.
+    ``name``: how errors call it, for example the variable that names it. They never hold the secret.
+    Raises `MissingInputError`: there is no such secret, it holds no text, or it may not be read; `StorageUnavailable`:
+    Secrets Manager did not answer.
     """
     region = identifier.split(":")[3] if identifier.startswith("arn:") and identifier.count(":") >= 6 else None
     config = Config(connect_timeout=10, read_timeout=20, retries={"mode": "standard", "total_max_attempts": ATTEMPTS})

@@ -40,26 +40,16 @@ class Source(Protocol):
     def stat(self) -> ObjectStat:
         """Size and version; asked of the store once.
 
-        Raises
-        ------
-        MissingInputError
-            There is no such object, or it may not be read.
-        DataError
-            It is no file, or not of the version it was opened with.
-        StorageUnavailable
-            The store did not answer, also after retries.
+        Raises `MissingInputError`: there is no such object, or it may not be read; `DataError`: it is no file, or not
+        of the version it was opened with; `StorageUnavailable`: the store did not answer, also after retries.
         """
         ...
 
     def read(self, start: int, length: int) -> bytes:
         """Return ``length`` bytes from ``start``; fewer only where the object ends.
 
-        Raises
-        ------
-        DataError
-            The object was overwritten since `stat`.
-        MissingInputError, StorageUnavailable
-            As for `stat`.
+        Raises `DataError`: the object was overwritten since `stat`; `MissingInputError` or `StorageUnavailable`: as for
+        `stat`.
         """
         ...
 
@@ -69,19 +59,11 @@ class Source(Protocol):
         A range that reaches beyond the object's end comes back short. All of them are in memory when it returns, and
         stay there while one of them is held: who needs many asks in several calls, who keeps a few copies them.
 
-        Parameters
-        ----------
-        ranges:
-            Start and length of each, by any key.
-        max_gap_bytes:
-            Up to which width gaps are read over where each request takes a round trip; chosen for these ranges
-            where it is not given. Who reads in several calls chooses it for all of them by
+        ``ranges``: start and length of each, by any key.
+        ``max_gap_bytes``: up to which width gaps are read over where each request takes a round trip; chosen for these
+            ranges where it is not given. Who reads in several calls chooses it for all of them by
             `histocast.storage.coalesce_gap`.
-
-        Raises
-        ------
-        DataError, MissingInputError, StorageUnavailable
-            As for `read`.
+        Raises `DataError` or `MissingInputError` or `StorageUnavailable`: as for `read`.
         """
         ...
 

@@ -18,11 +18,8 @@ def stat_sources(objects: Sequence[tuple[str, str]]) -> Iterator[tuple[int, Obje
 
     An object that is absent, forbidden or no file is an answer too, and is yielded as its error.
 
-    Raises
-    ------
-    TransientError, ConfigError
-        A store did not answer, also after retries, or takes no credentials or settings of this machine. What was not asked
-        yet is not asked any more.
+    Raises `TransientError` or `ConfigError`: a store did not answer, also after retries, or takes no credentials or
+    settings of this machine. What was not asked yet is not asked any more.
     """
     pool = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="survey")
     try:
