@@ -76,9 +76,12 @@ class Launcher:
 
 
 def arrows_of(diagram: Path) -> set[tuple[str, str]]:
-    """Which process feeds which, over the operators between them, from what ``-with-dag x.mmd`` wrote."""
+    """Which process feeds which, over the operators between them, from what ``-with-dag x.mmd`` wrote.
+
+    Later versions of Nextflow put names between quotation marks.
+    """
     text = diagram.read_text()
-    names = {node: name.rpartition(":")[2] for node, name in re.findall(r"(v\d+)\(\[(.+?)\]\)", text)}
+    names = {node: name.rpartition(":")[2] for node, name in re.findall(r'(v\d+)\(\["?(.+?)"?\]\)', text)}
     after: dict[str, set[str]] = {}
     for one, other in re.findall(r"(v\d+) -->(?:\|.*?\|)? (v\d+)", text):
         after.setdefault(one, set()).add(other)
